@@ -1,0 +1,54 @@
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python that is new enough; override with `make PYTHON=…`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+ENVIRONMENT := $(VENV)/.installed
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: setup
+setup: $(ENVIRONMENT) ## Create .venv with the packages pinned in requirements.lock
+
+.PHONY: run
+run: $(ENVIRONMENT) ## The main job: raw text to a talking model (examples/01-quickstart)
+	$(BIN)/kindling run examples/01-quickstart
+
+.PHONY: test
+test: lint ## Everything that is tested: format, types, imports, and all tests
+	$(BIN)/pytest
+
+.PHONY: check
+check: lint ## What to run before each commit, in under two minutes: all but the slow tests
+	$(BIN)/pytest -q -m "not slow"
+
+.PHONY: lint
+lint: $(ENVIRONMENT) ## Format, style, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(ENVIRONMENT) ## Write the format that `lint` checks
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: crds
+crds: $(ENVIRONMENT) ## Generate crds/*.yaml from the models
+	$(BIN)/python -m kindling_api.crds
+
+.PHONY: lock
+lock: $(ENVIRONMENT) ## Write the versions in .venv to requirements.lock
+	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' > requirements.lock
+
+$(ENVIRONMENT): pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "Kindling needs Python 3.11 or newer; install it, or say make PYTHON=/path/to/python"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
+		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; } \
+		|| { rm -rf $(VENV); echo "No virtual environment could be made: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@touch $@
