@@ -1,0 +1,80 @@
+"""Every error that Kindling raises on purpose.
+
+    KindlingError
+    ├── UserError               the input is at fault: exit code 2
+    │   ├── SpecError           a document: wrong field, wrong value, wrong reference
+    │   ├── DataError           the data: nothing to read, too many bad records, too small
+    │   ├── StorageError        the store: no bucket, no permission, unreachable, full
+    │   │   └── NotFoundError   the store has no such object
+    │   └── ConflictError       somebody else is working at the same place
+    └── IntegrityError          something committed does not match its digest: exit code 1
+
+A message names what was found, what is allowed and what to do. Anything else that escapes is a fault of ours (exit
+code 1) and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+EXIT_DONE = 0
+EXIT_OURS = 1
+EXIT_USER = 2
+
+
+class KindlingError(Exception):
+    """The root; `exit_code` is what a process that ends with this error returns."""
+
+    exit_code = EXIT_OURS
+
+
+class UserError(KindlingError):
+    """The input is at fault, and the message says what to change."""
+
+    exit_code = EXIT_USER
+
+
+class SpecError(UserError, ValueError):
+    """A document is wrong."""
+
+
+class DataError(UserError):
+    """The data is wrong: missing, empty, too small, or with too many bad records."""
+
+
+class StorageError(UserError):
+    """The store refused or could not be reached."""
+
+
+class NotFoundError(StorageError):
+    """The store was reached and has no such object."""
+
+
+class ConflictError(UserError):
+    """Another process holds the place that this one was to write."""
+
+
+class IntegrityError(KindlingError):
+    """A committed object is missing, torn, or differs from its digest."""
+
+
+def explain(where: str, *, found: object, allowed: str, remedy: str) -> str:
+    """One sentence in the form all messages share.
+
+    >>> explain("spec.parallelism.tensor", found=3, allowed="a divisor of model.heads = 4", remedy="use 1, 2 or 4")
+    'spec.parallelism.tensor: found 3; allowed: a divisor of model.heads = 4. To fix it: use 1, 2 or 4.'
+    """
+    return f"{where}: {finding(found=found, allowed=allowed, remedy=remedy)}"
+
+
+def finding(*, found: object, allowed: str, remedy: str) -> str:
+    """The same sentence without its place, for a validator that does not know where its object stands."""
+    return f"found {found}; allowed: {allowed}. To fix it: {remedy}{'' if remedy.endswith(('?', '.')) else '.'}"
+
+
+def near(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that `word` was probably meant to be."""
+    by_lower_case = {choice.lower(): choice for choice in choices}
+    matches = get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0.7)
+    return by_lower_case[matches[0]] if matches else None

@@ -1,0 +1,168 @@
+"""From a document to the run file that a process gets: references replaced by products, and a key that names the work.
+
+Pure, and used by the command line and the operator alike, so that both give the same work the same key. What a key is,
+and what is left out of it, is in docs/design/0001-keys-and-folders.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from kindling_api.base import key_of
+from kindling_api.documents import Document
+from kindling_api.errors import SpecError, explain
+from kindling_api.references import Reference, Use, reference_to, uses
+from kindling_api.v1alpha1.alignment_run import AlignmentRun, AlignmentRunSpec
+from kindling_api.v1alpha1.dataset_build import DatasetBuild, DatasetBuildSpec
+from kindling_api.v1alpha1.pretrain_run import PretrainRun, PretrainRunSpec
+from kindling_api.v1alpha1.resources import CONTENT_FREE_FIELDS
+from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, Input, PretrainRunFile, RunFile
+from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_api.v1alpha1.training import CONTENT_FREE_TRAINING_FIELDS, TrainingSpec
+from kindling_api.versions import ALIGNMENT_VERSION, PRETRAIN_VERSION, step_versions
+
+Spec = DatasetBuildSpec | PretrainRunSpec | AlignmentRunSpec
+
+REFERENCE_FIELDS = frozenset({"dataset", "initialize", "base"})
+"""Fields (Python names) that only point at products; in a key their place is taken by the products' digests."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A product that is there."""
+
+    uri: str
+    """Its folder."""
+    digest: str
+    """Digest of its manifest."""
+    storage: StorageSpec | None = None
+    """How to reach it, where that differs from the storage of the run that reads it."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A document cannot run yet."""
+
+    references: tuple[Reference, ...]
+    """What it waits for; a model whose kind is left open counts as a PretrainRun."""
+
+
+def resolve(
+    document: Document, *, storage: StorageSpec, finished: Mapping[Reference, Finished], attempt: int = 1
+) -> RunFile | Waiting:
+    """The run file of `document`, or what it still waits for.
+
+    Args:
+        storage: where products are kept unless the document has a storage of its own.
+        finished: the products that are there, by the documents that made them.
+        attempt: which attempt this is, from 1.
+
+    Raises:
+        SpecError: a reference that leaves the kind open could mean two finished products.
+    """
+    inputs: dict[str, list[Input]] = {"dataset": [], "initialize": [], "base": [], "reward": []}
+    waiting: list[Reference] = []
+    for use in uses(document):
+        product = _input(document, use, finished)
+        if product is None:
+            waiting.append(use.candidates[0])
+        else:
+            inputs[use.role].append(product)
+    if waiting:
+        return Waiting(tuple(waiting))
+    return _run_file(document, document.spec.storage or storage, inputs, attempt)
+
+
+def content_of(spec: Spec) -> dict[str, Any]:
+    """The part of a spec that decides the result, in one form however it was written: what keys and manifests hold.
+
+    Defaults are filled in, counts are integers, a preset is its sizes, and rule sets are sorted, since they run in a
+    fixed order. References are left out: the digests of what they point at stand for them.
+    """
+    left_out = CONTENT_FREE_FIELDS | REFERENCE_FIELDS
+    content = spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=set(left_out))
+    if isinstance(spec, DatasetBuildSpec):
+        content["filters"] = [one.document() for one in sorted(spec.filters, key=lambda one: one.chosen[0])]
+    else:
+        content["training"] = _recipe(spec.training)
+    if isinstance(spec, PretrainRunSpec):
+        content["model"] = spec.model.shape().document()
+        content["training"]["batch"]["tokens"] = spec.batch_plan().tokens
+    if isinstance(spec, AlignmentRunSpec):
+        _drop_reward_models(content["method"])
+    return content
+
+
+def _input(document: Document, use: Use, finished: Mapping[Reference, Finished]) -> Input | None:
+    if use.uri is not None:
+        return Input(uri=use.uri)
+    there = [candidate for candidate in use.candidates if candidate in finished]
+    if len(there) > 1:
+        raise SpecError(
+            explain(
+                f"{reference_to(document)}: {use.field}",
+                found=f"the name {there[0].name}, which a PretrainRun and an AlignmentRun have",
+                allowed="one finished run",
+                remedy="add kind: PretrainRun or kind: AlignmentRun",
+            )
+        )
+    if not there:
+        return None
+    product = finished[there[0]]
+    return Input(uri=product.uri, digest=product.digest, storage=product.storage)
+
+
+def _run_file(document: Document, output: StorageSpec, inputs: dict[str, list[Input]], attempt: int) -> RunFile:
+    common: dict[str, Any] = {
+        "name": document.metadata.name,
+        "namespace": document.metadata.namespace,
+        "attempt": attempt,
+        "output": output,
+        "key": _key(document, inputs),
+    }
+    match document:
+        case DatasetBuild(spec=build):
+            return DatasetBuildFile(**common, spec=build)
+        case PretrainRun(spec=pretraining):
+            initialize = inputs["initialize"][0] if inputs["initialize"] else None
+            return PretrainRunFile(**common, spec=pretraining, dataset=inputs["dataset"][0], initialize=initialize)
+        case AlignmentRun(spec=alignment):
+            rewards = tuple(inputs["reward"])
+            return AlignmentRunFile(**common, spec=alignment, base=inputs["base"][0], reward_models=rewards)
+        case _:
+            assert_never(document)
+
+
+def _key(document: Document, inputs: dict[str, list[Input]]) -> str:
+    """A product without a digest counts by its URI, until somebody has read it."""
+    return key_of(
+        {
+            "kind": document.kind,
+            "spec": content_of(document.spec),
+            "inputs": {role: [one.digest or one.uri for one in products] for role, products in inputs.items()},
+            "versions": _versions(document),
+        }
+    )
+
+
+def _versions(document: Document) -> dict[str, int]:
+    if isinstance(document, DatasetBuild):
+        return step_versions(document.spec)
+    return {"train": PRETRAIN_VERSION if isinstance(document, PretrainRun) else ALIGNMENT_VERSION}
+
+
+def _recipe(training: TrainingSpec) -> dict[str, Any]:
+    recipe = training.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude=set(CONTENT_FREE_TRAINING_FIELDS)
+    )
+    recipe["batch"].pop("microBatch", None)
+    return recipe
+
+
+def _drop_reward_models(method: dict[str, Any]) -> None:
+    method.get("ppo", {}).pop("rewardModel", None)
+    for reward in method.get("grpo", {}).get("rewards", ()):
+        if "model" in reward:
+            reward["model"] = {}

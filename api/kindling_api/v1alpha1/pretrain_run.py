@@ -1,0 +1,86 @@
+"""PretrainRun: a dataset in, a language model out."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from kindling_api.base import API_VERSION, Metadata, Spec
+from kindling_api.rules import cel
+from kindling_api.v1alpha1.checkpoint import CheckpointSpec, EvaluationSpec, InitializeSpec, RestartSpec
+from kindling_api.v1alpha1.model import ModelSpec
+from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, check_divides, layout_of
+from kindling_api.v1alpha1.resources import RunControls, TrainingResources
+from kindling_api.v1alpha1.status import PretrainRunStatus
+from kindling_api.v1alpha1.storage import DatasetReference
+from kindling_api.v1alpha1.training import BatchPlan, TrainingSpec, batch_plan
+
+DEGREES_RULE = (
+    "self.parallelism.data == 'auto'"
+    " ? (self.resources.nodes * self.resources.processesPerNode) % (self.parallelism.tensor * self.parallelism.pipeline"
+    " * self.parallelism.context * self.parallelism.replicas) == 0"
+    " : self.parallelism.tensor * self.parallelism.pipeline * self.parallelism.context * self.parallelism.replicas"
+    " * int(self.parallelism.data) == self.resources.nodes * self.resources.processesPerNode",
+    "parallelism: tensor × pipeline × context × data × replicas must equal resources.nodes × processesPerNode",
+)
+
+
+class PretrainRunSpec(RunControls):
+    """A dataset in, a language model out."""
+
+    model_config = cel(DEGREES_RULE)
+
+    dataset: DatasetReference
+    """What to train on."""
+    model: ModelSpec
+    """What to train."""
+    training: TrainingSpec
+    """The recipe."""
+    parallelism: ParallelismSpec = ParallelismSpec()
+    """How processes share the work."""
+    resources: TrainingResources = TrainingResources()
+    """What the run may use."""
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    """When it is saved."""
+    evaluation: EvaluationSpec = EvaluationSpec()
+    """How it is tried on the way."""
+    restart: RestartSpec = RestartSpec()
+    """What happens when a process dies or hangs."""
+    initialize: InitializeSpec | None = None
+    """Weights to start from."""
+
+    @model_validator(mode="after")
+    def _can_be_laid_out(self) -> Self:
+        self.batch_plan()
+        return self
+
+    def layout(self) -> Layout:
+        """The degrees of parallelism, complete and checked against the processes and the model.
+
+        Raises:
+            SpecError: a product or a division fails.
+        """
+        layout = layout_of(self.parallelism, self.resources.processes)
+        check_divides(layout, self.model.shape())
+        return layout
+
+    def batch_plan(self) -> BatchPlan:
+        """One optimizer step, cut over the layout.
+
+        Raises:
+            SpecError: the batch does not divide.
+        """
+        return batch_plan(self.training.batch, self.model.shape().context, self.layout())
+
+
+class PretrainRun(Spec):
+    """A dataset in, a language model out: multi-process training with checkpoints that survive any kill."""
+
+    api_version: Literal["kindling.dev/v1alpha1"] = API_VERSION
+    kind: Literal["PretrainRun"] = "PretrainRun"
+    metadata: Metadata
+    spec: PretrainRunSpec
+    """What to train."""
+    status: PretrainRunStatus | None = None
+    """How far it is; written by the operator."""

@@ -1,0 +1,97 @@
+"""What a run may use of the machine or the cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kindling_api.base import Name, Spec
+from kindling_api.quantities import ByteSize, CpuQuantity, Duration
+from kindling_api.v1alpha1.storage import StorageSpec
+
+LabelValue = Annotated[str, Field(max_length=253)]
+
+
+class Toleration(Spec):
+    """A taint that the run's pods tolerate, as in Kubernetes."""
+
+    key: LabelValue | None = None
+    """The taint's key; absent, with operator Exists, means all."""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    """How key and value are compared."""
+    value: LabelValue | None = None
+    """The taint's value, with operator Equal."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """The taint's effect; absent means all."""
+
+
+class PodResources(Spec):
+    """CPU and memory of one pod."""
+
+    cpu: CpuQuantity = "1"
+    """Cores of each pod, as in `"4"` or `"500m"`."""
+    memory: ByteSize = "2Gi"
+    """Memory of each pod, as in `8Gi`."""
+
+
+class TrainingResources(Spec):
+    """Nodes, processes and what each node gives. Without a cluster, nodes fold into processes of one machine."""
+
+    nodes: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Number of pods, one a node."""
+    processes_per_node: Annotated[int, Field(ge=1, le=64)] = 1
+    """Training processes in each pod; with `gpu`, each has a device of its own."""
+    gpu: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$", max_length=128)] | None = None
+    """The resource name of the accelerator, as in `nvidia.com/gpu`; absent means CPU."""
+    cpu: CpuQuantity = "1"
+    """Cores of each pod."""
+    memory: ByteSize = "4Gi"
+    """Memory of each pod."""
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = {}
+    """Labels that a node must carry."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
+    """Taints that the pods tolerate."""
+
+    @property
+    def processes(self) -> int:
+        """All processes of the run."""
+        return self.nodes * self.processes_per_node
+
+
+class RunControls(Spec):
+    """The fields that every kind has, beside what it does; none of them changes the result."""
+
+    storage: StorageSpec | None = None
+    """Where the result is kept; absent means the default storage of the installation (or of `kindling run`)."""
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """The container image to use instead of the installation's; its registry must be on the chart's allow-list."""
+    queue: Name | None = None
+    """The Kueue LocalQueue that admits this run."""
+    suspend: bool = False
+    """Stop the run, keep what is committed, and start again from it when set back to false."""
+    active_deadline: Duration | None = None
+    """Longest time the run may take, over all attempts, before it fails."""
+    ttl_after_finished: Duration | None = None
+    """How long a finished run is kept before it is deleted; absent means for ever."""
+    retention: Literal["Retain", "Delete"] = "Retain"
+    """What deleting this document does to its data in the store."""
+
+
+MUTABLE_FIELDS = ("suspend", "queue", "ttlAfterFinished", "activeDeadline", "serve")
+"""The fields of a spec that may change after creation; all others are immutable."""
+
+CONTENT_FREE_FIELDS = frozenset(
+    {
+        *RunControls.model_fields,
+        "bad_records",
+        "checkpoint",
+        "engine",
+        "evaluation",
+        "parallelism",
+        "resources",
+        "restart",
+        "serve",
+    }
+)
+"""Fields (Python names) that do not change the result, and so are no part of a run's key."""

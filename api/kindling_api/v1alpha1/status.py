@@ -1,0 +1,245 @@
+"""What is said about a run: progress, result, failure, and conditions with their reasons, which are spelt only here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from kindling_api.base import Status
+
+Phase = Literal["Pending", "Waiting", "Queued", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
+
+ConditionType = Literal[
+    "Accepted", "DatasetReady", "BaseReady", "Queued", "Running", "Restarting", "Suspended", "Succeeded", "Failed",
+    "Serving",
+]  # fmt: skip
+
+Reason = Literal[
+    # Accepted
+    "Valid", "InvalidSpec", "NameTooLong",
+    # DatasetReady, BaseReady
+    "Ready", "Building", "NotFound", "ReferenceFailed",
+    # Queued, Running, Restarting, Suspended
+    "Admitted", "WaitingForAdmission", "Unschedulable", "ImagePullFailed", "QuotaExceeded", "SecretMissing",
+    "StorageUnreachable", "Started", "RankFailed", "NodeLost", "Evicted", "Hung", "SuspendedByUser", "Resumed",
+    # Succeeded, Failed
+    "Completed", "UserError", "InternalError", "OutOfMemory", "RestartsExhausted", "DeadlineExceeded", "EngineMissing",
+]  # fmt: skip
+
+
+class Condition(Status):
+    """One fact about the run, as in Kubernetes' own conditions."""
+
+    type: ConditionType
+    """What the fact is about."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Reason
+    """Why, as a constant."""
+    message: str = Field(max_length=4096)
+    """Why, as a sentence that says what to do."""
+    last_transition_time: str
+    """When `status` last changed (RFC 3339)."""
+    observed_generation: int | None = None
+    """The generation of the spec that this is about."""
+
+
+class Failure(Status):
+    """How an attempt ended that did not succeed."""
+
+    reason: Reason
+    """The cause, as a constant."""
+    message: str = Field(max_length=2048)
+    """The cause, as a sentence."""
+    attempt: int = 1
+    """Which attempt."""
+    pod: str | None = None
+    """The pod that failed first."""
+    rank: int | None = None
+    """The training process that failed first."""
+    exit_code: int | None = None
+    """Its exit code."""
+    signal: str | None = None
+    """The signal that ended it, as in `SIGKILL`."""
+    time: str | None = None
+    """When (RFC 3339)."""
+
+
+class CheckpointStatus(Status):
+    """The newest committed checkpoint."""
+
+    step: int
+    """Optimizer steps done."""
+    uri: str
+    """Its folder."""
+    digest: str
+    """Digest of its manifest."""
+    time: str | None = None
+    """When it was committed (RFC 3339)."""
+
+
+class DocumentCounts(Status):
+    """Documents read, kept and removed; read = kept + the sum of removed."""
+
+    read: int = 0
+    """Records found in the sources."""
+    kept: int = 0
+    """Documents in the result."""
+    removed: dict[str, int] = {}
+    """Documents removed, by the rule set that removed them."""
+
+
+class DatasetProgress(Status):
+    """How far a build is."""
+
+    stage: str = ""
+    """The stage under way."""
+    percent: float = 0.0
+    """Of the whole build."""
+    documents: int = 0
+    """Documents done in this stage."""
+    documents_per_second: float = 0.0
+    """Speed of this stage."""
+    eta_seconds: int | None = None
+    """Time left, as estimated."""
+
+
+class TrainingProgress(Status):
+    """How far a training run is."""
+
+    stage: str = ""
+    """Starting, training, evaluating, saving or exporting."""
+    percent: float = 0.0
+    """Of all steps."""
+    step: int = 0
+    """Optimizer steps done."""
+    steps: int = 0
+    """Optimizer steps in all."""
+    tokens: int = 0
+    """Tokens seen."""
+    loss: float | None = None
+    """Training loss of the last step reported (nats a token)."""
+    perplexity: float | None = None
+    """e to the loss."""
+    validation_loss: float | None = None
+    """Loss of the last evaluation."""
+    learning_rate: float | None = None
+    """Of the last step."""
+    gradient_norm: float | None = None
+    """Of the last step, before clipping."""
+    tokens_per_second: float | None = None
+    """Over all processes, without evaluation and checkpoints."""
+    mfu: float | None = None
+    """Model FLOPs utilisation, where the hardware's peak is known."""
+    goodput: float | None = None
+    """Fraction of the time since the start that went into steps that count."""
+    eta_seconds: int | None = None
+    """Time left, as estimated."""
+
+
+class AlignmentProgress(TrainingProgress):
+    """How far an alignment run is."""
+
+    reward: float | None = None
+    """Mean reward."""
+    reward_margin: float | None = None
+    """Chosen less rejected."""
+    kl: float | None = None
+    """Divergence from the base model."""
+    accuracy: float | None = None
+    """Pairs ranked rightly, or answers that are right."""
+
+
+class DatasetResult(Status):
+    """A finished dataset."""
+
+    digest: str
+    """Digest of its manifest."""
+    uri: str
+    """Its folder."""
+    documents: DocumentCounts = DocumentCounts()
+    """What was read, kept and removed."""
+    tokens: int = 0
+    """Tokens in all shards."""
+    vocab_size: int = 0
+    """Tokens that the tokenizer knows."""
+
+
+class ModelResult(Status):
+    """A finished model."""
+
+    digest: str
+    """Digest of the run's manifest."""
+    uri: str
+    """The run's folder."""
+    model: str
+    """The model's folder, in Hugging Face form."""
+    steps: int = 0
+    """Optimizer steps."""
+    tokens: int = 0
+    """Tokens seen."""
+    loss: float | None = None
+    """Last training loss."""
+    validation_loss: float | None = None
+    """Loss on the validation part."""
+    perplexity: float | None = None
+    """e to the validation loss."""
+
+
+class AlignmentResult(ModelResult):
+    """A finished aligned model."""
+
+    evaluation: dict[str, float] = {}
+    """Figures of the evaluation, by name."""
+    endpoint: str | None = None
+    """Where it is served."""
+
+
+_KEYED_BY_TYPE: dict[str, JsonValue] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+
+
+class RunStatus(Status):
+    """What every kind's status holds."""
+
+    observed_generation: int | None = None
+    """The generation of the spec that this status is about."""
+    phase: Phase = "Pending"
+    """For display; conditions say more."""
+    attempt: int = 0
+    """The current attempt."""
+    conditions: Annotated[list[Condition], Field(json_schema_extra=_KEYED_BY_TYPE)] = []
+    """Facts with reasons."""
+    last_failure: Failure | None = None
+    """How the last failed attempt ended."""
+
+
+class DatasetBuildStatus(RunStatus):
+    """How far a build is."""
+
+    progress: DatasetProgress | None = None
+    """How far."""
+    result: DatasetResult | None = None
+    """What came out."""
+
+
+class PretrainRunStatus(RunStatus):
+    """How far a training run is."""
+
+    progress: TrainingProgress | None = None
+    """How far."""
+    checkpoint: CheckpointStatus | None = None
+    """The newest committed checkpoint."""
+    result: ModelResult | None = None
+    """What came out."""
+
+
+class AlignmentRunStatus(RunStatus):
+    """How far an alignment run is."""
+
+    progress: AlignmentProgress | None = None
+    """How far."""
+    checkpoint: CheckpointStatus | None = None
+    """The newest committed checkpoint."""
+    result: AlignmentResult | None = None
+    """What came out."""

@@ -1,0 +1,37 @@
+"""The version of each step, one integer each: raise it when the step's result changes for the same input.
+
+Versions are part of a product's key, so that work done by an older step is not taken for work done by a newer one.
+"""
+
+from __future__ import annotations
+
+from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+
+STEP_VERSIONS = {
+    "read": 1,
+    "repair": 1,
+    "rules": 1,
+    "exact": 1,
+    "minHash": 1,
+    "tokenizer": 1,
+    "shard": 1,
+}
+"""Steps of a dataset build."""
+
+PRETRAIN_VERSION = 1
+"""Initial weights, data order, model and optimizer."""
+
+ALIGNMENT_VERSION = 1
+"""The same for alignment."""
+
+
+def step_versions(spec: DatasetBuildSpec) -> dict[str, int]:
+    """The versions of the steps that `spec` applies: a new version of a step leaves builds without it alone."""
+    unused = set()
+    if not spec.filters:
+        unused |= {"repair", "rules"}
+    if not spec.deduplicate.exact:
+        unused.add("exact")
+    if spec.deduplicate.min_hash is None:
+        unused.add("minHash")
+    return {step: version for step, version in STEP_VERSIONS.items() if step not in unused}

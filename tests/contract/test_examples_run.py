@@ -1,0 +1,51 @@
+"""Every example runs, from its text to a continued prompt; training is cut to a few steps."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PLAY = "ROMEO:\nIs the day so young?\n\nBENVOLIO:\nBut new struck nine.\n\n" * 40
+
+pytestmark = pytest.mark.slow
+
+
+def run(example: str, name: str, prompt: str, store: Path, *settings: str) -> str:
+    """What `kindling run` prints on its way through the example, with three steps of training."""
+    command = [sys.executable, "-m", "kindling_cli.main", "run", str(EXAMPLES / example)]
+    command += ["--store", str(store), "--prompt", prompt]
+    for setting in (f"PretrainRun/{name}:spec.training.steps=3", *settings):
+        command += ["--set", setting]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return finished.stdout + finished.stderr
+
+
+def model_of(name: str, store: Path) -> dict[str, object]:
+    """The manifest of the model of that name."""
+    published = json.loads((store / "names" / "PretrainRun" / "default" / f"{name}.json").read_text())
+    manifest: dict[str, object] = json.loads(
+        (Path(published["uri"].removeprefix("file://")) / "manifest.json").read_text()
+    )
+    return manifest
+
+
+def test_the_quickstart_trains_on_pythons_library_and_continues_a_prompt(tmp_path: Path) -> None:
+    printed = run("01-quickstart", "quickstart", "def read(", tmp_path)
+    assert "def read(" in printed
+    model = model_of("quickstart", tmp_path)
+    assert model["steps"] == 3
+    assert model["validationLoss"] < 8.0  # type: ignore[operator]  # ln 2048 = 7.6 before any step
+
+
+def test_tiny_shakespeare_trains_on_the_text_that_it_is_given(tmp_path: Path) -> None:
+    text = tmp_path / "play.txt"
+    text.write_text(PLAY)
+    source = f"DatasetBuild/shakespeare:spec.sources[0].uri={text}"
+    run("02-tinyshakespeare", "shakespeare", "ROMEO:", tmp_path / "store", source)
+    assert model_of("shakespeare", tmp_path / "store")["vocabSize"] == len(set(PLAY))
