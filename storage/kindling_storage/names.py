@@ -1,0 +1,60 @@
+"""From a document's name to the newest finished product of that name.
+
+Products lie in folders named by their keys; people ask for them by name.
+"""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from kindling_api.base import Digest, Kind, Status, canonical_json
+from kindling_api.errors import IntegrityError, NotFoundError, explain
+from kindling_storage.store import ObjectStore
+
+
+class Published(Status):
+    """A finished product, as its name leads to it."""
+
+    uri: str
+    """Its folder."""
+    digest: Digest
+    """Digest of its manifest."""
+    key: Digest
+    """Identity of the work that made it."""
+
+
+def publish(store: ObjectStore, kind: Kind, namespace: str, name: str, product: Published) -> None:
+    """Let a name lead to a finished product from now on. `store` is the whole store, not the product's folder.
+
+    Raises:
+        StorageError: as `ObjectStore.put`.
+    """
+    store.put(_path(kind, namespace, name), canonical_json(product.document()))
+
+
+def lookup(store: ObjectStore, kind: Kind, namespace: str, name: str) -> Published | None:
+    """The newest finished product of that name; None where there is none.
+
+    A store may be moved or copied as a whole: its names lead to the products in it, wherever it lies now.
+
+    Raises:
+        IntegrityError: what the name leads to is damaged.
+        StorageError: as `ObjectStore.get`.
+    """
+    path = _path(kind, namespace, name)
+    try:
+        data = store.get(path)
+    except NotFoundError:
+        return None
+    try:
+        published = Published.model_validate_json(data)
+    except ValidationError as error:
+        found = f"{error.error_count()} wrong fields"
+        allowed, remedy = "uri, digest and key of a product", "delete this object and run again; products are reused"
+        raise IntegrityError(explain(f"{store.uri}/{path}", found=found, allowed=allowed, remedy=remedy)) from error
+    folder = "/".join(published.uri.rstrip("/").split("/")[-2:])  # datasets/… or models/…
+    return published.model_copy(update={"uri": store.child(folder).uri})
+
+
+def _path(kind: Kind, namespace: str, name: str) -> str:
+    return f"names/{kind}/{namespace}/{name}.json"

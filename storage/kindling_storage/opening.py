@@ -1,0 +1,35 @@
+"""From a URI to the store that is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kindling_api.errors import SpecError, explain
+from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_storage.files import FileStore
+from kindling_storage.store import ObjectStore
+
+
+def open_store(where: str | StorageSpec, *, endpoint: str | None = None, region: str | None = None) -> ObjectStore:
+    """The store at a URI, `file:///folder` or `s3://bucket/prefix`, at an absolute path, or at a document's `storage`.
+
+    Nothing is contacted or created yet. S3 credentials come from boto3's usual chain (environment, ~/.aws, pod or
+    instance identity).
+
+    Raises:
+        SpecError: the URI, or the endpoint, is not one that a store can have.
+    """
+    if isinstance(where, StorageSpec):
+        return open_store(where.uri, endpoint=where.endpoint, region=where.region)
+    scheme, separator, rest = where.partition("://")
+    if separator and scheme == "file":
+        return FileStore.from_uri(where)
+    if where.startswith("/"):
+        return FileStore(Path(os.path.normpath(where)))
+    if separator and scheme == "s3" and rest and not rest.startswith("/"):
+        from kindling_storage.s3.store import S3Store  # not above: boto3 takes a third of a second to load
+
+        return S3Store.from_uri(where, endpoint=endpoint, region=region)
+    allowed = "file:///folder or s3://bucket/prefix"
+    raise SpecError(explain("storage uri", found=repr(where), allowed=allowed, remedy="write one of these two forms"))

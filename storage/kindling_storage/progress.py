@@ -1,0 +1,79 @@
+"""Where a process says how far it is: one small file, replaced in one step, and at last its final word."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from kindling_api.v1alpha1.runfile import FINAL_PROGRESS_BYTES, Progress
+from kindling_storage.atomic import TEMPORARY_PREFIX, local_errors
+
+INTERVAL_SECONDS = 0.5
+_CANNOT_RENAME = {errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class ProgressWriter:
+    """Writes progress documents to a file, at most every half second; without a file it writes nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._next = 0.0  # on the monotonic clock
+
+    def write(self, progress: Progress, force: bool = False) -> None:
+        """Replace the document. The last word, and what is forced, is written at once.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        now = time.monotonic()
+        final = progress.state != "Running"
+        if self._path is None or (now < self._next and not force and not final):
+            return
+        self._next = now + INTERVAL_SECONDS
+        _replace(self._path, final_bytes(progress) if final else to_bytes(progress))
+
+
+def to_bytes(progress: Progress) -> bytes:
+    """The document as JSON; a figure that is not a number is left out, for JSON has none."""
+    return progress.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+def final_bytes(progress: Progress) -> bytes:
+    """The last word as JSON of at most FINAL_PROGRESS_BYTES: sentences are clipped, then figures left out."""
+    bare = progress.model_copy(update={"dataset": None, "training": None})
+    barest = bare.model_copy(update={"checkpoint": None})
+    for document, characters in ((progress, 1024), (progress, 512), (bare, 512), (barest, 256), (barest, 64)):
+        data = to_bytes(_clipped(document, characters))
+        if len(data) <= FINAL_PROGRESS_BYTES:
+            break
+    return data
+
+
+def clip(text: str, characters: int) -> str:
+    """`text`, cut to at most `characters` with an ellipsis at its end where something is missing."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def _clipped(progress: Progress, characters: int) -> Progress:
+    failure = progress.failure
+    if failure is not None:
+        failure = failure.model_copy(update={"message": clip(failure.message, characters)})
+    return progress.model_copy(update={"message": clip(progress.message, characters), "failure": failure})
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write by renaming; in place where that cannot be, as for a pod's termination message, which is a mount."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}")
+    with local_errors(path, needed=len(data)):
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if error.errno not in _CANNOT_RENAME:
+                raise
+            path.write_bytes(data)

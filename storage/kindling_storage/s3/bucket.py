@@ -1,0 +1,172 @@
+"""One bucket and the way to it: client, first contact, conditional writes, and errors in our words."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from boto3.session import Session
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from kindling_api.errors import StorageError, explain
+from kindling_storage.s3.errors import FAILURES, MISSING, Address, Failure, code_of, storage_error
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+CONNECT_SECONDS = 5
+READ_SECONDS = 60
+ATTEMPTS = 6
+"""Of each request, with exponential backoff (botocore's standard mode), once the server has been reached."""
+FIRST_CONTACT_SECONDS = 10
+FIRST_CONTACT_ATTEMPTS = 2
+"""Of the first request, so that a wrong address or key is reported within seconds."""
+PROBE = ".kindling-probe"
+"""The object on which conditional writes are tried out; never listed."""
+
+_CONFLICT_TRIES = 5
+_UNSUPPORTED = {"NotImplemented", "501"}
+
+
+class Versioned(NamedTuple):
+    """An object's content, its etag, and its age in seconds by the server's own clock."""
+
+    data: bytes
+    etag: str
+    age: float
+
+
+class Bucket:
+    """A bucket on a server. The connection is made at first use; copies in other processes make their own."""
+
+    def __init__(self, name: str, root: str, endpoint: str | None, region: str | None) -> None:
+        self.name = name
+        self._root = root  # the prefix that this process works under: it may have no rights elsewhere
+        self._endpoint = endpoint
+        self._region = region
+        self._lock = threading.Lock()
+        self._client: S3Client | None = None
+        self._conditional = False  # whether the server has shown that it honours conditional writes
+
+    def __reduce__(self) -> tuple[type[Bucket], tuple[str, str, str | None, str | None]]:
+        return Bucket, (self.name, self._root, self._endpoint, self._region)
+
+    @property
+    def client(self) -> S3Client:
+        """The client; the first use of it finds out whether bucket, address and credentials are right.
+
+        Raises:
+            StorageError: one of them is wrong.
+        """
+        with self._lock:
+            if self._client is None:
+                with self.errors("at the first contact"):
+                    session = Session(region_name=self._region)
+                    self._greet(self._connect(session, FIRST_CONTACT_ATTEMPTS, FIRST_CONTACT_SECONDS))
+                    self._client = self._connect(session, ATTEMPTS, READ_SECONDS)
+            return self._client
+
+    @contextmanager
+    def errors(self, doing: str) -> Iterator[None]:
+        """Turn what boto3 raises into a StorageError that says what was being done."""
+        try:
+            yield
+        except FAILURES as error:
+            raise self.error(error, doing) from error
+
+    def error(self, error: Failure, doing: str) -> StorageError:
+        """The StorageError for what went wrong while `doing`."""
+        return storage_error(error, self._address, doing)
+
+    def put_if(self, key: str, data: bytes, *, match: str | None) -> str | None:
+        """Write an object if its etag is `match`, or, for None, if there is none; its new etag, or None if not.
+
+        Raises:
+            StorageError: as all requests, or the server does not honour conditional writes.
+        """
+        if not self._conditional:
+            self._probe()
+        return self._put_if(key, data, match)
+
+    def read(self, key: str) -> Versioned | None:
+        """A small object with its etag and age; None where there is none."""
+        with self.errors(f"reading {key}"):
+            try:
+                answer = self.client.get_object(Bucket=self.name, Key=key)
+                data = answer["Body"].read()
+            except ClientError as error:
+                if code_of(error) in MISSING:
+                    return None
+                raise
+        stated = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(stated) if stated else datetime.now(UTC)
+        return Versioned(data, answer["ETag"], (now - answer["LastModified"]).total_seconds())
+
+    def _put_if(self, key: str, data: bytes, match: str | None) -> str | None:
+        condition = {"IfNoneMatch": "*"} if match is None else {"IfMatch": match}
+        with self.errors(f"writing {key} on condition"):
+            for attempt in range(_CONFLICT_TRIES):
+                try:
+                    answer = self.client.put_object(Bucket=self.name, Key=key, Body=data, **condition)  # type: ignore[arg-type]
+                    return answer["ETag"]
+                except ClientError as error:
+                    # 412: the condition does not hold; 404: nothing there to match; 409: another writer is at it.
+                    if code_of(error) in {"PreconditionFailed", "412", *MISSING}:
+                        return None
+                    if code_of(error) not in {"ConditionalRequestConflict", "409"} or attempt == _CONFLICT_TRIES - 1:
+                        raise
+                    time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _probe(self) -> None:
+        """Make sure that a server refuses to write an object that exists: an old one writes it and says nothing."""
+        probe = self._root + PROBE
+        try:
+            honoured = self._put_if(probe, b"", None) is None or self._put_if(probe, b"", None) is None
+        except StorageError as error:
+            if not isinstance(error.__cause__, ClientError) or code_of(error.__cause__) not in _UNSUPPORTED:
+                raise
+            honoured = False
+        if not honoured:
+            raise StorageError(
+                explain(
+                    str(self._address),
+                    found="a server without conditional writes",
+                    allowed="one that honours If-None-Match and If-Match on PUT, as AWS, MinIO, Ceph and R2 do",
+                    remedy="upgrade the server or use another; without them two runs could overwrite each other",
+                )
+            )
+        self._conditional = True
+
+    @property
+    def _address(self) -> Address:
+        return Address(self.name, self._endpoint or "AWS")
+
+    def _connect(self, session: Session, attempts: int, read_seconds: int) -> S3Client:
+        config = Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=read_seconds,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            max_pool_connections=16,
+            s3={"addressing_style": "path" if self._endpoint else "auto"},
+            # Newer checksums in requests and answers are AWS's alone; many other servers refuse them.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        region = session.region_name or "us-east-1"
+        return session.client("s3", endpoint_url=self._endpoint, region_name=region, config=config)
+
+    def _greet(self, client: S3Client) -> None:
+        """Ask for one name, which answers with a reason where a HEAD request would not."""
+        try:
+            client.list_objects_v2(Bucket=self.name, Prefix=self._root, MaxKeys=1)
+        except ClientError as error:
+            if code_of(error) not in {"AccessDenied", "403"}:  # listing may be forbidden, and the rest not
+                raise

@@ -1,0 +1,138 @@
+"""What an S3 server or boto3 said, as an error that says what to change.
+
+Only the server's error code and its one-sentence message are repeated, clipped: whatever else answers at an address
+that a user wrote must not be carried into logs and statuses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.parsers import ResponseParserError
+
+from kindling_api.errors import StorageError, explain
+
+FAILURES = (ClientError, BotoCoreError, ResponseParserError)
+"""What boto3 raises: the server's answer, no answer, and an answer that is not S3's."""
+
+Failure = ClientError | BotoCoreError | ResponseParserError | OSError
+"""The same, and what the socket itself raises while an object is read."""
+
+MISSING = {"404", "NoSuchKey", "NotFound"}
+"""Codes for an object that does not exist; HEAD answers carry only the number."""
+
+_SAID_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class Address:
+    """Which bucket, on which server."""
+
+    bucket: str
+    endpoint: str
+    """As in `http://minio:9000`; `AWS` where the user gave none."""
+
+    def __str__(self) -> str:
+        return f"bucket {self.bucket!r} at {self.endpoint}"
+
+
+def storage_error(error: Failure, address: Address, doing: str) -> StorageError:
+    """The error to raise for `error`, met while `doing`, as in `reading models/a/manifest.json`."""
+    found, allowed, remedy = _server_said(error, address) if isinstance(error, ClientError) else _boto_said(error)
+    return StorageError(explain(str(address), found=f"{found}, {doing}", allowed=allowed, remedy=remedy))
+
+
+def code_of(error: ClientError) -> str:
+    """The server's error code, as in `NoSuchBucket`, or the HTTP status where it gave none."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _server_said(error: ClientError, address: Address) -> tuple[str, str, str]:
+    """Found, allowed, remedy."""
+    code, message = code_of(error), str(error.response.get("Error", {}).get("Message", ""))
+    found = f"{code} ({message[:_SAID_CHARACTERS]})" if message else code
+    for codes, allowed, remedy in _MEANINGS:
+        if code in codes:
+            return found, allowed, remedy.format(bucket=address.bucket)
+    return found, "a request that the server takes", "see the server's log, or run the same command again later"
+
+
+def _boto_said(error: BotoCoreError | ResponseParserError | OSError) -> tuple[str, str, str]:
+    """Found, allowed, remedy."""
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError | ProfileNotFound):
+        remedy = (
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in a cluster: storage.credentialsSecret), "
+            "choose an existing AWS_PROFILE, or log in again"
+        )
+        return f"no usable credentials ({type(error).__name__})", "an access key and its secret", remedy
+    if isinstance(error, BotoConnectionError | HTTPClientError | IncompleteReadError | OSError):
+        remedy = "check storage.endpoint, that the server is up, and the network (name resolution, proxy, firewall)"
+        return f"no answer ({type(error).__name__})", "an S3 server that answers", remedy
+    if isinstance(error, ResponseParserError):
+        remedy = "check storage.endpoint (its host, its port, http or https)"
+        return "an answer that is not S3's", "an S3 server", remedy
+    return (
+        type(error).__name__,
+        "a request that can be sent",
+        f"check storage.uri, storage.endpoint and region: {error}",
+    )
+
+
+_MEANINGS: list[tuple[set[str], str, str]] = [
+    (
+        {"NoSuchBucket"},
+        "a bucket that exists",
+        "create it (`aws s3 mb s3://{bucket}`), or correct storage.uri",
+    ),
+    (
+        {"400", "404", "405", "MethodNotAllowed"},
+        "an S3 server that has this bucket",
+        "check storage.endpoint (its host, its port, http or https) and storage.uri",
+    ),
+    (
+        {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidSecurity"},
+        "credentials that this server knows",
+        "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or renew the session",
+    ),
+    (
+        {"AccessDenied", "403", "AllAccessDisabled", "AccountProblem"},
+        "a user who may list, read, write and delete here",
+        "grant s3:ListBucket on the bucket and s3:GetObject, s3:PutObject, s3:DeleteObject on its objects",
+    ),
+    (
+        {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"},
+        "the bucket's own region, which this request did not name",
+        "set storage.region (or AWS_REGION) to the region that the server names",
+    ),
+    (
+        {"RequestTimeTooSkewed"},
+        "a clock within 15 minutes of the server's",
+        "set this machine's clock (NTP)",
+    ),
+    (
+        {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "507"},
+        "room in the store",
+        "free some space or raise the quota, then run the same command again; finished work is kept",
+    ),
+    (
+        {"SlowDown", "503", "ServiceUnavailable", "InternalError", "500", "RequestTimeout"},
+        "a server that keeps up",
+        "run the same command again later; finished work is kept",
+    ),
+    (
+        {"PreconditionFailed", "412"},
+        "an object that stays as it is while it is read",
+        "see who writes to this place, and run again",
+    ),
+]

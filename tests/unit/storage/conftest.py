@@ -1,0 +1,114 @@
+"""The stores under test, and what can go wrong around them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from kindling_storage import ObjectStore, open_store
+
+STORES = ["file", "moto", pytest.param("minio", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path, new_bucket: Callable) -> ObjectStore:
+    """Each kind of store in turn, empty, under a prefix."""
+    if request.param == "file":
+        return open_store(f"file://{tmp_path}/a store")
+    bucket = new_bucket(request.param)
+    return open_store(f"{bucket.uri}/a/prefix", endpoint=bucket.endpoint)
+
+
+@pytest.fixture
+def folder_store(tmp_path: Path) -> ObjectStore:
+    return open_store(f"file://{tmp_path}/store")
+
+
+@pytest.fixture
+def s3_store(s3_bucket) -> ObjectStore:
+    return open_store(f"{s3_bucket.uri}/a/prefix", endpoint=s3_bucket.endpoint)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one mebibyte."""
+    with _mounted(tmp_path / "small", "size=1m") as folder:
+        yield folder
+
+
+@pytest.fixture
+def read_only_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system mounted read-only."""
+    with _mounted(tmp_path / "readonly", "ro,size=1m") as folder:
+        yield folder
+
+
+class _mounted:
+    def __init__(self, folder: Path, options: str) -> None:
+        self.folder = folder
+        self.options = options
+
+    def __enter__(self) -> Path:
+        self.folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", self.options, "tmpfs", str(self.folder)]
+        if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+            pytest.skip("needs the right to mount a file system")
+        return self.folder
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+
+class CuttingProxy:
+    """Passes connections on to a server, and cuts the next `cuts` of them after `after` bytes of answers."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.cuts, self.after = 0, 0
+        host, _, port = endpoint.removeprefix("http://").partition(":")
+        self._server = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self._server)
+            threading.Thread(target=self._carry, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self._carry, args=(server, client, True), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+        carried = 0
+        try:
+            while data := source.recv(1 << 16):
+                carried += len(data)
+                if answers and self.cuts and carried > self.after:
+                    self.cuts -= 1
+                    break
+                target.sendall(data)
+        except OSError:
+            pass
+        for side in (source, target):
+            with suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def proxied(s3_bucket) -> Iterator[tuple[CuttingProxy, ObjectStore]]:
+    """A proxy, and a store that is reached through it."""
+    proxy = CuttingProxy(s3_bucket.endpoint)
+    yield proxy, open_store(s3_bucket.uri, endpoint=proxy.endpoint)
+    proxy.close()

@@ -1,0 +1,102 @@
+"""One writer at a place, however the last one ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kindling_api.errors import ConflictError
+from kindling_storage import ObjectStore
+from kindling_storage.hold import hold
+
+HOLD_FOREVER = """
+import sys, time
+from kindling_storage import open_store
+from kindling_storage.hold import hold
+with hold(open_store(sys.argv[1]), "lock"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def holding_process(store: ObjectStore) -> subprocess.Popen:
+    process = subprocess.Popen([sys.executable, "-c", HOLD_FOREVER, store.uri], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_place_is_held_by_one_and_then_by_the_next(folder_store: ObjectStore, tmp_path: Path) -> None:
+    for _ in range(2):
+        with hold(folder_store, "models/a/lock") as held:
+            held.check()
+    assert list(folder_store.list()) == []
+
+
+def test_a_second_writer_is_told_who_the_first_is(folder_store: ObjectStore) -> None:
+    with hold(folder_store, "lock"), pytest.raises(ConflictError) as raised, hold(folder_store, "lock"):
+        pass
+    message = str(raised.value)
+    assert message.startswith(
+        f"{folder_store.uri}: found held by process {os.getpid()} on {os.uname().nodename}, since "
+    )
+    assert message.endswith(
+        "; allowed: one writer at a time. To fix it: wait until that run has ended, or stop it; "
+        "what it finished is kept."
+    )
+
+
+def test_a_killed_holder_frees_the_place_at_once(folder_store: ObjectStore) -> None:
+    process = holding_process(folder_store)
+    with pytest.raises(ConflictError, match=f"process {process.pid} on"), hold(folder_store, "lock"):
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with hold(folder_store, "lock") as held:
+        held.check()
+
+
+def test_a_failure_inside_frees_the_place(folder_store: ObjectStore) -> None:
+    with pytest.raises(ZeroDivisionError), hold(folder_store, "lock"):
+        raise ZeroDivisionError
+    with hold(folder_store, "lock"):
+        pass
+
+
+def test_a_lock_file_that_somebody_removed_is_noticed(folder_store: ObjectStore, tmp_path: Path) -> None:
+    with hold(folder_store, "lock") as held:
+        folder_store.delete("lock")
+        with pytest.raises(ConflictError, match="found removed"):
+            held.check()
+
+
+RACE = """
+import sys, time
+from kindling_storage import open_store
+from kindling_storage.hold import hold
+from kindling_api.errors import ConflictError
+store, inside = open_store(sys.argv[1]), 0
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    try:
+        with hold(store, "lock"):
+            assert store.put_if_absent("inside", b""), "two were inside"
+            store.delete("inside")
+            inside += 1
+    except ConflictError:
+        pass
+print(inside)
+"""
+
+
+@pytest.mark.slow
+def test_no_two_processes_are_ever_inside(folder_store: ObjectStore) -> None:
+    command = [sys.executable, "-c", RACE, folder_store.uri]
+    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    entered = [int(racer.communicate(timeout=60)[0]) for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0, 0]
+    assert sum(entered) > 0
