@@ -1,0 +1,94 @@
+"""The two tables that account for every record read: the removed, each with its reason, and the kept.
+
+`removed/part-*.parquet` and `kept/part-*.parquet` belong to the product. Their rows add up: one for each record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kindling_dataprep.records import Removal
+from kindling_dataprep.work import read_table
+from kindling_storage import ObjectStore
+
+REMOVED = "removed"
+KEPT = "kept"
+
+REMOVED_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "source": pa.int32(),
+        "rule": pa.string(),
+        "measure": pa.string(),
+        "value": pa.float64(),
+        "threshold": pa.float64(),
+        "kept": pa.string(),
+        "jaccard": pa.float64(),
+        "excerpt": pa.string(),
+    }
+)
+"""One row a removed record; `kept` is the document that stays in a duplicate's place, `jaccard` their similarity."""
+
+KEPT_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "source": pa.int32(),
+        "digest": pa.binary(16),
+        "characters": pa.int64(),
+        "bytes": pa.int64(),
+        "words": pa.int64(),
+        "tokens": pa.int64(),
+        "excerpt": pa.string(),
+    }
+)
+"""One row a document that stays; `digest` is that of its normalised text, `tokens` counts the end-of-document token."""
+
+
+def part_path(table: str, number: int) -> str:
+    """Where part `number` of a table lies in the product."""
+    return f"{table}/part-{number:05d}.parquet"
+
+
+def removed_table(removals: Iterable[Removal]) -> pa.Table:
+    """Rows of the ledger."""
+    return pa.Table.from_pylist([_row(removal) for removal in removals], schema=REMOVED_SCHEMA)
+
+
+def _row(removal: Removal) -> dict[str, Any]:
+    return {
+        "id": removal.id,
+        "source": int(removal.id.partition("/")[0]),
+        "rule": removal.rule,
+        "measure": removal.measure,
+        "value": removal.value,
+        "threshold": removal.threshold,
+        "kept": removal.kept,
+        "jaccard": removal.value if removal.measure == "jaccard" else None,
+        "excerpt": removal.excerpt,
+    }
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Writes a table as Parquet; equal tables give equal bytes."""
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_removed(store: ObjectStore, columns: Sequence[str] | None = None) -> pa.Table:
+    """All removed records of the product, or of the build under way, in the folder `store`."""
+    return _read(store, REMOVED, REMOVED_SCHEMA, columns)
+
+
+def read_kept(store: ObjectStore, columns: Sequence[str] | None = None) -> pa.Table:
+    """All documents that stay, in the order of the sources."""
+    return _read(store, KEPT, KEPT_SCHEMA, columns)
+
+
+def _read(store: ObjectStore, table: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa.Table:
+    names = list(columns) if columns is not None else schema.names
+    parts = [read_table(store, info.path, names) for info in store.list(f"{table}/part-")]
+    return pa.concat_tables([pa.schema([schema.field(name) for name in names]).empty_table(), *parts])

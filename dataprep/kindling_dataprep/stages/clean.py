@@ -1,0 +1,201 @@
+"""The first stage, task by task: read, repair, measure, decide, and take the fingerprints that deduplication compares.
+
+A task writes the documents that stay, the ledger of those that do not, and all measures. Text goes from file to file, a
+batch at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kindling_api.errors import DataError, NotFoundError, explain
+from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_api.v1alpha1.filters import Formatting
+from kindling_dataprep import ledger, work
+from kindling_dataprep.records import BAD_RECORD, Document, InputFile, Removal, excerpt_of
+from kindling_dataprep.steps.decide import decide
+from kindling_dataprep.steps.exact import text_digest
+from kindling_dataprep.steps.formats import FAULTS
+from kindling_dataprep.steps.measure import measure
+from kindling_dataprep.steps.minhash import band_keys, signatures
+from kindling_dataprep.steps.read import read, store_uri
+from kindling_dataprep.steps.repair import repair
+from kindling_dataprep.tasks import Job
+from kindling_storage.commit import file_entry
+
+BATCH_CHARACTERS = 4 << 20
+BATCH_DOCUMENTS = 2048
+BAD_RECORDS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class CleanTask:
+    """Some input files."""
+
+    job: Job
+    index: int
+    inputs: tuple[InputFile, ...]
+
+
+@dataclass
+class Outcome:
+    """What became of one batch of records."""
+
+    kept: list[Document] = field(default_factory=list)
+    removed: list[Removal] = field(default_factory=list)
+    measures: pa.Table = field(default_factory=lambda: pa.table({}))
+    """Of every document that was judged, one row each."""
+    rules: list[str | None] = field(default_factory=list)
+    """The rule that removed each of them."""
+
+
+def documents_schema(spec: DatasetBuildSpec) -> pa.Schema:
+    """The table of the documents that stay, text and fingerprints."""
+    columns = {"id": pa.string(), "source": pa.int32(), "text": pa.string(), "digest": pa.binary(16)}
+    columns["characters"] = pa.int64()
+    if spec.deduplicate.min_hash is not None:
+        columns["bands"] = pa.binary(8 * spec.deduplicate.min_hash.bands)
+    return pa.schema(columns)
+
+
+def documents_path(index: int) -> str:
+    """Where a task's documents lie."""
+    return f"{work.WORK}/clean-{index:05d}.documents.parquet"
+
+
+def measures_path(index: int) -> str:
+    """Where the measures of all documents that a task judged lie."""
+    return f"{work.WORK}/clean-{index:05d}.measures.parquet"
+
+
+def clean(task: CleanTask) -> tuple[int, work.Part]:
+    """Does one task, unless it was done before. The facts: counts, bytes, and the first bad records.
+
+    Returns the task's index and its part.
+    """
+    store, name = task.job.store(), f"clean-{task.index:05d}"
+    if (done := work.find(store, name)) is not None:
+        return task.index, done
+    spec = task.job.spec
+    with work.new_part(store) as part:
+        documents, removed, measures = (part.folder / table for table in ("documents", "removed", "measures"))
+        measures_schema = _measures_table(judge([], spec)).schema
+        with (
+            pq.ParquetWriter(documents, documents_schema(spec), compression="zstd") as documents_writer,
+            pq.ParquetWriter(removed, ledger.REMOVED_SCHEMA, compression="zstd") as removed_writer,
+            pq.ParquetWriter(measures, measures_schema, compression="zstd") as measures_writer,
+        ):
+            counts: Counter[str] = Counter()
+            bad: list[str] = []
+            for batch in _batches(_records(task)):
+                outcome = judge(batch, spec)
+                documents_writer.write_table(_documents_table(outcome.kept, spec))
+                removed_writer.write_table(ledger.removed_table(outcome.removed))
+                measures_writer.write_table(_measures_table(outcome))
+                counts.update(removal.rule for removal in outcome.removed)
+                counts["kept"] += len(outcome.kept)
+                bad += [f"{each.id} ({FAULTS[each.measure]})" for each in outcome.removed if each.rule == BAD_RECORD]
+        part.put(documents_path(task.index), documents)
+        part.put(ledger.part_path(ledger.REMOVED, task.index), removed)
+        part.put(measures_path(task.index), measures)
+        kept = counts.pop("kept", 0)
+        part.facts = {"kept": kept, "removed": counts, "badRecords": bad[:BAD_RECORDS_SHOWN]}
+        part.facts["bytes"] = sum(file.size for file in task.inputs)
+        return task.index, work.finish(part, name)
+
+
+def judge(records: Iterable[Document | Removal], spec: DatasetBuildSpec) -> Outcome:
+    """Repairs, measures and decides: which of the records stay as documents, and why the others do not."""
+    outcome = Outcome()
+    formatting = next((chosen.formatting for chosen in spec.filters if chosen.formatting is not None), None)
+    documents = []
+    for record in records:
+        result = record if isinstance(record, Removal) or formatting is None else _repaired(record, formatting)
+        if isinstance(result, Removal):
+            outcome.removed.append(result)
+        else:
+            documents.append(result)
+    outcome.measures = measure([document.text for document in documents], spec.filters)
+    for document, decision in zip(documents, decide(outcome.measures, spec.filters), strict=True):
+        outcome.rules.append(None if decision is None else decision.rule)
+        if decision is None:
+            outcome.kept.append(document)
+        else:
+            outcome.removed.append(
+                Removal(
+                    id=document.id,
+                    rule=decision.rule,
+                    measure=decision.measure,
+                    value=decision.value,
+                    threshold=decision.threshold,
+                    excerpt=excerpt_of(document.text),
+                )
+            )
+    return outcome
+
+
+def _repaired(document: Document, formatting: Formatting) -> Document | Removal:
+    result = repair(document.text, formatting)
+    if isinstance(result, str):
+        return Document(document.id, document.source, result)
+    measured, value, threshold = result
+    excerpt = excerpt_of(document.text)
+    return Removal(
+        id=document.id, rule="formatting", measure=measured, value=value, threshold=threshold, excerpt=excerpt
+    )
+
+
+def _documents_table(documents: list[Document], spec: DatasetBuildSpec) -> pa.Table:
+    texts = [document.text for document in documents]
+    columns = {
+        "id": [document.id for document in documents],
+        "source": [document.source for document in documents],
+        "text": texts,
+        "digest": [text_digest(text) for text in texts],
+        "characters": [len(text) for text in texts],
+    }
+    if (min_hash := spec.deduplicate.min_hash) is not None:
+        keys = band_keys(signatures(texts, min_hash), min_hash).astype("<u8")
+        columns["bands"] = [row.tobytes() for row in keys]
+    return pa.table(columns, schema=documents_schema(spec))
+
+
+def _measures_table(outcome: Outcome) -> pa.Table:
+    return outcome.measures.append_column("rule", pa.array(outcome.rules, pa.string()))
+
+
+def _records(task: CleanTask) -> Iterator[Document | Removal]:
+    """The records of all files of the task.
+
+    Raises:
+        DataError: a file is no longer what it was when the inputs were listed.
+    """
+    for file in task.inputs:
+        source = task.job.spec.sources[file.source]
+        try:
+            yield from read(file, source, open_store=task.job.open_input)
+            found = file_entry(task.job.open_input(store_uri(file.uri)), file.path).digest
+        except NotFoundError:
+            found = "nothing"
+        if found != file.digest:
+            remedy = "leave the inputs alone while a build runs, and run it again"
+            raise DataError(explain(f"{file.uri}/{file.path}", found=found, allowed=file.digest, remedy=remedy))
+
+
+def _batches(records: Iterator[Document | Removal]) -> Iterator[list[Document | Removal]]:
+    while batch := list(_up_to(BATCH_CHARACTERS, islice(records, BATCH_DOCUMENTS))):
+        yield batch
+
+
+def _up_to(characters: int, records: Iterable[Document | Removal]) -> Iterator[Document | Removal]:
+    for record in records:
+        yield record
+        characters -= len(record.text) if isinstance(record, Document) else 0
+        if characters <= 0:
+            return

@@ -1,0 +1,64 @@
+"""From measures to decisions: which rule, if any, removes a document.
+
+A rule is a bound in the spec: `min_words: 50` removes a document whose `words` is below 50, `max_…` one whose measure
+is above; a value equal to the bound stays. Rule sets are asked in the order of MEASURES, and the bounds of a set in the
+order of its fields; the first that is broken is the document's reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from pydantic.alias_generators import to_camel
+
+from kindling_api.v1alpha1.filters import Filter
+from kindling_dataprep.steps.measure import MEASURES
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why a document is removed."""
+
+    rule: str
+    """The filter's name, as the spec spells it."""
+    measure: str
+    value: float
+    """What was measured."""
+    threshold: float
+    """The bound that it broke."""
+
+
+def decide(measures: pa.Table, filters: Sequence[Filter]) -> list[Decision | None]:
+    """For each row of `measure`'s table the reason for its removal, or None where the document stays."""
+    decisions: list[Decision | None] = [None] * measures.num_rows
+    undecided = np.ones(measures.num_rows, dtype=bool)
+    for bound in bounds(filters):
+        values = measures[f"{bound.rule}.{bound.measure}"].to_numpy()
+        broken = undecided & (values < bound.threshold if bound.is_minimum else values > bound.threshold)
+        undecided &= ~broken
+        for row in np.flatnonzero(broken):
+            decisions[row] = Decision(bound.rule, bound.measure, float(values[row]), float(bound.threshold))
+    return decisions
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One threshold of the spec."""
+
+    rule: str
+    measure: str
+    is_minimum: bool
+    threshold: float
+
+
+def bounds(filters: Sequence[Filter]) -> Iterator[Bound]:
+    """The thresholds that `filters` set, in the order in which they are asked."""
+    for rule in MEASURES:
+        for name, settings in (each.chosen for each in filters):
+            if name == rule:
+                for field, threshold in settings:
+                    side, _, measure = field.partition("_")
+                    yield Bound(rule, to_camel(measure), side == "min", threshold)

@@ -1,0 +1,41 @@
+"""Everything the rules ask about a document, computed in one pass over one tokenisation.
+
+Measures are columns and decisions are made over the columns afterwards (`decide.py`), so that a threshold can be tried
+anew without reading a text again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kindling_api.v1alpha1.filters import Filter
+from kindling_dataprep.steps.quality import fine_web, gopher_quality
+from kindling_dataprep.steps.repetition import gopher_repetition
+from kindling_dataprep.steps.words import Words, split_words
+
+Columns = dict[str, NDArray[np.int64] | NDArray[np.float64]]
+
+MEASURES: dict[str, Callable[[Sequence[str], Words], Columns]] = {
+    "gopherQuality": gopher_quality,
+    "gopherRepetition": gopher_repetition,
+    "fineWeb": fine_web,
+}
+"""For each rule set that decides by measures, the function that gives its columns."""
+
+
+def measure(texts: Sequence[str], filters: Sequence[Filter]) -> pa.Table:
+    """One row a text, one column a measure, named `<filter>.<measure>`, as in `gopherQuality.words`.
+
+    Counts are int64, everything else float64. A fraction of nothing (of no lines, no words, no characters) is 0.
+    """
+    words = split_words(texts)
+    columns: Columns = {"": np.empty(len(texts))}  # a table needs a column to have rows; dropped in the end
+    for name in dict.fromkeys(each.chosen[0] for each in filters):
+        if name in MEASURES:
+            columns |= {f"{name}.{key}": values for key, values in MEASURES[name](texts, words).items()}
+    table = pa.table(columns)
+    return table.drop_columns([""])

@@ -1,0 +1,112 @@
+"""Measures of single words and lines: Gopher's quality rules and FineWeb's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kindling_dataprep.steps.words import Words
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+_BULLETS = ("•", "-")
+_ELLIPSES = ("...", "…")
+_TERMINAL_PUNCTUATION = (".", "'", '"', "!", "?")
+_SHORT_LINE = 30
+"""Characters."""
+
+
+def gopher_quality(texts: Sequence[str], words: Words) -> dict[str, Integers | Floats]:
+    """Rae et al. 2021 (arXiv:2112.11446), appendix A.1.1, in datatrove's reading of it.
+
+    `words` and `meanWordLength` (in characters) look only at words with a letter or digit (`str.isalnum`; datatrove
+    has a list of symbols instead). The fractions of hashes, ellipses and words with a letter (`str.isalpha`) are of
+    all words, those of lines of all lines (`str.splitlines`). Stop words are counted once each, in lower case.
+    """
+    counted = _of_words(words, lambda word: any(map(str.isalnum, word)))
+    lengths = _of_words(words, len)
+    alphabetic = _of_words(words, lambda word: any(map(str.isalpha, word)))
+    total = np.diff(words.starts)
+    counted_total = _sums(words, counted)
+    lines = [text.splitlines() for text in texts]
+    line_total = _counts(len(each) for each in lines)
+    bullets = _counts(sum(line.lstrip().startswith(_BULLETS) for line in each) for each in lines)
+    ellipses = _counts(sum(line.rstrip().endswith(_ELLIPSES) for line in each) for each in lines)
+    return {
+        "words": counted_total,
+        "meanWordLength": fraction(_sums(words, counted * lengths), counted_total),
+        "hashFraction": fraction(_counts(text.count("#") for text in texts), total),
+        "ellipsisFraction": fraction(_counts(text.count("...") + text.count("…") for text in texts), total),
+        "bulletLineFraction": fraction(bullets, line_total),
+        "ellipsisLineFraction": fraction(ellipses, line_total),
+        "alphabeticWordFraction": fraction(_sums(words, alphabetic), total),
+        "stopWords": _distinct_stop_words(words),
+    }
+
+
+def fine_web(texts: Sequence[str], words: Words) -> dict[str, Integers | Floats]:
+    """Penedo et al. 2024 (FineWeb, arXiv:2406.17557), section 3.6, as in datatrove.
+
+    Lines are what lies between line feeds and is not blank; the fraction of characters is of all but the line feeds.
+    """
+    lines = [[line for line in text.split("\n") if line.strip()] for text in texts]
+    line_total = _counts(len(each) for each in lines)
+    punctuated = _counts(sum(line.endswith(_TERMINAL_PUNCTUATION) for line in each) for each in lines)
+    short = _counts(sum(len(line) <= _SHORT_LINE for line in each) for each in lines)
+    newlines = _counts(text.count("\n") for text in texts)
+    characters = _counts(map(len, texts)) - newlines
+    repeated = _counts(duplicates(each)[1] for each in lines)
+    return {
+        "punctuatedLineFraction": fraction(punctuated, line_total),
+        "duplicateLineCharacterFraction": fraction(repeated, characters),
+        "shortLineFraction": fraction(short, line_total),
+        "newlinesPerWord": fraction(newlines, np.diff(words.starts)),
+    }
+
+
+def duplicates(pieces: Iterable[str]) -> tuple[int, int]:
+    """(number, characters) of the pieces that occurred before."""
+    seen: set[str] = set()
+    number = characters = 0
+    for piece in pieces:
+        if piece in seen:
+            number += 1
+            characters += len(piece)
+        seen.add(piece)
+    return number, characters
+
+
+def fraction(part: Integers, whole: Integers) -> Floats:
+    """part / whole, and 0 where the whole is 0."""
+    return np.divide(part, whole, out=np.zeros(len(part), dtype=np.float64), where=whole != 0)
+
+
+def _of_words(words: Words, property_of: Callable[[str], int]) -> Integers:
+    """[words] A property of each word, computed once for each distinct one."""
+    values: Integers = _counts(map(property_of, words.vocabulary))[words.ids]
+    return values
+
+
+def _sums(words: Words, values: Integers) -> Integers:
+    """[texts] The sum over each text's words of `values` [words]."""
+    running = np.append(0, np.cumsum(values))
+    sums: Integers = running[words.starts[1:]] - running[words.starts[:-1]]
+    return sums
+
+
+def _distinct_stop_words(words: Words) -> Integers:
+    """[texts] How many of the stop words each text holds."""
+    numbers = {word: number for number, word in enumerate(STOP_WORDS)}
+    stop_words = _of_words(words, lambda word: numbers.get(word, -1))
+    held = np.zeros((len(words.starts) - 1, len(STOP_WORDS)), dtype=bool)
+    held[words.texts[stop_words >= 0], stop_words[stop_words >= 0]] = True
+    held_by_text: Integers = held.sum(axis=1, dtype=np.int64)
+    return held_by_text
+
+
+def _counts(values: Iterable[int]) -> Integers:
+    return np.fromiter(values, dtype=np.int64)

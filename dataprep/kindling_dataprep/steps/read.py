@@ -1,0 +1,212 @@
+"""From what a user wrote under `sources` to files, and from files to documents.
+
+The list of inputs, with a digest each, is part of a dataset's key; it is therefore sorted, and holds nothing that
+differs between machines which hold the same files.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import PurePosixPath
+from urllib.parse import quote, unquote
+
+import kindling_storage
+from kindling_api.errors import DataError, SpecError, explain
+from kindling_api.v1alpha1.dataset_build import Source, SourceFormat
+from kindling_dataprep.records import Document, InputFile, Removal
+from kindling_dataprep.steps.formats import COMPRESSIONS, read_jsonl, read_parquet, read_text
+from kindling_storage import ObjectStore
+from kindling_storage.commit import file_entry
+
+OpenStore = Callable[[str], ObjectStore]
+"""From a store's URI to the store; credentials and endpoint are the caller's affair."""
+
+_STANDARD_LIBRARY = "builtin:python-stdlib"
+
+_STANDARD_LIBRARY_LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
+"""Folders that hold other people's packages, or test data that is not meant to be read."""
+
+_SUFFIXES: dict[SourceFormat, tuple[str, ...]] = {
+    "text": (".txt", ".text", ".md", ".markdown", ".rst"),
+    "code": (
+        *(".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".cxx", ".hpp", ".cs", ".go", ".java", ".js", ".jsx", ".mjs"),
+        *(".ts", ".tsx", ".rs", ".rb", ".php", ".pl", ".lua", ".r", ".jl", ".scala", ".kt", ".swift", ".hs", ".ml"),
+        *(".ex", ".exs", ".erl", ".clj", ".lisp", ".el", ".sh", ".bash", ".sql", ".proto", ".css"),
+    ),
+    "jsonl": (".jsonl", ".ndjson"),
+    "parquet": (".parquet",),
+    "warc": (".warc",),
+    "wet": (".wet",),
+}
+_FORMATS: dict[str, SourceFormat] = {suffix: name for name, suffixes in _SUFFIXES.items() for suffix in suffixes}
+_SUPPORTED = "text, code, jsonl or parquet"
+_SHOWN_SUFFIXES = "a suffix that tells the format: .txt, .md, .py, .c and other text and code, .jsonl, .parquet"
+
+
+def list_inputs(sources: Sequence[Source], *, open_store: OpenStore) -> list[InputFile]:
+    """Every file that the sources name, source by source, sorted by path, with the digest of its content.
+
+    A source is a file, a glob (`*`, `?`, `[…]`, and `**` for any number of folders), a folder, which is searched to
+    its bottom, or `builtin:python-stdlib`; it lies at an `s3://` or `file://` URI or at a path relative to the working
+    folder. A folder gives the files whose suffix tells a format, or all of them where the source has a `format`. Names
+    that begin with a dot are left out of folders and globs.
+
+    Raises:
+        DataError: a source names nothing that can be read.
+        SpecError: a scheme, a suffix or a format that is not among those allowed.
+    """
+    inputs = []
+    for number, source in enumerate(sources):
+        where = f"spec.sources[{number}]"
+        found = _find(f"{where}.uri", source, open_store)
+        if not found.paths:
+            raise _nothing(where, source.uri, found.left_out)
+        store = open_store(store_uri(found.uri))
+        for path in sorted(found.paths):
+            file_format = _format_of(where, source, path)
+            entry = file_entry(store, path)
+            inputs.append(InputFile(number, found.uri, path, entry.size, entry.digest, file_format))
+    return inputs
+
+
+def read(
+    input: InputFile, source: Source, *, open_store: OpenStore = kindling_storage.open_store
+) -> Iterator[Document | Removal]:
+    """The documents of one file, in order; a record that cannot be one comes as a Removal by the rule `badRecord`.
+
+    Raises:
+        DataError: a Parquet file lacks the column `source.text_field`, or the column holds no text.
+    """
+    with open_store(store_uri(input.uri)).open(input.path) as stream:
+        if input.format == "parquet":
+            yield from read_parquet(stream, input, source.text_field)
+        elif input.format == "jsonl":
+            yield from read_jsonl(stream, input, source.text_field)
+        else:
+            yield from read_text(stream, input)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a source names: files of one store."""
+
+    uri: str
+    paths: list[str]
+    left_out: Sequence[str] = ()
+    """Files of a folder whose suffix tells no format."""
+
+
+def _find(where: str, source: Source, open_store: OpenStore) -> _Found:
+    if source.uri.startswith("builtin:"):
+        return _find_builtin(where, source.uri)
+    base, parts = _absolute(where, source.uri)
+    folder = open_store(_join(base, parts[:-1]))
+    if parts and folder.exists(parts[-1]):
+        return _Found(_join(base, parts[:-1]), [parts[-1]])
+    fixed = list(takewhile(lambda part: not _is_pattern(part), parts))
+    pattern = parts[len(fixed) :]
+    paths = [each.path for each in open_store(_join(base, fixed)).list() if not _is_hidden(each.path)]
+    if pattern:
+        paths = [path for path in paths if _matches(path.split("/"), pattern)]
+    elif source.format is None:
+        known = [path for path in paths if _suffix(path) in _FORMATS]
+        return _Found(_join(base, fixed), known, [path for path in paths if _suffix(path) not in _FORMATS])
+    return _Found(_join(base, fixed), paths)
+
+
+def _nothing(where: str, uri: str, left_out: Sequence[str]) -> DataError:
+    if left_out:
+        found = f"no file in {uri!r} with a known suffix ({len(left_out)} with another, as {left_out[0]})"
+        remedy = f"set {where}.format if the files are text, or name others"
+        return DataError(explain(f"{where}.uri", found=found, allowed=_SHOWN_SUFFIXES, remedy=remedy))
+    allowed = "a file, a folder with files in it, or a glob that fits some"
+    return DataError(explain(f"{where}.uri", found=f"nothing at {uri!r}", allowed=allowed, remedy="correct the path"))
+
+
+def _find_builtin(where: str, uri: str) -> _Found:
+    if uri != _STANDARD_LIBRARY:
+        remedy = f"write {_STANDARD_LIBRARY}, or the path of your own files"
+        raise SpecError(explain(where, found=repr(uri), allowed=_STANDARD_LIBRARY, remedy=remedy))
+    root = sysconfig.get_path("stdlib")
+    paths = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [each for each in folders if each not in _STANDARD_LIBRARY_LEFT_OUT and not _is_hidden(each)]
+        paths += [os.path.relpath(os.path.join(folder, name), root) for name in names if _is_standard_library(name)]
+    return _Found(uri, paths)
+
+
+def _is_standard_library(name: str) -> bool:
+    # _sysconfigdata holds settings of the machine that built the interpreter
+    return name.endswith(".py") and not name.startswith("_sysconfigdata") and not _is_hidden(name)
+
+
+def store_uri(uri: str) -> str:
+    """The URI that `open_store` understands, for an `InputFile.uri`."""
+    return f"file://{quote(sysconfig.get_path('stdlib'))}" if uri == _STANDARD_LIBRARY else uri
+
+
+def _absolute(where: str, uri: str) -> tuple[str, list[str]]:
+    """`s3://bucket/a/b` → (`s3://bucket`, [a, b]); a path or `file://` → (`file://`, its parts from the root)."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme == "file":
+        path = unquote(rest) if separator else uri
+        return "file://", _parts(os.path.abspath(path))
+    if scheme == "s3":
+        bucket, _, key = rest.partition("/")
+        return f"s3://{bucket}", _parts(key)
+    allowed = f"s3://, file://, a path, or {_STANDARD_LIBRARY}"
+    raise SpecError(explain(where, found=repr(uri), allowed=allowed, remedy="fetch the files and name them by a path"))
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part]
+
+
+def _join(base: str, parts: Sequence[str]) -> str:
+    if base == "file://":
+        return base + quote("/" + "/".join(parts))
+    return "/".join((base, *parts))
+
+
+def _is_pattern(part: str) -> bool:
+    return any(character in part for character in "*?[")
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path fits a glob, both cut at their slashes; `**` stands for any number of parts, none included."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or (bool(parts) and _matches(parts[1:], pattern))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def _suffix(path: str) -> str:
+    """`a/b.jsonl.gz` → `.jsonl`."""
+    name = PurePosixPath(path.lower())
+    return name.with_suffix("").suffix if name.suffix in COMPRESSIONS else name.suffix
+
+
+def _format_of(where: str, source: Source, path: str) -> SourceFormat:
+    file_format = source.format or _FORMATS.get(_suffix(path))
+    if file_format is None:
+        remedy = f"set {where}.format to {_SUPPORTED}, or leave the file out"
+        allowed = f"{_SHOWN_SUFFIXES}; or a format"
+        raise SpecError(explain(f"{where}.uri", found=repr(path), allowed=allowed, remedy=remedy))
+    if file_format in ("warc", "wet"):
+        remedy = "extract the text of the pages into jsonl first"
+        found = f"{file_format} ({path}), which is not in this version"
+        raise SpecError(explain(f"{where}.format", found=found, allowed=_SUPPORTED, remedy=remedy))
+    if file_format == "parquet" and PurePosixPath(path).suffix in COMPRESSIONS:
+        remedy = "unpack the file; Parquet compresses its columns itself"
+        raise SpecError(explain(f"{where}.uri", found=repr(path), allowed="uncompressed .parquet files", remedy=remedy))
+    return file_format

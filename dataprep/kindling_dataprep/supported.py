@@ -1,0 +1,36 @@
+"""What the spec can say and this version cannot do yet, refused before anything is read.
+
+The spec is complete from the start so that documents need not change; a rule that is silently not applied would be
+worse than a refusal.
+"""
+
+from __future__ import annotations
+
+from kindling_api.errors import SpecError, explain
+from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_dataprep.steps.measure import MEASURES
+
+SUPPORTED_FILTERS = ("formatting", *MEASURES)
+
+
+def check_supported(spec: DatasetBuildSpec) -> None:
+    """Refuse a spec that asks for more than this version does.
+
+    Raises:
+        SpecError: naming the first such field.
+    """
+    for number, each in enumerate(spec.filters):
+        name = each.chosen[0]
+        if name not in SUPPORTED_FILTERS:
+            raise _not_yet(f"spec.filters[{number}].{name}", allowed=", ".join(SUPPORTED_FILTERS))
+    if spec.toxicity is not None:
+        raise _not_yet("spec.toxicity", allowed="no toxicity")
+    if spec.decontaminate:
+        raise _not_yet("spec.decontaminate", allowed="an empty list")
+    min_hash = spec.deduplicate.min_hash
+    if min_hash is not None and min_hash.keep == "best":
+        raise _not_yet("spec.deduplicate.minHash.keep", found="best, which is not in this version", allowed="longest")
+
+
+def _not_yet(field: str, *, allowed: str, found: str = "a step that is not in this version") -> SpecError:
+    return SpecError(explain(field, found=found, allowed=allowed, remedy=f"remove {field}"))

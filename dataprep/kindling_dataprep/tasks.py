@@ -1,0 +1,50 @@
+"""How inputs are cut into tasks: by bytes alone, so that any number of workers does the same tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_dataprep.records import InputFile
+from kindling_storage import ObjectStore, open_store
+
+SMALLEST_TASK = 1 << 20
+"""Bytes; below it, a task costs more to hand out than to do."""
+LARGEST_TASK = 16 << 20
+"""Bytes; what one worker holds in memory is a small multiple of it."""
+TASKS_AIMED_AT = 64
+"""Enough for an even load and a progress bar that moves."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task needs to know: small, and safe to send to another process."""
+
+    spec: DatasetBuildSpec
+    output: StorageSpec
+    folder: str
+
+    def store(self) -> ObjectStore:
+        """The folder of the product."""
+        return open_store(self.output).child(self.folder)
+
+    def open_input(self, uri: str) -> ObjectStore:
+        """A store that sources lie in: reached as the output is, where both are S3."""
+        return open_store(uri, endpoint=self.output.endpoint, region=self.output.region)
+
+
+def split(inputs: Sequence[InputFile]) -> list[tuple[InputFile, ...]]:
+    """Consecutive files, together at most a task's size; a larger file is a task of its own."""
+    total = sum(file.size for file in inputs)
+    limit = min(max(total // TASKS_AIMED_AT, SMALLEST_TASK), LARGEST_TASK)
+    tasks: list[list[InputFile]] = []
+    size = 0
+    for file in inputs:
+        if not tasks or size + file.size > limit:
+            tasks.append([])
+            size = 0
+        tasks[-1].append(file)
+        size += file.size
+    return [tuple(task) for task in tasks]

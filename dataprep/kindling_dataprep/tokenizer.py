@@ -1,0 +1,186 @@
+"""How text becomes tokens: trained, taken from elsewhere, one a character, or one a byte.
+
+Whatever the kind, the tokenizer is kept as a `tokenizer.json` that the `tokenizers` library loads, with the same ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from kindling_api.errors import DataError, SpecError, explain, finding
+from kindling_api.v1alpha1.dataset_build import Tokenizer as TokenizerSpec
+from kindling_api.v1alpha1.products import TOKENIZER, TokenizerKind
+from kindling_storage import ObjectStore
+
+END_OF_DOCUMENT = "<|endoftext|>"
+"""GPT-2's name for the token between documents."""
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A tokenizer ready for use."""
+
+    kind: TokenizerKind
+    tokenizer: Tokenizer
+    end_of_document: int | None
+    """The token that ends each document; None where there is none, and then nothing is appended."""
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest token id."""
+        return 1 + max(self.tokenizer.get_vocab(with_added_tokens=True).values())
+
+    def to_bytes(self) -> bytes:
+        """The content of tokenizer.json."""
+        return self.tokenizer.to_str(pretty=True).encode()
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Token ids of each text, with the end-of-document token where there is one.
+
+        Raises:
+            DataError: the tokenizer has no token for something in a text.
+        """
+        end = [] if self.end_of_document is None else [self.end_of_document]
+        if self.kind == "char":
+            return self._encode_characters(texts)
+        if self.kind == "byte":
+            return [np.append(np.frombuffer(text.encode(), np.uint8).astype(np.int32), end[0]) for text in texts]
+        # `encode_special_tokens`: a text that happens to contain "<|endoftext|>" does not end there.
+        self.tokenizer.encode_special_tokens = True
+        try:
+            encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:  # the library raises Exception itself
+            raise _no_token(str(error)) from error
+        return [np.array(encoding.ids + end, dtype=np.int32) for encoding in encodings]
+
+    def _encode_characters(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The ids that `tokenizer` gives, by a table from code point to id: some 100 times as fast."""
+        table = np.full(0x110000, -1, dtype=np.int32)
+        for character, number in self.tokenizer.get_vocab().items():
+            table[ord(character)] = number
+        encoded = [table[np.frombuffer(text.encode("utf-32-le"), np.uint32)] for text in texts]
+        for text, ids in zip(texts, encoded, strict=True):
+            if (ids < 0).any():
+                character = text[int(np.argmin(ids))]
+                raise _no_token(f"no token for the character {character!r} (U+{ord(character):04X})")
+        return encoded
+
+
+def _no_token(found: str) -> DataError:
+    """The error for a text that cannot be encoded; which text it is, the caller says."""
+    remedy = "use a tokenizer that falls back to bytes or to an unknown token, or leave such documents out"
+    return DataError(finding(found=found, allowed="texts that the tokenizer has tokens for", remedy=remedy))
+
+
+def make(spec: TokenizerSpec, texts: Iterable[Sequence[str]], existing: bytes | None) -> TextEncoder:
+    """The tokenizer that `spec` asks for: learnt from batches of `texts`, or read from `existing` (see `fetch`)."""
+    if spec.train is not None:
+        return train_bpe(texts, spec.train.vocab_size)
+    if spec.char is not None:
+        return characters(texts)
+    if spec.byte is not None:
+        return of_bytes()
+    assert existing is not None, "the caller fetches what `from` names"
+    return load(existing, "other")
+
+
+def load(data: bytes, kind: TokenizerKind) -> TextEncoder:
+    """The tokenizer in the bytes of a tokenizer.json."""
+    tokenizer = Tokenizer.from_str(data.decode())
+    return TextEncoder(kind, tokenizer, tokenizer.token_to_id(_end_token(data)))
+
+
+def _end_token(data: bytes) -> str:
+    """The token that ends a document: GPT-2's, or the one of those commonly used for it that the tokenizer has."""
+    added = {token["content"] for token in json.loads(data).get("added_tokens") or []}
+    known = (END_OF_DOCUMENT, "<|end_of_text|>", "<|eot|>", "</s>", "<eos>", "[EOS]", "[SEP]")
+    return next((token for token in known if token in added), END_OF_DOCUMENT)
+
+
+def train_bpe(texts: Iterable[Sequence[str]], vocab_size: int) -> TextEncoder:
+    """Byte-level BPE with GPT-2's splitting (Radford et al. 2019, section 2.2): 256 bytes, one special token, merges.
+
+    The result does not depend on how the texts are cut into batches. It has fewer than `vocab_size` tokens where the
+    texts hold too few distinct words.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_DOCUMENT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((list(batch) for batch in texts), trainer)
+    return TextEncoder("bpe", tokenizer, tokenizer.token_to_id(END_OF_DOCUMENT))
+
+
+def characters(texts: Iterable[Sequence[str]]) -> TextEncoder:
+    """One token for each character that occurs, in the order of code points; no end-of-document token."""
+    found: set[str] = set()
+    for batch in texts:
+        found.update(*batch)
+    tokenizer = Tokenizer(models.WordLevel({character: number for number, character in enumerate(sorted(found))}))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?m)."), "isolated")  # in Oniguruma, (?m) lets . match \n
+    tokenizer.decoder = decoders.Fuse()
+    return TextEncoder("char", tokenizer, None)
+
+
+def of_bytes() -> TextEncoder:
+    """Token b is byte b, and 256 ends a document."""
+    vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([END_OF_DOCUMENT])
+    return TextEncoder("byte", tokenizer, tokenizer.token_to_id(END_OF_DOCUMENT))
+
+
+def _byte_characters() -> Iterator[str]:
+    """The printable character that stands for each byte in GPT-2's byte-level form.
+
+    Bytes that print as themselves in Latin-1 stand for themselves; the others are numbered on from U+0100.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = 0
+    for byte in range(256):
+        if byte in printable:
+            yield chr(byte)
+        else:
+            yield chr(0x100 + others)
+            others += 1
+
+
+def fetch(uri: str, open_store: Callable[[str], ObjectStore]) -> bytes:
+    """The tokenizer.json at `uri`: the file itself, or in a Hugging Face folder. A path is one of this machine.
+
+    Raises:
+        SpecError: there is none, or it is no tokenizer.
+    """
+    place = uri if "://" in uri else Path(uri).absolute().as_uri()
+    folder, _, name = place.rstrip("/").rpartition("/")
+    choices = [(place, TOKENIZER)]
+    if name.endswith(".json"):
+        choices.insert(0, (folder, name))
+    allowed, remedy = "a tokenizer.json, or a Hugging Face folder that holds one", "correct the URI"
+    for where, path in choices:
+        store = open_store(where)
+        if store.exists(path):
+            break
+    else:
+        raise SpecError(explain("spec.tokenizer.from.uri", found=f"nothing at {uri}", allowed=allowed, remedy=remedy))
+    data = store.get(path)
+    try:
+        Tokenizer.from_str(data.decode())
+    except Exception as error:  # the library raises Exception itself
+        found = f"a file at {uri} that is no tokenizer ({error})"
+        raise SpecError(explain("spec.tokenizer.from.uri", found=found, allowed=allowed, remedy=remedy)) from error
+    return data

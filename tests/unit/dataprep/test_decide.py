@@ -1,0 +1,162 @@
+"""Each rule on documents written for it: one that it just keeps, and one that it just removes."""
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic.alias_generators import to_camel
+
+from kindling_api.v1alpha1.filters import Filter, FineWeb, GopherQuality, GopherRepetition
+from kindling_dataprep.steps.decide import Decision, decide
+from kindling_dataprep.steps.measure import measure
+
+Settings = GopherQuality | GopherRepetition | FineWeb
+
+WIDE_OPEN: dict[str, Settings] = {
+    "gopherQuality": GopherQuality(
+        min_words=0,
+        max_words=10**9,
+        min_mean_word_length=0.0,
+        max_mean_word_length=1e9,
+        max_hash_fraction=1.0,
+        max_ellipsis_fraction=1.0,
+        max_bullet_line_fraction=1.0,
+        max_ellipsis_line_fraction=1.0,
+        min_alphabetic_word_fraction=0.0,
+        min_stop_words=0,
+    ),
+    "gopherRepetition": GopherRepetition(**dict.fromkeys(GopherRepetition.model_fields, 1.0)),
+    "fineWeb": FineWeb(
+        min_punctuated_line_fraction=0.0,
+        max_duplicate_line_character_fraction=1.0,
+        max_short_line_fraction=1.0,
+        max_newlines_per_word=1e9,
+    ),
+}
+
+
+def distinct(count: int, length: int = 5) -> list[str]:
+    """Words of letters that never repeat."""
+    return [f"{number:0{length}d}".translate(str.maketrans("0123456789", "abcdefghij")) for number in range(count)]
+
+
+def prose(count: int) -> str:
+    return " ".join(distinct(count))
+
+
+def with_marks(mark: str, times: int) -> str:
+    """50 words, of which some carry a mark inside."""
+    return " ".join(word + mark + "x" if i < times else word for i, word in enumerate(distinct(50)))
+
+
+def lines(count: int, marked: int, before: str = "", after: str = "") -> str:
+    """Lines of ten words, of which some begin or end with a mark."""
+    words = distinct(10 * count)
+    plain = [" ".join(words[10 * i : 10 * i + 10]) for i in range(count)]
+    return "\n".join(before + line + after if i < marked else line for i, line in enumerate(plain))
+
+
+def lengths(short: int, long: int, length: int) -> str:
+    return " ".join(["the"] * short + ["x" * length] * long)
+
+
+def pieces(piece: str, times: int, others: int, separator: str = "\n") -> str:
+    """Some pieces of 20 characters that occur once, then one piece several times."""
+    return separator.join([word + "x" * 15 for word in distinct(others)] + [piece] * times)
+
+
+def grams(n: int, times: int) -> str:
+    """Exactly 1,000 characters in which one n-gram of three-letter words repeats, and nothing else does."""
+    gram = " ".join(distinct(n, 3))
+    text = "".join(f"{gram} {word} " for word in distinct(times, 4))
+    return text + "x" * (1000 - len(text))
+
+
+# (the bound in the spec, a text that stays, one that goes, and what is measured of the latter) by rule set
+RULES: dict[str, list[tuple[str, str, str, float]]] = {
+    "gopherQuality": [
+        ("min_words", prose(50), prose(49), 49),
+        ("max_words", prose(100_000), prose(100_001), 100_001),
+        ("min_mean_word_length", lengths(50, 0, 2), lengths(49, 1, 2), 2.98),
+        ("max_mean_word_length", lengths(5, 35, 11), lengths(5, 45, 11), 10.2),
+        ("max_hash_fraction", with_marks("#", 5), with_marks("#", 6), 0.12),
+        ("max_ellipsis_fraction", with_marks("...", 5), with_marks("…", 6), 0.12),
+        ("max_bullet_line_fraction", lines(10, 9, before=" -"), lines(10, 10, before="•"), 1.0),
+        ("max_ellipsis_line_fraction", lines(10, 3, after="…"), lines(10, 4, after="... "), 0.4),
+        ("min_alphabetic_word_fraction", prose(40) + " 42" * 10, prose(39) + " 42" * 11, 0.78),
+        ("min_stop_words", prose(48) + " of the", prose(48) + " the the The", 1),
+    ],
+    "gopherRepetition": [
+        ("max_duplicate_line_fraction", pieces("ab", 4, 6), pieces("ab", 5, 5), 0.4),
+        ("max_duplicate_paragraph_fraction", pieces("ab", 4, 6, "\n\n"), pieces("ab", 5, 5, "\n\n"), 0.4),
+        ("max_duplicate_line_character_fraction", pieces("x" * 49, 2, 7), pieces("x" * 51, 2, 7), 51 / 250),
+        (
+            "max_duplicate_paragraph_character_fraction",
+            pieces("x" * 49, 2, 7, "\n\n"),
+            pieces("x\n" * 29 + "x", 2, 7, "\n\n"),
+            59 / 274,
+        ),
+        ("max_top_2_gram_character_fraction", grams(2, 28), grams(2, 29), 29 * 7 / 1000),
+        ("max_top_3_gram_character_fraction", grams(3, 16), grams(3, 17), 17 * 11 / 1000),
+        ("max_top_4_gram_character_fraction", grams(4, 10), grams(4, 11), 11 * 15 / 1000),
+        ("max_duplicate_5_gram_character_fraction", grams(5, 11), grams(5, 12), 11 * 15 / 1000),
+        ("max_duplicate_6_gram_character_fraction", grams(6, 8), grams(6, 9), 8 * 18 / 1000),
+        ("max_duplicate_7_gram_character_fraction", grams(7, 7), grams(7, 8), 7 * 21 / 1000),
+        ("max_duplicate_8_gram_character_fraction", grams(8, 6), grams(8, 7), 6 * 24 / 1000),
+        ("max_duplicate_9_gram_character_fraction", grams(9, 5), grams(9, 6), 5 * 27 / 1000),
+        ("max_duplicate_10_gram_character_fraction", grams(10, 4), grams(10, 5), 4 * 30 / 1000),
+    ],
+    "fineWeb": [
+        ("min_punctuated_line_fraction", lines(25, 3, after="."), lines(25, 2, after="!"), 0.08),
+        ("max_duplicate_line_character_fraction", pieces("x" * 10, 2, 4), pieces("x" * 12, 2, 4), 12 / 104),
+        ("max_short_line_fraction", pieces("x" * 31, 3, 6), pieces("x" * 31, 3, 7), 0.7),
+        ("max_newlines_per_word", prose(10) + "\n" * 3, prose(10) + "\n" * 4, 0.4),
+    ],
+}
+CASES = [pytest.param(rule, *case, id=f"{rule}-{to_camel(case[0])}") for rule, cases in RULES.items() for case in cases]
+
+
+@pytest.mark.parametrize(("rule", "bound", "kept", "removed", "value"), CASES)
+def test_a_rule_keeps_one_document_and_removes_the_other(
+    rule: str, bound: str, kept: str, removed: str, value: float
+) -> None:
+    wide_open = WIDE_OPEN[rule]
+    threshold = getattr(type(wide_open)(), bound)
+    filters = [filter_of(rule, wide_open.model_copy(update={bound: threshold}))]
+    decisions = decide(measure([kept, removed], filters), filters)
+    measured = to_camel(bound.removeprefix("min_").removeprefix("max_"))
+    assert decisions == [None, Decision(rule, measured, value, threshold)]
+
+
+def test_every_bound_of_every_rule_set_has_its_documents() -> None:
+    bounds = {rule: list(type(settings).model_fields) for rule, settings in WIDE_OPEN.items()}
+    assert {rule: [case[0] for case in cases] for rule, cases in RULES.items()} == bounds
+
+
+def test_good_prose_passes_every_rule_at_its_published_threshold() -> None:
+    filters = [filter_of(rule, type(settings)()) for rule, settings in WIDE_OPEN.items()]
+    text = " ".join(f"the {word} of {other}." for word, other in pairs(distinct(80)))
+    assert decide(measure([text], filters), filters) == [None]
+
+
+def test_the_first_broken_rule_in_the_fixed_order_is_the_reason_whatever_the_order_in_the_spec() -> None:
+    filters = [filter_of(rule, type(settings)()) for rule, settings in reversed(WIDE_OPEN.items())]
+    text = "####### ######## same\n" * 3  # too few words, too many hashes, nothing but repetition
+    assert decide(measure([text], filters), filters) == [Decision("gopherQuality", "words", 3.0, 50.0)]
+
+
+def test_a_rule_set_given_twice_is_asked_with_both_thresholds() -> None:
+    loose, strict = GopherQuality(), WIDE_OPEN["gopherQuality"].model_copy(update={"min_words": 60})
+    filters = [
+        filter_of("gopherQuality", loose.model_copy(update={"min_stop_words": 0})),
+        filter_of("gopherQuality", strict),
+    ]
+    decisions = decide(measure([prose(55), prose(60)], filters), filters)
+    assert decisions == [Decision("gopherQuality", "words", 55.0, 60.0), None]
+
+
+def filter_of(rule: str, settings: Settings) -> Filter:
+    return Filter.model_validate({rule: settings})
+
+
+def pairs(words: list[str]) -> Iterator[tuple[str, str]]:
+    return zip(words[::2], words[1::2], strict=True)

@@ -1,0 +1,68 @@
+"""What this version cannot do is refused with the field's place, and never silently left out."""
+
+import json
+from typing import Any
+
+import pytest
+
+from kindling_api.errors import SpecError
+from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_dataprep.supported import check_supported
+
+
+def spec_of(fields: dict[str, Any]) -> DatasetBuildSpec:
+    return DatasetBuildSpec.model_validate_json(json.dumps({"sources": [{"uri": "builtin:python-stdlib"}], **fields}))
+
+
+FILTERS = "formatting, gopherQuality, gopherRepetition, fineWeb"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"filters": []},
+        {"filters": [{"fineWeb": {}}, {"formatting": {}}, {"gopherQuality": {}}, {"gopherRepetition": {}}]},
+        {"deduplicate": {"minHash": {"keep": "longest"}}},
+    ],
+    ids=["defaults", "no filters", "every rule set of this version", "keep the longest"],
+)
+def test_what_this_version_does_is_accepted(fields: dict[str, Any]) -> None:
+    check_supported(spec_of(fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"filters": [{"formatting": {}}, {"gopherQuality": {}}, {"language": {}}]},
+            "spec.filters[2].language: found a step that is not in this version; allowed: "
+            f"{FILTERS}. To fix it: remove spec.filters[2].language.",
+        ),
+        (
+            {"filters": [{"pii": {}}]},
+            "spec.filters[0].pii: found a step that is not in this version; allowed: "
+            f"{FILTERS}. To fix it: remove spec.filters[0].pii.",
+        ),
+        (
+            {"toxicity": {}},
+            "spec.toxicity: found a step that is not in this version; allowed: no toxicity. "
+            "To fix it: remove spec.toxicity.",
+        ),
+        (
+            {"decontaminate": [{"uri": "s3://evals/a.jsonl"}]},
+            "spec.decontaminate: found a step that is not in this version; allowed: an empty list. "
+            "To fix it: remove spec.decontaminate.",
+        ),
+        (
+            {"deduplicate": {"minHash": {"keep": "best"}}},
+            "spec.deduplicate.minHash.keep: found best, which is not in this version; allowed: longest. "
+            "To fix it: remove spec.deduplicate.minHash.keep.",
+        ),
+    ],
+    ids=["language", "pii", "toxicity", "decontaminate", "keep the best"],
+)
+def test_what_this_version_cannot_do_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        check_supported(spec_of(fields))
+    assert str(raised.value) == message
