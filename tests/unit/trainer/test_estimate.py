@@ -1,0 +1,80 @@
+"""The memory formula, held against what autograd really keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from kindling_api.v1alpha1.model import PRESETS, ModelShape
+from kindling_api.v1alpha1.parallelism import Layout
+from kindling_trainer.estimate import block_activations, checkpoint_bytes, memory, recomputed
+from kindling_trainer.models.gpt2 import GPT2Block
+from kindling_trainer.models.layers import Rotary
+from kindling_trainer.models.llama import LlamaBlock
+from kindling_trainer.sizes import parameters
+
+SHAPE = ModelShape(architecture="llama", layers=4, heads=4, kv_heads=2, width=64, ffn_width=192, context=32)
+GPT2 = SHAPE.model_copy(update={"architecture": "gpt2", "kv_heads": 4, "ffn_width": 256})
+
+
+def kept_bytes(shape: ModelShape) -> int:
+    """Bytes of all distinct tensors, parameters aside, that one block keeps for its backward pass."""
+    llama = shape.architecture == "llama"
+    block = LlamaBlock(shape) if llama else GPT2Block(shape)
+    own = {parameter.untyped_storage().data_ptr() for parameter in block.parameters()}
+    arguments = (Rotary(shape)(0, shape.context),) if llama else ()
+    own |= {argument.untyped_storage().data_ptr() for argument in arguments}
+    kept: dict[int, Any] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    x = torch.randn(2, shape.context, shape.width, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        block(x, *arguments)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("shape", [SHAPE, GPT2], ids=lambda shape: shape.architecture)
+def test_a_block_keeps_what_the_formula_says(shape: ModelShape) -> None:
+    estimated = block_activations(shape, "fp32") * 2 * shape.context
+    assert kept_bytes(shape) == pytest.approx(estimated, rel=0.15)
+
+
+def test_a_bf16_gpt2_block_agrees_with_the_published_count() -> None:
+    shape = PRESETS["gpt2-124m"].model_copy(update={"dropout": 0.1})
+    published = 34 * shape.width  # Korthikanti et al. 2022, table 2, without the attention scores
+    assert block_activations(shape, "bf16") == pytest.approx(published, rel=0.01)
+
+
+def test_checkpointing_trades_memory_for_arithmetic() -> None:
+    kept = {
+        mode: memory(SHAPE, 512, Layout(), micro_batch=4, precision="fp32", checkpointing=mode).activations
+        for mode in ("none", "selective", "full")
+    }
+    assert kept["full"] < kept["selective"] < kept["none"]
+    assert (recomputed("none"), recomputed("full")) == (1.0, 4 / 3)
+
+
+def test_sharding_divides_what_is_stored_and_gathers_what_is_used() -> None:
+    held = parameters(SHAPE, 512)
+    whole = memory(SHAPE, 512, Layout(data=4, sharding="none"), micro_batch=1, precision="fp32", checkpointing="none")
+    sharded = memory(SHAPE, 512, Layout(data=4), micro_batch=1, precision="fp32", checkpointing="none")
+    assert (whole.parameters, whole.gradients, whole.optimizer) == (4 * held, 4 * held, 8 * held)
+    assert (sharded.parameters, sharded.optimizer) == (held, 2 * held)
+    assert whole.working_weights == 0 < sharded.working_weights < 4 * held
+
+
+def test_tensor_parallelism_divides_all_but_the_gathered_inputs() -> None:
+    alone = block_activations(SHAPE, "bf16")
+    gathered = 2 * SHAPE.width * 2
+    assert block_activations(SHAPE, "bf16", tensor=4) == pytest.approx(gathered + (alone - gathered) / 4)
+
+
+def test_a_checkpoint_holds_weights_and_two_moments() -> None:
+    assert checkpoint_bytes(SHAPE, 512) == 12 * parameters(SHAPE, 512)

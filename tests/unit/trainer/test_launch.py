@@ -1,0 +1,118 @@
+"""The launcher refuses wrong runs at once, decides on restarts, and keeps the curves single-valued."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kindling_api.v1alpha1.runfile import Progress
+from kindling_api.v1alpha1.status import Failure
+from kindling_storage import open_store
+from kindling_storage.hold import hold
+from kindling_trainer.__main__ import main
+from kindling_trainer.gang import Outcome
+from kindling_trainer.launch import _verdict
+from kindling_trainer.metrics import Metrics
+
+RunFactory = Callable[..., Path]
+
+
+def last_word(tmp_path: Path, run: Path) -> tuple[int, Progress]:
+    progress = tmp_path / "progress.json"
+    code = main([str(run), "--progress", str(progress)])
+    return code, Progress.model_validate_json(progress.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"parallelism": {"pipeline": 2}, "resources": {"processesPerNode": 2}},
+            "spec.parallelism.pipeline: found 2; allowed: 1; this version has no more. "
+            "To fix it: use data or tensor instead.",
+        ),
+        (
+            {"training": {"precision": "fp8"}},
+            "spec.training.precision: found fp8; allowed: auto, fp32 or bf16; this version has no fp8. "
+            "To fix it: use bf16.",
+        ),
+    ],
+    ids=["pipeline", "fp8"],
+)
+def test_what_this_version_lacks_is_refused(
+    tmp_path: Path, run_file: RunFactory, fields: dict[str, Any], message: str
+) -> None:
+    code, word = last_word(tmp_path, run_file(**fields))
+    assert code == 2 and word.state == "Failed" and word.message == message
+
+
+def test_a_dataset_smaller_than_a_context_is_refused(
+    tmp_path: Path, run_file: RunFactory, dataset: Callable[..., str]
+) -> None:
+    code, word = last_word(tmp_path, run_file(dataset=dataset(train_tokens=12)))
+    assert code == 2 and word.failure is not None and word.failure.reason == "UserError"
+    assert word.message.startswith("spec.dataset: found 12 training tokens; allowed: at least one window")
+
+
+def test_a_missing_dataset_is_named(tmp_path: Path, run_file: RunFactory) -> None:
+    uri = (tmp_path / "nowhere").as_uri()
+    code, word = last_word(tmp_path, run_file(dataset=uri))
+    assert code == 2 and word.message.startswith(f"{uri}: found no manifest.json")
+
+
+def test_two_runs_at_one_place_are_told_of_each_other(tmp_path: Path, run_file: RunFactory) -> None:
+    run = run_file()
+    document = json.loads(run.read_bytes())
+    place = open_store(document["output"]["uri"]).child(f"models/{document['key'].removeprefix('sha256:')[:16]}")
+    with hold(place, "lock"):
+        code, word = last_word(tmp_path, run)
+    assert code == 2 and "one writer at a time" in word.message
+
+
+KILLED = Outcome("killed", Failure(reason="RankFailed", message="process 1 was ended by SIGKILL", rank=1))
+
+
+def test_a_killed_process_is_worth_another_start() -> None:
+    assert _verdict(KILLED, [], 40, restarts=7, limit=10, barren=0) is None
+
+
+@pytest.mark.parametrize(
+    ("restarts", "limit", "barren", "reason", "why"),
+    [
+        (10, 10, 0, "RestartsExhausted", "restart.maxRestarts is reached"),
+        (7, 10, 2, "RestartsExhausted", "2 attempts saved nothing new"),
+        (0, 0, 0, "RankFailed", "restart.maxRestarts is reached"),
+    ],
+    ids=["restarts-used-up", "no-progress", "no-restarts-allowed"],
+)
+def test_restarts_end(restarts: int, limit: int, barren: int, reason: str, why: str) -> None:
+    failure = _verdict(KILLED, [], 40, restarts=restarts, limit=limit, barren=barren)
+    assert failure is not None and failure.reason == reason and failure.rank == 1
+    assert failure.message == (
+        f"process 1 was ended by SIGKILL; {why}. The state after step 40 is kept; run the same again to go on."
+    )
+
+
+def test_a_python_error_is_not_tried_again() -> None:
+    failure = Failure(reason="InternalError", message="ValueError: no", exit_code=1)
+    assert _verdict(Outcome("raised", failure), [], 40, restarts=0, limit=3, barren=0) == failure
+
+
+def test_rows_after_the_restored_step_are_cut(tmp_path: Path) -> None:
+    run = open_store((tmp_path / "run").as_uri())
+    first = Metrics(run, 0)
+    for step in range(1, 6):
+        first.add({"step": step, "loss": float(step)})
+    first.add({"step": 5, "validation_loss": 1.0, "final": True})
+    first.close()
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 6, "lo')
+    again = Metrics(run, 3)
+    again.add({"step": 4, "loss": 4.5})
+    again.close()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(row["step"], row["loss"]) for row in rows] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.5)]

@@ -1,0 +1,162 @@
+"""Whole runs as processes: every layout gives one curve, and a kill leaves no trace in it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+RunFactory = Callable[..., Path]
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "one": {},
+    "dp2": {"resources": {"processesPerNode": 2}, "parallelism": {"sharding": "none"}},
+    "fsdp2": {"resources": {"processesPerNode": 2}},
+    "tp2": {"resources": {"processesPerNode": 2}, "parallelism": {"tensor": 2}},
+    "fsdp2-tp2": {"resources": {"processesPerNode": 4}, "parallelism": {"tensor": 2}},
+}
+MODELS = {
+    "llama-gqa-untied": {"architecture": "llama", "heads": 4, "kvHeads": 2},
+    "gpt2-tied": {"architecture": "gpt2", "heads": 4, "bias": True},
+}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+def test_every_layout_gives_the_same_losses(
+    run_file: RunFactory, runs: Any, dataset: Callable[..., str], model: dict[str, Any]
+) -> None:
+    uri, curves, ends = dataset(), {}, {}
+    for name, layout in LAYOUTS.items():
+        run = run_file(
+            model=model,
+            name=name,
+            store=name,
+            dataset=uri,
+            training={"batch": {"tokens": 128, "microBatch": 2}},
+            **layout,
+        )
+        runs.finish(run)
+        curves[name], ends[name] = runs.losses(run), runs.rows(run)[-1]["validation_loss"]
+        assert len(curves[name]) == 20
+    for name in LAYOUTS:
+        assert curves[name] == pytest.approx(curves["one"], abs=1e-5)
+        assert ends[name] == pytest.approx(ends["one"], abs=1e-5)
+
+
+TWO, TENSOR = {"resources": {"processesPerNode": 2}}, {"parallelism": {"tensor": 2}}
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "llama-tied": {
+        "hsdp": {"resources": {"processesPerNode": 4}, "parallelism": {"replicas": 2, "data": 2}},
+        "tensor": TWO | TENSOR,
+        "fsdp2-selective": TWO | {"training": {"activationCheckpointing": "selective"}},
+        "fsdp2-compiled": TWO | {"training": {"compile": "always"}},
+    },
+    "gpt2-untied": {
+        "replicas": TWO | {"parallelism": {"replicas": 2}},
+        "tensor-full": TWO | TENSOR | {"training": {"activationCheckpointing": "full"}},
+    },
+}
+OTHER_HEADS = {
+    "llama-tied": MODELS["llama-gqa-untied"] | {"tiedEmbeddings": True},
+    "gpt2-untied": MODELS["gpt2-tied"] | {"tiedEmbeddings": False},
+}
+
+
+@pytest.mark.parametrize("model", VARIANTS)
+def test_how_it_is_computed_does_not_change_the_losses(
+    run_file: RunFactory, runs: Any, dataset: Callable[..., str], model: str
+) -> None:
+    uri, recipe, curves = dataset(), {"steps": 4, "batch": {"tokens": 128, "microBatch": 2}}, {}
+    for name, fields in {"plain": {}, **VARIANTS[model]}.items():
+        training = recipe | fields.get("training", {})
+        run = run_file(model=OTHER_HEADS[model], name=name, store=name, dataset=uri, **fields | {"training": training})
+        runs.finish(run)
+        curves[name] = runs.losses(run)
+    assert len(curves["plain"]) == 4
+    for curve in curves.values():
+        assert curve == pytest.approx(curves["plain"], abs=1e-5)
+
+
+def test_bf16_trains_close_to_fp32(run_file: RunFactory, runs: Any, dataset: Callable[..., str]) -> None:
+    uri, curves = dataset(), {}
+    for name, precision, layout in (("plain", "fp32", {}), ("autocast", "bf16", {}), ("fsdp2", "bf16", TWO)):
+        run = run_file(name=name, store=name, dataset=uri, training={"steps": 4, "precision": precision}, **layout)
+        runs.finish(run)
+        curves[name] = runs.losses(run)
+    for name in ("autocast", "fsdp2"):
+        assert curves[name] != curves["plain"]
+        assert curves[name] == pytest.approx(curves["plain"], abs=0.02)
+
+
+@pytest.mark.parametrize("layout", ["one", "tp2"])
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
+    run_file: RunFactory, runs: Any, dataset: Callable[..., str], layout: str
+) -> None:
+    uri = dataset()
+    long = {"training": {"steps": 60, "batch": {"tokens": 128}}, "model": {**MODELS["gpt2-tied"], "dropout": 0.1}}
+    whole, killed = (run_file(name=name, store=name, dataset=uri, **long) for name in ("whole", "killed"))
+    runs.finish(whole)
+    assert runs.kill_after(killed, 23, signal.SIGKILL) == -signal.SIGKILL
+    time.sleep(1)  # its training process dies with it
+    again = killed
+    if layout != "one":
+        again = run_file(name="killed", store="killed", dataset=uri, **long, **LAYOUTS[layout])
+    runs.finish(again)
+    if layout == "one":
+        assert runs.losses(again) == runs.losses(whole), "bit for bit"
+    else:  # dropout draws other numbers on another layout: only what was before the kill is equal
+        assert runs.losses(again)[:20] == runs.losses(whole)[:20] and len(runs.losses(again)) == 60
+
+
+def test_a_run_that_is_killed_resumes_on_another_layout_on_the_same_curve(
+    run_file: RunFactory, runs: Any, dataset: Callable[..., str]
+) -> None:
+    uri = dataset()
+    recipe = {"training": {"steps": 60, "batch": {"tokens": 128, "microBatch": 2}}, "model": MODELS["llama-gqa-untied"]}
+    whole, killed = (run_file(name=name, store=name, dataset=uri, **recipe) for name in ("whole", "killed"))
+    runs.finish(whole)
+    runs.kill_after(killed, 23, signal.SIGKILL)
+    time.sleep(1)
+    runs.finish(run_file(name="killed", store="killed", dataset=uri, **recipe, **LAYOUTS["fsdp2-tp2"]))
+    assert runs.losses(killed) == pytest.approx(runs.losses(whole), abs=1e-5)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"])
+def test_a_run_that_is_asked_to_stop_saves_its_last_step(
+    run_file: RunFactory, runs: Any, number: int, code: int
+) -> None:
+    run = run_file(training={"steps": 5000, "batch": {"tokens": 128}}, checkpoint={"every": "1h"})
+    assert runs.kill_after(run, 5, number) == code
+    word = runs.last_word(run)
+    assert word.failure is not None and word.failure.reason == "SuspendedByUser"
+    assert word.message.startswith("Stopped. The state after step ")
+
+
+def test_a_training_process_that_dies_is_replaced(run_file: RunFactory, runs: Any) -> None:
+    run = run_file(training={"steps": 400, "batch": {"tokens": 128}}, checkpoint={"every": 20})
+    process = runs.start(run)
+    runs.wait_for_step(run, 45)
+    os.kill(runs.children(process)[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert "process 0 was ended by SIGKILL" in errors and "restart 1 of 10, from step" in errors
+    assert [row["step"] for row in runs.rows(run) if "loss" in row] == list(range(1, 401))
+
+
+def test_torchrun_may_start_the_processes_too(run_file: RunFactory, runs: Any) -> None:
+    run = run_file(resources={"processesPerNode": 2}, training={"steps": 4})
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "kindling_trainer.train", str(run)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(runs.losses(run)) == 4
+    assert "restart" not in runs.finish(run), "the launcher finds the model finished"

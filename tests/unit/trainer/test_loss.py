@@ -1,0 +1,121 @@
+"""The loss over a sharded vocabulary is the loss, in value and gradient; a step that is not finite is not taken."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from kindling_api.errors import UserError
+from kindling_api.v1alpha1.model import PRESETS
+from kindling_api.v1alpha1.parallelism import Layout
+from kindling_api.v1alpha1.training import AdamW, BatchPlan, TrainingSpec
+from kindling_trainer.loss import IGNORED, token_loss, vocab_parallel_loss
+from kindling_trainer.models import build_model
+from kindling_trainer.optim.adamw import build_adamw
+from kindling_trainer.parallel.mesh import Ranks
+from kindling_trainer.step import Stepper
+
+
+def problem() -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [2, 5, 12] with large values among them, and targets of which two do not count."""
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 12) * 20
+    targets = torch.randint(12, (2, 5))
+    targets[1, 3:] = IGNORED
+    return logits, targets
+
+
+def compare_slice(rank: int, processes: int, port: int) -> None:
+    store = dist.TCPStore("127.0.0.1", port, processes, is_master=rank == 0)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=processes)
+    logits, targets = problem()
+    whole = logits.clone().requires_grad_()
+    expected = F.cross_entropy(whole.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=IGNORED)
+    (expected * 0.25).backward()
+    mine = logits.chunk(processes, dim=-1)[rank].contiguous().requires_grad_()
+    group = dist.group.WORLD
+    assert group is not None and whole.grad is not None
+    loss = vocab_parallel_loss(mine, targets, group)
+    (loss * 0.25).backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(mine.grad, whole.grad.chunk(processes, dim=-1)[rank])
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_vocab_parallel_loss_is_cross_entropy(processes: int) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    started = [context.Process(target=compare_slice, args=(rank, processes, port)) for rank in range(processes)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [0] * processes
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[dist.ProcessGroup]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    assert dist.group.WORLD is not None
+    yield dist.group.WORLD
+    dist.destroy_process_group()
+
+
+def test_vocab_parallel_loss_of_one_process_is_the_plain_one(alone: dist.ProcessGroup) -> None:
+    logits, targets = problem()
+    torch.testing.assert_close(vocab_parallel_loss(logits, targets, alone), token_loss(logits, targets))
+
+
+def stepper(**training: object) -> Stepper:
+    shape = PRESETS["llama-tiny"].model_copy(update={"layers": 1, "context": 8})
+    spec = TrainingSpec.model_validate({"steps": 10, **training})
+    model = build_model(shape, 16)
+    plan = BatchPlan(context=8, sequences=4, micro_batch=2, accumulation=2)
+    ranks = Ranks(0, Layout(), torch.device("cpu"), mesh=None, control=None, background=None)
+
+    def loss(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return token_loss(model(tokens), targets)
+
+    return Stepper(model, build_adamw(model, AdamW()), loss, spec, plan, ranks)
+
+
+def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    windows = torch.randint(16, (4, 9), generator=torch.Generator().manual_seed(1))
+    return [(part[:, :-1], part[:, 1:]) for part in windows.split(2)]
+
+
+def test_a_step_that_is_not_finite_is_refused_and_leaves_the_weights() -> None:
+    taking = stepper()
+    with torch.no_grad():
+        taking.model.norm.weight[0] = float("nan")
+    before = {name: weight.clone() for name, weight in taking.model.named_parameters()}
+    with pytest.raises(UserError) as caught:
+        taking.take(batches(), 6)
+    assert str(caught.value) == (
+        "spec.training: found loss nan and gradient norm nan in step 7; allowed: finite numbers. To fix it: lower "
+        "optimizer.adamW.learningRate, lengthen schedule.cosine.warmupFraction or set gradientClip: 1.0, and run "
+        "again; the checkpoints so far are whole."
+    )
+    for name, weight in taking.model.named_parameters():
+        torch.testing.assert_close(weight, before[name], equal_nan=True)
+
+
+@pytest.mark.parametrize("clip", [0.0, 1e-3, 1e3])
+def test_gradients_are_clipped_to_the_norm_asked_for(clip: float) -> None:
+    taking = stepper(gradientClip=clip)
+    seen = []
+    taking.optimizer.register_step_pre_hook(
+        lambda *_: seen.append(torch.nn.utils.get_total_norm([p.grad for p in taking.model.parameters()]).item())
+    )
+    _, norm = taking.take(batches(), 0)
+    assert seen[0] == pytest.approx(min(norm, clip) if clip else norm, rel=1e-4)

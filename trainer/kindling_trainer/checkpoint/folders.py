@@ -1,0 +1,81 @@
+"""The checkpoints of a run: how their folders are called, which is the newest good one, which may go."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+
+from kindling_api.errors import IntegrityError
+from kindling_api.v1alpha1.products import MANIFEST, CheckpointManifest
+from kindling_storage import ObjectStore
+from kindling_storage.commit import read_manifest, verify
+
+CHECKPOINTS = "checkpoints"
+_FOLDER = re.compile(r"step-(\d{8})-a(\d+)")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, order=True)
+class Folder:
+    """One checkpoint's folder, ordered by age: by step, and then by attempt."""
+
+    step: int
+    attempt: int
+
+    @property
+    def name(self) -> str:
+        """As in `step-00000200-a1`: an attempt never writes where an earlier one did."""
+        return f"step-{self.step:08d}-a{self.attempt}"
+
+
+def folders(run: ObjectStore) -> dict[Folder, bool]:
+    """All checkpoint folders of the run in `run`, oldest first, and whether each is committed."""
+    found: dict[Folder, bool] = {}
+    for info in run.child(CHECKPOINTS).list():
+        name, _, path = info.path.partition("/")
+        if match := _FOLDER.fullmatch(name):
+            folder = Folder(int(match[1]), int(match[2]))
+            found[folder] = found.get(folder, False) or path == MANIFEST
+    return dict(sorted(found.items()))
+
+
+def checkpoint_store(run: ObjectStore, folder: Folder) -> ObjectStore:
+    """The place of one checkpoint."""
+    return run.child(f"{CHECKPOINTS}/{folder.name}")
+
+
+def newest_whole(run: ObjectStore) -> tuple[Folder, CheckpointManifest] | None:
+    """The newest checkpoint of which every byte is as its manifest promises; None where there is none.
+
+    One that is torn or damaged is passed over with a warning that says why.
+    """
+    for folder, committed in reversed(folders(run).items()):
+        problem = "it was never committed"
+        if committed:
+            try:
+                manifest = read_manifest(checkpoint_store(run, folder), CheckpointManifest)
+                assert manifest is not None
+                problem = next(verify(checkpoint_store(run, folder), manifest), "")
+            except IntegrityError as error:
+                problem = str(error)
+            else:
+                if not problem:
+                    return folder, manifest
+        log.warning("checkpoint %s is passed over: %s", folder.name, problem)
+    return None
+
+
+def prune(run: ObjectStore, keep: int) -> None:
+    """Delete all but the `keep` newest committed checkpoints, and what dead attempts left half-written.
+
+    A folder loses its manifest first, so that one half-deleted is never taken for whole.
+    """
+    found = folders(run)
+    kept = set([folder for folder, committed in found.items() if committed][-keep:])
+    for folder in found:
+        if folder not in kept:
+            store = checkpoint_store(run, folder)
+            store.delete(MANIFEST)
+            store.delete_prefix("")

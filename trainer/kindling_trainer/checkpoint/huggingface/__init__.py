@@ -1,0 +1,14 @@
+"""Our models as Hugging Face folders (config.json, safetensors, tokenizer.json), both ways.
+
+No pickle is read or written. `config` translates sizes, `weights` tensors, both purely; `folder` reads and writes.
+"""
+
+from kindling_trainer.checkpoint.huggingface.folder import (
+    export,
+    read_model,
+    read_shape,
+    read_tokenizer,
+    read_weights,
+)
+
+__all__ = ["export", "read_model", "read_shape", "read_tokenizer", "read_weights"]

@@ -1,0 +1,85 @@
+"""Writes checkpoints, in the background if wanted; one counts from the moment its manifest is there."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import safetensors.torch
+import torch.distributed as dist
+import torch.distributed.checkpoint.state_dict_saver as dcp
+from torch import Tensor
+
+from kindling_api.base import canonical_json
+from kindling_api.v1alpha1.products import CheckpointManifest, FileEntry
+from kindling_api.v1alpha1.status import CheckpointStatus
+from kindling_storage import ObjectStore
+from kindling_storage.commit import commit, put_file
+from kindling_trainer.checkpoint.folders import Folder, checkpoint_store, prune
+from kindling_trainer.checkpoint.parts import METADATA, StagingWriter
+
+
+class Saver:
+    """Saves the states of one run; at most one checkpoint is being written at any time.
+
+    All processes of `group` (None: there is one) call the same methods in the same order.
+    """
+
+    def __init__(
+        self, run: ObjectStore, facts: CheckpointManifest, *, keep: int, group: dist.ProcessGroup | None
+    ) -> None:
+        """`facts` holds what all checkpoints of the run share; step, tokens and files are filled in."""
+        self._run, self._facts, self._keep, self._group = run, facts, keep, group
+        self._rank = dist.get_rank(group) if group is not None else 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self.newest: CheckpointStatus | None = None
+        """The newest one committed by this process: known on the first only."""
+
+    def save(self, state: dict[str, Tensor], *, step: int, tokens: int) -> None:
+        """Copy the state to the host's memory, and write it in the background.
+
+        Raises:
+            KindlingError: the checkpoint before could not be written.
+        """
+        self.wait()
+        writer = StagingWriter(self._rank)
+        dcp.save(state, storage_writer=writer, process_group=self._group, no_dist=self._group is None)
+        manifest = self._facts.model_copy(update={"step": step, "tokens": tokens})
+        self._writing = self._thread.submit(self._write, writer, manifest)
+
+    def wait(self) -> None:
+        """Until what was saved is committed.
+
+        Raises:
+            KindlingError: it could not be written; older checkpoints are as they were.
+        """
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def raise_if_failed(self) -> None:
+        """Like `wait`, but without waiting."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def _write(self, writer: StagingWriter, manifest: CheckpointManifest) -> None:
+        store = checkpoint_store(self._run, Folder(manifest.step, manifest.attempt))
+        entry = put_file(store, writer.part, safetensors.torch.save(writer.tensors))
+        entries = self._gather(entry)
+        if writer.metadata is None:
+            return
+        entries.append(put_file(store, METADATA, canonical_json(writer.metadata)))
+        manifest = manifest.model_copy(update={"files": sorted(entries, key=lambda entry: entry.path)})
+        digest = commit(store, manifest)
+        self.newest = CheckpointStatus(
+            step=manifest.step, uri=store.uri, digest=digest, time=datetime.now(UTC).isoformat(timespec="seconds")
+        )
+        prune(self._run, self._keep)
+
+    def _gather(self, entry: FileEntry) -> list[FileEntry]:
+        if self._group is None:
+            return [entry]
+        entries: list[FileEntry | None] = [None] * dist.get_world_size(self._group)
+        dist.all_gather_object(entries, entry, group=self._group)
+        return [each for each in entries if each is not None]

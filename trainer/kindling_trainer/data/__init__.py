@@ -1,0 +1,1 @@
+"""From a finished dataset to the token windows of each step."""

@@ -1,0 +1,133 @@
+"""What a run will need, by formula: memory of one process, arithmetic, bytes in the store. No torch, no effects.
+
+Figures are estimates of the large terms. Left out are the allocator's fragments, the kernels' workspaces, what the
+framework itself takes (a CUDA context is about half a GiB), and the few bytes of norms' statistics.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from kindling_api.base import Status
+from kindling_api.v1alpha1.model import ModelShape
+from kindling_api.v1alpha1.parallelism import Layout
+from kindling_trainer.sizes import parameters
+
+Precision = Literal["fp32", "bf16"]
+Checkpointing = Literal["none", "selective", "full"]
+
+MASTER_BYTES = 4
+"""Weights are kept in fp32 whatever the arithmetic (Micikevicius et al. 2018, Mixed Precision Training, §3.1)."""
+ADAM_BYTES = 8
+"""Two fp32 moments for each parameter (Loshchilov & Hutter 2019)."""
+COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
+
+
+class Memory(Status):
+    """Bytes of one process, at the peak of a step."""
+
+    parameters: float
+    """This process' part of the fp32 weights."""
+    gradients: float
+    """As large as the parameters."""
+    optimizer: float
+    """AdamW's two moments."""
+    working_weights: float
+    """Weights gathered from other processes, or cast to bf16, while they are used."""
+    activations: float
+    """What the forward pass keeps for the backward pass."""
+    logits: float
+    """The logits of a micro-batch, their log-softmax and their gradient."""
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        return sum(size for _, size in self)
+
+
+def memory(
+    shape: ModelShape,
+    vocab_size: int,
+    layout: Layout,
+    *,
+    micro_batch: int,
+    precision: Precision,
+    checkpointing: Checkpointing,
+) -> Memory:
+    """Memory of one process at its peak, in bytes.
+
+    Args:
+        vocab_size: after padding.
+        micro_batch: sequences that the process computes at once.
+    """
+    held = parameters(shape, vocab_size) / (layout.tensor * layout.pipeline)
+    stored = held / layout.shard
+    tokens = micro_batch * shape.context / layout.context
+    return Memory(
+        parameters=MASTER_BYTES * stored,
+        gradients=MASTER_BYTES * stored,
+        optimizer=ADAM_BYTES * stored,
+        working_weights=_working_weights(shape, vocab_size, layout, held, precision),
+        activations=tokens * _activations_per_token(shape, layout, precision, checkpointing),
+        logits=tokens * vocab_size / layout.tensor * (COMPUTE_BYTES[precision] + 4 + 4),
+    )
+
+
+def block_activations(shape: ModelShape, precision: Precision, tensor: int = 1) -> float:
+    """Bytes that one block keeps for each token without checkpointing.
+
+    The count is the one of Korthikanti et al. 2022 (arXiv:2205.05198, §4.1), made for our blocks: the inputs of both
+    norms and of the query and output projections, queries and the attention's result (width each), keys and values,
+    and in the feed-forward layer its input and the inner vectors: two for GELU, four for SwiGLU. Attention scores are
+    not among them: the fused kernel computes them again, and keeps one fp32 sum for each head and position. Sequence
+    parallelism divides all by `tensor` (§4.2.2, equation 4) but the gathered inputs of attention and feed-forward,
+    which PyTorch keeps whole.
+    """
+    size = COMPUTE_BYTES[precision]
+    inner = 4 if shape.architecture == "llama" else 2
+    kv_width = shape.kv_heads * shape.head_width
+    gathered = 2 * shape.width
+    cut = 4 * shape.width + 2 * kv_width + inner * shape.ffn_width
+    masks = 2 * shape.width if shape.dropout else 0  # one byte an element, after both residual branches
+    return gathered * size + (cut * size + 4 * shape.heads + masks) / tensor
+
+
+def checkpoint_bytes(shape: ModelShape, vocab_size: int) -> int:
+    """Bytes of one checkpoint in the store: fp32 weights and AdamW's moments."""
+    return (MASTER_BYTES + ADAM_BYTES) * parameters(shape, vocab_size)
+
+
+def recomputed(checkpointing: Checkpointing) -> float:
+    """Arithmetic with recomputation over that without: a second forward pass is a third more (a step is one forward
+    pass and a backward pass of twice its arithmetic: Korthikanti et al. 2022, appendix A)."""
+    return 4 / 3 if checkpointing == "full" else 1.0
+
+
+def _working_weights(shape: ModelShape, vocab_size: int, layout: Layout, held: float, precision: Precision) -> float:
+    if layout.shard > 1:  # FSDP2 gathers one block while the one before it computes
+        embeddings = vocab_size * shape.width / layout.tensor
+        block = max(0.0, held - embeddings) * layout.pipeline / shape.layers
+        return COMPUTE_BYTES[precision] * (2 * block + embeddings)
+    return COMPUTE_BYTES[precision] * held if precision == "bf16" else 0.0
+
+
+def _activations_per_token(
+    shape: ModelShape, layout: Layout, precision: Precision, checkpointing: Checkpointing
+) -> float:
+    size = COMPUTE_BYTES[precision]
+    layers = -(-shape.layers // layout.pipeline)
+    block = block_activations(shape, precision, layout.tensor)
+    around = 3 * shape.width * size / layout.tensor  # the embedding's result, the last norm's input and result
+    match checkpointing:
+        case "none":
+            return layers * block + around
+        case "selective":  # the matrix products' results stay, what is cheap to compute again goes
+            return layers * (block - _cheap(shape, precision, layout.tensor)) + block + around
+        case "full":  # the input of each block stays, and one block at a time is computed again
+            return layers * shape.width * size / layout.tensor + block + around
+
+
+def _cheap(shape: ModelShape, precision: Precision, tensor: int) -> float:
+    """Bytes of a block that selective checkpointing drops: results of both norms, and of the activation function."""
+    inner = 2 if shape.architecture == "llama" else 1
+    return COMPUTE_BYTES[precision] * (2 * shape.width + inner * shape.ffn_width / tensor)

@@ -1,0 +1,114 @@
+"""What a run reads, opened and checked. Torch-free, so that a wrong input is refused before anything starts."""
+
+from __future__ import annotations
+
+from kindling_api.errors import DataError, IntegrityError, SpecError, explain
+from kindling_api.v1alpha1.products import CheckpointManifest, DatasetManifest, Manifest, ModelManifest
+from kindling_api.v1alpha1.runfile import Input, PretrainRunFile
+from kindling_storage import ObjectStore, open_store
+from kindling_storage.commit import read_manifest
+from kindling_trainer.data.order import check_enough
+
+
+def check_supported(run: PretrainRunFile) -> None:
+    """Refuse what the specification knows and this version does not.
+
+    Raises:
+        SpecError: pipeline or context parallelism, or fp8.
+    """
+    layout, training = run.spec.layout(), run.spec.training
+    for where, found, allowed in (
+        ("spec.parallelism.pipeline", layout.pipeline, 1),
+        ("spec.parallelism.context", layout.context, 1),
+    ):
+        if found != allowed:
+            raise SpecError(
+                explain(where, found=found, allowed="1; this version has no more", remedy="use data or tensor instead")
+            )
+    if training.precision == "fp8":
+        raise SpecError(
+            explain(
+                "spec.training.precision",
+                found="fp8",
+                allowed="auto, fp32 or bf16; this version has no fp8",
+                remedy="use bf16",
+            )
+        )
+
+
+def read_dataset(run: PretrainRunFile) -> tuple[ObjectStore, DatasetManifest]:
+    """The dataset's folder and manifest, checked against the run.
+
+    Raises:
+        DataError: there is no finished dataset, or it is smaller than one window.
+        IntegrityError: it is another one than the run was made for.
+    """
+    store = input_store(run.dataset, run)
+    manifest = read_manifest(store, DatasetManifest)
+    if manifest is None:
+        raise DataError(
+            explain(
+                run.dataset.uri,
+                found="no manifest.json",
+                allowed="the folder of a finished dataset",
+                remedy="run the DatasetBuild first, or correct spec.dataset.uri",
+            )
+        )
+    if run.dataset.digest not in (None, manifest.digest):
+        raise _changed(run.dataset, "a dataset", manifest.digest)
+    check_enough(manifest.train_tokens, run.spec.model.shape().context)
+    return store, manifest
+
+
+def input_store(given: Input, run: PretrainRunFile) -> ObjectStore:
+    """The folder of a product that the run reads; in the run's own store unless it says otherwise."""
+    storage = given.storage or run.output
+    return open_store(given.uri, endpoint=storage.endpoint, region=storage.region)
+
+
+def read_base(run: PretrainRunFile) -> ModelManifest | CheckpointManifest | None:
+    """The manifest of the model that the run starts from; None where there is no such model, or it is a Hugging Face
+    folder, which has no manifest.
+
+    Raises:
+        SpecError: the folder holds another product.
+        IntegrityError: it is damaged, or is another one than the run was made for.
+    """
+    if run.initialize is None:
+        return None
+    store = input_store(run.initialize, run)
+    kind = read_manifest(store, _Kind)
+    if kind is None:
+        return None
+    manifest: ModelManifest | CheckpointManifest | None
+    if kind.kind == "Checkpoint":
+        manifest = read_manifest(store, CheckpointManifest)
+    elif kind.kind == "Model":
+        manifest = read_manifest(store, ModelManifest)
+    else:
+        raise SpecError(
+            explain(
+                f"spec.initialize.from: {store.uri}",
+                found=f"a {kind.kind.lower()}",
+                allowed="a model, a checkpoint or a Hugging Face folder",
+                remedy="give the folder of a finished PretrainRun, or one of its checkpoints",
+            )
+        )
+    if manifest is not None and run.initialize.digest not in (None, manifest.digest):
+        raise _changed(run.initialize, "a model", manifest.digest)
+    return manifest
+
+
+class _Kind(Manifest):
+    kind: str
+
+
+def _changed(given: Input, what: str, digest: str) -> IntegrityError:
+    return IntegrityError(
+        explain(
+            given.uri,
+            found=f"{what} with digest {digest}",
+            allowed=f"the one with digest {given.digest}",
+            remedy="make it again, or start the run anew",
+        )
+    )

@@ -1,0 +1,148 @@
+"""The parent of a run's training processes, and PID 1 of its pod: checks, holds the place, starts, restarts, reports.
+
+It imports no torch: a finished run is recognised, and a wrong one refused, at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from kindling_api.quantities import seconds
+from kindling_api.v1alpha1.products import MODEL_FOLDER, ModelManifest, model_folder
+from kindling_api.v1alpha1.runfile import PretrainRunFile
+from kindling_api.v1alpha1.status import Failure, ModelResult
+from kindling_storage import ObjectStore, open_store
+from kindling_storage.commit import read_manifest
+from kindling_storage.hold import Hold, hold
+from kindling_storage.names import Published, publish
+from kindling_trainer.checkpoint.folders import folders
+from kindling_trainer.gang import Gang, Outcome
+from kindling_trainer.inputs import check_supported, read_dataset
+from kindling_trainer.metrics import perplexity
+from kindling_trainer.stopping import EXIT_BASE
+
+LOCK = "lock"
+BARREN_ATTEMPTS = 2
+"""After so many attempts in a row without a new checkpoint, another would end like them."""
+
+log = logging.getLogger(__name__)
+
+
+class RunFailed(Exception):
+    """The training processes ended without a model."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Request:
+    """What this process was started for."""
+
+    run: PretrainRunFile
+    runfile: Path
+    progress: Path | None
+    asked: list[int]
+    """Signals that have come in so far; the handler appends to it."""
+
+
+def launch(request: Request) -> ModelResult:
+    """Train the run to its end, over as many starts as that takes; at once where it is finished already.
+
+    Raises:
+        RunFailed: the training processes ended badly, or were asked to stop.
+        UserError: the run, or what it reads, is wrong; or another process trains it.
+    """
+    run = request.run
+    store = open_store(run.output).child(model_folder(run.key))
+    finished = read_manifest(store, ModelManifest)
+    if finished is None:
+        check_supported(run)
+        read_dataset(run)
+        with hold(store, LOCK) as held:
+            _supervise(request, store, held)
+        finished = read_manifest(store, ModelManifest)
+        assert finished is not None, "training processes that end well have committed a model"
+    product = Published(uri=store.uri, digest=finished.digest, key=run.key)
+    publish(open_store(run.output), "PretrainRun", run.namespace, run.name, product)
+    return ModelResult(
+        digest=finished.digest,
+        uri=store.uri,
+        model=f"{store.uri}/{MODEL_FOLDER}",
+        steps=finished.steps,
+        tokens=finished.tokens,
+        loss=finished.loss,
+        validation_loss=finished.validation_loss,
+        perplexity=None if finished.validation_loss is None else perplexity(finished.validation_loss),
+    )
+
+
+def _supervise(request: Request, store: ObjectStore, held: Hold) -> None:
+    """Start the processes, and start them again where that may help, until the model is committed."""
+    started, attempt = time.time(), _next_attempt(store, request.run.attempt)
+    limit = request.run.spec.restart.max_restarts
+    saved, restarts, barren = _saved_step(store), 0, 0
+    while True:
+        outcome = _attempt(request, attempt + restarts, started, held)
+        if outcome.ending == "finished":
+            return
+        before, saved = saved, _saved_step(store)
+        barren = 0 if saved > before else barren + 1
+        failure = _verdict(outcome, request.asked, saved, restarts=restarts, limit=limit, barren=barren)
+        if failure is not None:
+            raise RunFailed(failure)
+        restarts += 1
+        assert outcome.failure is not None
+        log.warning("%s; restart %d of %d, from step %d", outcome.failure.message, restarts, limit, saved)
+
+
+def _verdict(
+    outcome: Outcome, asked: list[int], saved: int, *, restarts: int, limit: int, barren: int
+) -> Failure | None:
+    """How the run has failed; None if it is to be started again, as it is where a process was killed or hung.
+
+    A Python error is not tried again: it would come back.
+    """
+    kept = f"The state after step {saved} is kept; run the same again to go on." if saved else "Nothing was saved yet."
+    if outcome.ending == "stopped":
+        return Failure(reason="SuspendedByUser", message=f"Stopped. {kept}", exit_code=EXIT_BASE + asked[0])
+    assert outcome.failure is not None
+    if outcome.ending == "raised":
+        return outcome.failure
+    if restarts >= limit or barren >= BARREN_ATTEMPTS:
+        why = "restart.maxRestarts is reached" if restarts >= limit else f"{barren} attempts saved nothing new"
+        reason = "RestartsExhausted" if restarts else outcome.failure.reason
+        message = f"{outcome.failure.message}; {why}. {kept}"
+        return outcome.failure.model_copy(update={"reason": reason, "message": message})
+    return None
+
+
+def _attempt(request: Request, attempt: int, started: float, held: Hold) -> Outcome:
+    """Start all processes once, and watch them until they have ended."""
+    resources, restart = request.run.spec.resources, request.run.spec.restart
+    command = [sys.executable, "-m", "kindling_trainer.train", str(request.runfile)]
+    command += ["--attempt", str(attempt), "--started", str(started)]
+    if request.progress is not None:
+        command += ["--progress", str(request.progress)]
+    folder = Path(tempfile.mkdtemp(prefix="kindling-run-"))
+    try:
+        gang = Gang(command, folder, processes=resources.processes, attempt=attempt)
+        return gang.watch(seconds(restart.hang_timeout), request.asked, held)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _next_attempt(store: ObjectStore, attempt: int) -> int:
+    """A number that no start before had, so that no checkpoint's folder is written twice."""
+    return max([attempt, *(folder.attempt + 1 for folder in folders(store))])
+
+
+def _saved_step(store: ObjectStore) -> int:
+    return max((folder.step for folder, committed in folders(store).items() if committed), default=0)

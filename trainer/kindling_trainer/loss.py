@@ -1,0 +1,65 @@
+"""The loss: a sum over tokens, so that any cut of the batch adds up to the same number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = -100
+"""A target that does not count: the padding of a short last window."""
+
+
+def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The sum of the cross-entropy, in nats, over all targets that count: logits [B, T, V], targets [B, T] → fp32."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def vocab_parallel_loss(logits: Tensor, targets: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """`token_loss` where each process of `group` holds one slice, in rank order, of the vocabulary.
+
+    logits [B, T, V / processes], targets [B, T], the same on all of them → scalar fp32, the same on all of them.
+    """
+    return VocabParallelCrossEntropy.apply(logits.flatten(0, 1), targets.flatten(), group)
+
+
+class VocabParallelCrossEntropy(torch.autograd.Function):
+    """Cross-entropy over a sharded vocabulary (Shoeybi et al. 2019, Megatron-LM, §3).
+
+    Two small all-reduces forward (the largest logit; the sum of exponentials and the target's logit) and none backward,
+    since a process's share of the gradient, softmax - one-hot, needs its own logits only.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, group: dist.ProcessGroup) -> Tensor:
+        first = dist.get_rank(group) * logits.shape[1]
+        local = targets - first
+        mine = (local >= 0) & (local < logits.shape[1])
+        local = local.clamp(0, logits.shape[1] - 1)
+
+        shifted = logits.float()
+        largest = shifted.amax(dim=1)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
+        shifted = shifted - largest[:, None]
+        picked = shifted.gather(1, local[:, None]).squeeze(1) * mine
+        exponentials = shifted.exp_()
+        normaliser = exponentials.sum(dim=1)
+        sums = torch.stack([normaliser, picked])
+        dist.all_reduce(sums, dist.ReduceOp.SUM, group=group)
+        normaliser, picked = sums.unbind()
+
+        counted = targets != IGNORED
+        ctx.save_for_backward(exponentials.div_(normaliser[:, None]), local, mine, counted)
+        ctx.dtype = logits.dtype
+        return ((normaliser.log() - picked) * counted).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        softmax, local, mine, counted = ctx.saved_tensors
+        gradient = softmax.clone()
+        gradient.scatter_add_(1, local[:, None], -mine[:, None].to(gradient.dtype))
+        gradient.mul_(counted[:, None] * gradients[0])
+        return gradient.to(ctx.dtype), None, None

@@ -1,0 +1,91 @@
+"""The GPT-2 decoder: learned positions, multi-head attention, GELU, LayerNorm (Radford et al. 2019)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kindling_api.v1alpha1.model import ModelShape
+from kindling_trainer.models.cache import Cache, LayerCache
+from kindling_trainer.models.layers import Attention
+
+
+class GPT2(nn.Module):
+    """tokens [B, T] → logits [B, T, V], in the dtype of the weights; V is the padded vocabulary."""
+
+    def __init__(self, shape: ModelShape, vocab_size: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(vocab_size, shape.width)
+        self.positions = nn.Embedding(shape.context, shape.width)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.layers = nn.ModuleList(GPT2Block(shape) for _ in range(shape.layers))
+        self.norm = nn.LayerNorm(shape.width, eps=shape.norm_epsilon, bias=shape.bias)
+        self.head = nn.Linear(shape.width, vocab_size, bias=False)
+        self.tie()
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """With a cache, `tokens` continue what is in it, and are added to it."""
+        start = cache[0].length if cache else 0
+        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+        x = self.dropout(self.embedding(tokens) + self.positions(positions))  # [B, T, W] + [T, W]
+        for index, layer in enumerate(self.layers):
+            x = layer(x, cache[index] if cache else None)
+        return self.head(self.norm(x))
+
+    def tie(self) -> None:
+        """Makes the head the embedding where the shape says so; to be called when either was replaced."""
+        if self.shape.tied_embeddings:
+            self.head.weight = self.embedding.weight
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.tie()  # `to_empty` gives each module a parameter of its own
+        return self
+
+
+class GPT2Block(nn.Module):
+    """Attention, then feed-forward; each reads a normalised copy of the stream and adds to it."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(shape.width, eps=shape.norm_epsilon, bias=shape.bias)
+        self.attention = Attention(shape)
+        self.feed_forward_norm = nn.LayerNorm(shape.width, eps=shape.norm_epsilon, bias=shape.bias)
+        self.feed_forward = FeedForward(shape)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """x [B, T, W] → [B, T, W]."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), cache=cache))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class FeedForward(nn.Module):
+    """down(gelu(up(x))) (Radford et al. 2019)."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.up = nn.Linear(shape.width, shape.ffn_width, bias=shape.bias)
+        self.down = nn.Linear(shape.ffn_width, shape.width, bias=shape.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, W] → [B, T, W]."""
+        return self.down(gelu(self.up(x)))
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU in the tanh approximation that GPT-2 uses (Hendrycks and Gimpel 2016, §2): ½x(1 + tanh u), where
+    u = √(2/π)(x + 0.044715x³).
+
+    Compiled, it is written as x·σ(2u), which is the same number: on a CPU σ costs half of what tanh does. As it is
+    written, PyTorch's own operator keeps less for the backward pass.
+    """
+    if torch.compiler.is_compiling():
+        return x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
+    return F.gelu(x, approximate="tanh")

@@ -1,0 +1,101 @@
+"""What both decoders are made of: causal attention, its rotary positions, its key-value cache.
+
+Dimensions are written B (batch), T (positions), S (positions seen, T and those cached), H (heads), D (head width),
+W (width). H is counted from the tensors, never from the configuration: under tensor parallelism a process holds only
+some of the heads.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kindling_api.v1alpha1.model import ModelShape
+from kindling_trainer.models.cache import LayerCache
+
+# Compiled code leaves `rotate` to PyTorch's own kernels; measured on a CPU, that costs nothing against real arithmetic.
+warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex operators")
+
+
+class Attention(nn.Module):
+    """Causal self-attention in which groups of query heads share a key-value head (Ainslie et al. 2023, GQA)."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        kv_width = shape.kv_heads * shape.head_width
+        self.query = nn.Linear(shape.width, shape.width, bias=shape.bias)
+        self.key = nn.Linear(shape.width, kv_width, bias=shape.bias)
+        self.value = nn.Linear(shape.width, kv_width, bias=shape.bias)
+        self.output = nn.Linear(shape.width, shape.width, bias=shape.bias)
+        self.head_width = shape.head_width
+        self.dropout = shape.dropout
+
+    def forward(self, x: Tensor, rotation: Tensor | None = None, cache: LayerCache | None = None) -> Tensor:
+        """x [B, T, W] → [B, T, W]; `rotation` [T, D/2], complex, turns queries and keys."""
+        query = self.query(x).unflatten(-1, (-1, self.head_width))  # [B, T, H, D]
+        key = self.key(x).unflatten(-1, (-1, self.head_width))
+        value = self.value(x).unflatten(-1, (-1, self.head_width))
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        mixed = self._attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), cache)
+        return self.output(mixed.transpose(1, 2).flatten(-2))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, cache: LayerCache | None) -> Tensor:
+        """[B, H, T, D] each → [B, H, T, D]: every position sees itself and what came before it."""
+        length, before = query.shape[2], 0
+        if cache is not None:
+            before = cache.length
+            key, value = cache.append(key, value)  # [B, H, S, D]
+        mask = None
+        if before and length > 1:
+            mask = torch.ones(length, before + length, dtype=torch.bool, device=query.device).tril(before)
+        return F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=before == 0,
+            dropout_p=self.dropout if self.training else 0.0,
+            enable_gqa=key.shape[1] != query.shape[1],
+        )
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turns each pair of neighbours of x [B, T, H, D], read as one complex number, by `rotation` [T, D/2]."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation[:, None]).flatten(-2).type_as(x)
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding (Su et al. 2021, RoFormer, §3.2.2) in its complex form.
+
+    Position p turns the i-th pair of a head by the angle p · theta^(-2i/D), that is, multiplies it by a complex number
+    of modulus 1. The table of these numbers is no part of the state: it is computed again whenever the module moves,
+    so that it survives the meta device and keeps its precision when the model becomes bfloat16.
+    """
+
+    table: Tensor
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.width, self.context, self.theta = shape.head_width, shape.context, shape.rope_theta
+        self.register_buffer("table", self._table(), persistent=False)
+
+    def forward(self, start: int, length: int) -> Tensor:
+        """The rotations of positions `start` … `start + length - 1`: complex64 [length, D/2]."""
+        return self.table[start : start + length]
+
+    def _table(self, device: torch.device | None = None) -> Tensor:
+        pairs = torch.arange(0, self.width, 2, device=device, dtype=torch.float32)
+        positions = torch.arange(self.context, device=device, dtype=torch.float32)
+        angles = torch.outer(positions, self.theta ** (-pairs / self.width))
+        return torch.polar(torch.ones_like(angles), angles)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.table = self._table(fn(torch.empty(0, device=self.table.device)).device)
+        return self

@@ -1,0 +1,76 @@
+"""The Llama decoder: rotary positions, grouped-query attention, SwiGLU, RMSNorm (Touvron et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kindling_api.v1alpha1.model import ModelShape
+from kindling_trainer.models.cache import Cache, LayerCache
+from kindling_trainer.models.layers import Attention, Rotary
+
+
+class Llama(nn.Module):
+    """tokens [B, T] → logits [B, T, V], in the dtype of the weights; V is the padded vocabulary."""
+
+    def __init__(self, shape: ModelShape, vocab_size: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(vocab_size, shape.width)
+        self.rotary = Rotary(shape)
+        self.layers = nn.ModuleList(LlamaBlock(shape) for _ in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.width, eps=shape.norm_epsilon)
+        self.head = nn.Linear(shape.width, vocab_size, bias=False)
+        self.tie()
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """With a cache, `tokens` continue what is in it, and are added to it."""
+        start = cache[0].length if cache else 0
+        rotation = self.rotary(start, tokens.shape[1])
+        x = self.embedding(tokens)  # [B, T, W]
+        for index, layer in enumerate(self.layers):
+            x = layer(x, rotation, cache[index] if cache else None)
+        return self.head(self.norm(x))
+
+    def tie(self) -> None:
+        """Makes the head the embedding where the shape says so; to be called when either was replaced."""
+        if self.shape.tied_embeddings:
+            self.head.weight = self.embedding.weight
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.tie()  # `to_empty` gives each module a parameter of its own
+        return self
+
+
+class LlamaBlock(nn.Module):
+    """Attention, then feed-forward; each reads a normalised copy of the stream and adds to it."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(shape.width, eps=shape.norm_epsilon)
+        self.attention = Attention(shape)
+        self.feed_forward_norm = nn.RMSNorm(shape.width, eps=shape.norm_epsilon)
+        self.feed_forward = SwiGLU(shape)
+
+    def forward(self, x: Tensor, rotation: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """x [B, T, W] → [B, T, W]."""
+        x = x + self.attention(self.attention_norm(x), rotation, cache)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) · up(x)) (Shazeer 2020, GLU Variants Improve Transformer, §2)."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.gate = nn.Linear(shape.width, shape.ffn_width, bias=False)
+        self.up = nn.Linear(shape.width, shape.ffn_width, bias=False)
+        self.down = nn.Linear(shape.ffn_width, shape.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, W] → [B, T, W]."""
+        return self.down(F.silu(self.gate(x)) * self.up(x))

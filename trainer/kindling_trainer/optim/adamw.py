@@ -1,0 +1,65 @@
+"""AdamW over a model, whole or sharded, with its state laid out by parameter name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kindling_api.v1alpha1.training import AdamW
+from kindling_trainer.models.initialize import plain_name
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def build_adamw(model: nn.Module, settings: AdamW) -> torch.optim.AdamW:
+    """AdamW with decoupled decay on `decayed` parameters, its moments allocated as zeros.
+
+    Allocating them at once, rather than in the first step, gives a checkpoint something to be loaded into.
+    """
+    decayed_parameters: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        (decayed_parameters if decayed(plain_name(name), parameter) else others).append(parameter)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed_parameters, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.epsilon,
+        fused=True,
+    )
+    for parameter in (*decayed_parameters, *others):
+        optimizer.state[parameter] = {name: torch.zeros_like(parameter) for name in MOMENTS}
+    set_finished_steps(optimizer, 0)
+    return optimizer
+
+
+def decayed(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies: to matrices that are not embeddings.
+
+    A head that is tied to the embedding goes by the embedding's name, and so is not decayed either.
+    """
+    return parameter.ndim >= 2 and not name.startswith(("embedding.", "positions."))
+
+
+def set_finished_steps(optimizer: torch.optim.AdamW, steps: int) -> None:
+    """Set the step count, on which Adam's bias correction depends."""
+    for parameter, state in optimizer.state.items():
+        state["step"] = torch.tensor(float(steps), dtype=torch.float32, device=parameter.device)
+
+
+def set_learning_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
+    """Set the rate of every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def moments(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """The optimizer's state by `<parameter name>.<moment>`; the tensors themselves, not copies."""
+    return {
+        f"{plain_name(name)}.{moment}": optimizer.state[parameter][moment]
+        for name, parameter in model.named_parameters()
+        for moment in MOMENTS
+    }

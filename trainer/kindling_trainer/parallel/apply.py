@@ -1,0 +1,82 @@
+"""Everything that is applied to a model from outside, in its one order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+
+from kindling_api.v1alpha1.training import TrainingSpec
+from kindling_trainer.loss import token_loss, vocab_parallel_loss
+from kindling_trainer.models import Decoder
+from kindling_trainer.parallel.compilation import Loss, compile_blocks, compile_loss
+from kindling_trainer.parallel.data import apply_data_parallel
+from kindling_trainer.parallel.mesh import Ranks
+from kindling_trainer.parallel.tensor import apply_tensor_parallel
+
+# What selective checkpointing keeps: the results that cost most to compute again, for the memory they take.
+_KEPT = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+}
+
+
+def parallelize(model: Decoder, training: TrainingSpec, ranks: Ranks, *, compiled: bool) -> Loss:
+    """Spread a model on the meta device over the processes, in place, and give the function that computes its loss:
+    tokens and targets [B, T] → the sum over this process's targets.
+
+    Raises:
+        SpecError: the model cannot be cut so.
+    """
+    precision = compute_precision(training, ranks)
+    if ranks.layout.tensor > 1:
+        assert ranks.mesh is not None
+        apply_tensor_parallel(model, ranks.mesh["tp"])
+    if training.activation_checkpointing != "none":
+        _checkpoint_activations(model, selective=training.activation_checkpointing == "selective")
+    if compiled:
+        compile_blocks(model, ranks)
+    if ranks.mesh is not None:
+        apply_data_parallel(model, ranks.mesh, ranks.layout, precision)
+    loss = partial(_summed_loss, model, ranks, precision)
+    return compile_loss(loss, model, ranks) if compiled else loss
+
+
+def compute_precision(training: TrainingSpec, ranks: Ranks) -> torch.dtype:
+    """The dtype of the matrix multiplications; weights, gradients' sums and the optimizer are fp32 in any case."""
+    on_gpu = ranks.device.type == "cuda"
+    wanted = training.precision if training.precision != "auto" else ("bf16" if on_gpu else "fp32")
+    return torch.bfloat16 if wanted == "bf16" else torch.float32
+
+
+def _summed_loss(model: Decoder, ranks: Ranks, precision: torch.dtype, tokens: Tensor, targets: Tensor) -> Tensor:
+    # FSDP2 casts by itself; a model that is not wrapped needs autocast.
+    cast = ranks.mesh is None and precision != torch.float32
+    with torch.autocast(ranks.device.type, precision) if cast else contextlib.nullcontext():
+        logits = model(tokens)
+    if ranks.tensor_group is not None:
+        return vocab_parallel_loss(logits, targets, ranks.tensor_group)
+    return token_loss(logits, targets)
+
+
+def _checkpoint_activations(model: Decoder, *, selective: bool) -> None:
+    """Recompute each block, or its cheap operations, in the backward pass (Chen et al. 2016, arXiv:1604.06174)."""
+    contexts: dict[str, Any] = (
+        {"context_fn": partial(create_selective_checkpoint_contexts, _policy)} if selective else {}
+    )
+    for index, layer in enumerate(model.layers):
+        model.layers[index] = checkpoint_wrapper(layer, preserve_rng_state=model.shape.dropout > 0, **contexts)
+
+
+def _policy(_: object, operation: Callable[..., object], *args: object, **kwargs: object) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE

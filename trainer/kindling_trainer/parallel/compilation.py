@@ -1,0 +1,87 @@
+"""torch.compile, where it helps and works.
+
+One process with a small model compiles the forward pass and the loss as one graph, which fuses the most. Otherwise each
+block is compiled by itself: all blocks share one compilation, and FSDP2's communication stays between the graphs.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kindling_api.errors import SpecError, explain
+from kindling_trainer.models import Decoder
+from kindling_trainer.parallel.mesh import Ranks
+
+WHOLE_MODEL_LAYERS = 16
+"""Up to this many layers one process compiles the model whole; compile time grows with the graph."""
+
+Mode = Literal["auto", "always", "never"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+log = logging.getLogger(__name__)
+
+
+def use_compiler(mode: Mode, ranks: Ranks) -> bool:
+    """Whether to compile. Under `auto`, a compiler that fails later makes its graph run as it is written.
+
+    Raises:
+        SpecError: compile is `always`, and there is no compiler.
+    """
+    if mode == "never":
+        return False
+    missing = _missing(ranks.device)
+    if missing and mode == "always":
+        raise SpecError(
+            explain(
+                "spec.training.compile",
+                found=f"always, and {missing}",
+                allowed="always where a compiler is installed",
+                remedy="install it, or use compile: auto",
+            )
+        )
+    reason = missing
+    if not missing and mode == "auto" and ranks.device.type == "cpu" and ranks.mesh is not None:
+        reason = "several processes share this machine's cores, and each would compile"
+    if reason:
+        log.info("not compiled: %s", reason)
+        return False
+    if mode == "auto":
+        torch._dynamo.config.suppress_errors = True
+    return True
+
+
+def compile_blocks(model: Decoder, ranks: Ranks) -> None:
+    """Compile each block, in place, where the model is not compiled as a whole."""
+    if not _as_a_whole(model, ranks):
+        for layer in model.layers:
+            layer.compile()
+
+
+def compile_loss(loss: Loss, model: Decoder, ranks: Ranks) -> Loss:
+    """The loss, compiled together with the whole model where that is the choice."""
+    return torch.compile(loss, dynamic=False) if _as_a_whole(model, ranks) else loss
+
+
+def _as_a_whole(model: Decoder, ranks: Ranks) -> bool:
+    return ranks.mesh is None and len(model.layers) <= WHOLE_MODEL_LAYERS
+
+
+def _missing(device: torch.device) -> str:
+    """What torch.compile would lack on this machine; "" if nothing."""
+    if device.type == "cuda":
+        from torch.utils._triton import has_triton
+
+        return "" if has_triton() else "Triton does not work with this GPU"
+    if not any(shutil.which(str(compiler)) for compiler in torch._inductor.config.cpp.cxx if compiler):
+        return "no C++ compiler was found"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        return "Python's C headers are not installed"
+    return ""

@@ -1,0 +1,107 @@
+"""The processes of a run, and the mesh on which they stand.
+
+Processes are told who they are by torchrun's environment variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
+MASTER_PORT), whoever sets them. A run of one process starts no process group at all.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from kindling_api.errors import SpecError, explain
+from kindling_api.v1alpha1.parallelism import Layout
+from kindling_api.v1alpha1.resources import TrainingResources
+
+AXES = ("dp_replicate", "dp_shard", "tp")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among the processes of the run."""
+
+    rank: int
+    layout: Layout
+    device: torch.device
+    mesh: DeviceMesh | None
+    """Axes dp_replicate, dp_shard, tp; None in a run of one process."""
+    control: dist.ProcessGroup | None
+    """All processes over gloo, for small facts about the run; None in a run of one process."""
+    background: dist.ProcessGroup | None
+    """The same, for the thread that writes checkpoints: collectives of two threads must not meet in one group."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes what only one may write."""
+        return self.rank == 0
+
+    @property
+    def batch_rank(self) -> int:
+        """Which share of each batch this process reads; equal along tp."""
+        return self.rank // self.layout.tensor
+
+    @property
+    def tensor_group(self) -> dist.ProcessGroup | None:
+        """The processes that share each layer; None where each has whole layers."""
+        if self.mesh is None or self.layout.tensor == 1:
+            return None
+        return self.mesh["tp"].get_group()
+
+    def sum_over_batch(self, value: Tensor) -> Tensor:
+        """The sum over all shares of a batch of a value that is the same along tp."""
+        if self.mesh is None:
+            return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total / self.layout.tensor
+
+    def largest(self, *values: int) -> tuple[int, ...]:
+        """Each value's largest over all processes: what any one wants, all do, in the same step."""
+        if self.control is None:
+            return values
+        together = torch.tensor(values)
+        dist.all_reduce(together, dist.ReduceOp.MAX, group=self.control)
+        return tuple(together.tolist())
+
+
+def join(layout: Layout, resources: TrainingResources) -> Ranks:
+    """Meet the other processes of the run, if any.
+
+    Raises:
+        SpecError: `resources.gpu` is asked for and there are fewer than the processes of this machine.
+    """
+    rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    device = _device(resources, local_rank)
+    if layout.processes == 1:
+        return Ranks(rank, layout, device, mesh=None, control=None, background=None)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    sizes = (layout.replicate, layout.shard, layout.tensor)
+    mesh = init_device_mesh(device.type, sizes, mesh_dim_names=AXES)
+    return Ranks(rank, layout, device, mesh, control=_gloo_group(), background=_gloo_group())
+
+
+def _gloo_group() -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)
+    return group
+
+
+def _device(resources: TrainingResources, local_rank: int) -> torch.device:
+    if resources.gpu is None:
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise SpecError(
+            explain(
+                "spec.resources.gpu",
+                found=f"{resources.processes_per_node} processes, and {torch.cuda.device_count()} GPUs on this machine",
+                allowed="at most one process for each GPU",
+                remedy="remove gpu to train on the CPU, or lower processesPerNode",
+            )
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)

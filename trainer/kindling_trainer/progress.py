@@ -1,0 +1,127 @@
+"""What a run says of itself while it trains: the progress document, the curves, and a sign of life."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from pathlib import Path
+from statistics import fmean
+
+from kindling_api.v1alpha1.products import ModelManifest
+from kindling_api.v1alpha1.runfile import PretrainRunFile, Progress
+from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
+from kindling_storage.progress import ProgressWriter
+from kindling_trainer.evaluate import Continuation
+from kindling_trainer.metrics import Metrics, Row, perplexity
+from kindling_trainer.report import Course
+
+WARM_UP_STEPS = 2
+"""The first steps of a start, which compile and fill caches, foretell nothing of the time that the others take."""
+ETA_STEPS = 50
+"""The estimate follows the mean of so many of the newest steps."""
+LARGEST_CURVE = 2000
+"""Rows of training steps in metrics.jsonl, about; longer runs write every n-th step."""
+
+
+class Reporter:
+    """The first process's voice. Times are in seconds; `started` is on the wall clock (`time.time`)."""
+
+    def __init__(
+        self, writer: ProgressWriter, metrics: Metrics, *, heartbeat: Path | None, steps: int, step_tokens: int,
+        flops_per_token: float, peak_flops: float | None, started: float,
+    ) -> None:  # fmt: skip
+        self._writer, self._metrics, self._heartbeat = writer, metrics, heartbeat
+        self._step_tokens, self._flops, self._peak, self._started = step_tokens, flops_per_token, peak_flops, started
+        self._now = TrainingProgress(stage="starting", steps=steps)
+        self._checkpoint: CheckpointStatus | None = None
+        self._seconds: list[float] = []  # of the steps since the last row
+        self._taken = 0  # steps, by this process
+        self._recent: deque[float] = deque(maxlen=ETA_STEPS)  # seconds of steps
+        self._counted = sum(row.get("seconds_in_steps", 0.0) for row in metrics.rows if row.get("time", 0) >= started)
+
+    def stage(self, stage: str) -> None:
+        """Say what is being done."""
+        self._update(force=True, stage=stage)
+        self.beat()
+
+    def compiling(self) -> None:
+        """Say that the first step will take long. That is no sign of life: a launcher allows a first step more time."""
+        self._update(force=True, stage="compiling")
+
+    def beat(self) -> None:
+        """Say that the run is alive; a launcher that hears nothing for long starts it again."""
+        if self._heartbeat is not None:
+            os.utime(self._heartbeat)
+
+    def stepped(self, seconds: float) -> None:
+        """A step has been taken, in so many seconds."""
+        self._seconds.append(seconds)
+        self._taken += 1
+        if self._taken > WARM_UP_STEPS:
+            self._recent.append(seconds)
+        if self._now.stage != "training":
+            self._update(stage="training")
+        self.beat()
+
+    def row(self, step: int, *, loss: float, rate: float, norm: float) -> None:
+        """Write down the step that was just taken, the `step`-th, and the speed since the last one written down."""
+        in_steps = sum(self._seconds)
+        step_seconds = in_steps / len(self._seconds)
+        self._seconds.clear()
+        self._counted += in_steps
+        speed = self._step_tokens / step_seconds
+        mfu = speed * self._flops / self._peak if self._peak else None
+        self._metrics.add(
+            {
+                "step": step, "tokens": step * self._step_tokens, "loss": loss, "lr": rate, "grad_norm": norm,
+                "tokens_per_second": speed, "mfu": mfu, "step_seconds": step_seconds, "seconds_in_steps": in_steps,
+                "time": time.time(),
+            }
+        )  # fmt: skip
+        self._update(
+            step=step, percent=100 * step / self._now.steps, tokens=step * self._step_tokens,
+            loss=loss, perplexity=perplexity(loss), learning_rate=rate, gradient_norm=norm, tokens_per_second=speed,
+            mfu=mfu,
+            goodput=min(1.0, self._counted / max(1e-9, time.time() - self._started)),
+            eta_seconds=round((self._now.steps - step) * fmean(self._recent)) if self._recent else None,
+        )  # fmt: skip
+
+    def evaluated(self, step: int, loss: float | None, samples: list[Continuation], *, final: bool) -> None:
+        """Write down what an evaluation found; `final` is the one at the end, over the whole part."""
+        row: Row = {"step": step, "validation_loss": loss, "perplexity": None if loss is None else perplexity(loss)}
+        if final:
+            row["final"] = True
+        if samples:
+            row["samples"] = [{"prompt": sample.prompt, "text": sample.text} for sample in samples]
+        self._metrics.add(row)
+        self._update(validation_loss=loss)
+        self.beat()
+
+    def saved(self, newest: CheckpointStatus | None) -> None:
+        """A checkpoint is on its way; `newest` is the newest one committed."""
+        self._checkpoint = newest or self._checkpoint
+        self._metrics.upload()
+
+    @property
+    def last_loss(self) -> float | None:
+        """Training loss of the last step written down."""
+        return next((row["loss"] for row in reversed(self._metrics.rows) if "loss" in row), None)
+
+    def course(self, run: PretrainRunFile, manifest: ModelManifest) -> Course:
+        """All that the report needs."""
+        return Course(run, manifest, self._metrics.rows, time.time() - self._started)
+
+    def close(self) -> None:
+        """Write down the rest."""
+        self._metrics.close()
+
+    def _update(self, *, force: bool = False, **changes: object) -> None:
+        self._now = self._now.model_copy(update=changes)
+        message = f"{self._now.stage}, step {self._now.step} of {self._now.steps}"
+        self._writer.write(Progress(message=message, training=self._now, checkpoint=self._checkpoint), force=force)
+
+
+def row_interval(steps: int) -> int:
+    """Every how many steps a row is written."""
+    return -(-steps // LARGEST_CURVE)

@@ -1,0 +1,155 @@
+"""The run as one page for people: its curves, what the model wrote on the way, its settings, and where it comes from.
+
+It is written beside the manifest and is no part of it, for it holds times.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from dataclasses import dataclass
+
+import jinja2
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kindling_api.v1alpha1.products import REPORT, ModelManifest
+from kindling_api.v1alpha1.runfile import PretrainRunFile
+from kindling_trainer.metrics import Row, perplexity
+from kindling_trainer.sizes import parameters
+
+SAMPLES_SHOWN = 6
+"""Of each prompt, spread over the run; the last is among them."""
+INK, MUTED, RULE, FILL, ACCENT = "#26221c", "#857c70", "#d9d2c5", "#7f9c94", "#b4532a"
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the report is about."""
+
+    run: PretrainRunFile
+    manifest: ModelManifest
+    rows: list[Row]
+    """Of metrics.jsonl."""
+    seconds: float
+    """From the first start of this launch to now."""
+
+
+def render(course: Course) -> str:
+    """The page, whole in one file."""
+    loader = jinja2.PackageLoader("kindling_trainer")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    manifest = course.manifest
+    return environment.get_template(REPORT).render(
+        run=course.run,
+        manifest=manifest,
+        shape=manifest.shape,
+        parameters=parameters(manifest.shape, manifest.shape.padded_vocab(manifest.vocab_size)),
+        figures=_figures(course),
+        loss=_loss_plot(course.rows),
+        course=_course_plot(course.rows),
+        prompts=_samples(course.rows),
+        facts=_facts(course),
+        lineage=_lineage(course),
+    )
+
+
+def _figures(course: Course) -> list[tuple[str, str]]:
+    steps = [row for row in course.rows if "loss" in row]
+    found = []
+    if (loss := course.manifest.validation_loss) is not None:
+        found += [(f"{loss:.4f}", "validation loss"), (f"{perplexity(loss):,.2f}", "perplexity")]
+    if course.manifest.loss is not None:
+        found.append((f"{course.manifest.loss:.4f}", "loss of the last batch"))
+    if steps:
+        speeds = sorted(row["tokens_per_second"] for row in steps)
+        found.append((f"{speeds[len(speeds) // 2]:,.0f}", "tokens a second (median)"))
+        found.append((f"{sum(row['seconds_in_steps'] for row in steps):,.0f} s", "in steps that count"))
+        if "mfu" in steps[-1]:
+            found.append((f"{steps[-1]['mfu']:.1%}", "model FLOPs utilisation"))
+    return [*found, (f"{course.seconds:,.0f} s", "from start to end")]
+
+
+def _facts(course: Course) -> list[tuple[str, str]]:
+    shape, training, layout = course.manifest.shape, course.run.spec.training, course.run.spec.layout()
+    plan = course.run.spec.batch_plan()
+    assert training.optimizer.adam_w is not None
+    adam = training.optimizer.adam_w
+    return [
+        ("model", f"{shape.layers} layers, {shape.heads} heads, width {shape.width}, context {shape.context}"),
+        ("batch", f"{plan.tokens:,} tokens: {plan.sequences} sequences, {plan.micro_batch} at once in each process"),
+        ("optimizer", f"AdamW, rate {adam.learning_rate:g}, betas {adam.betas}, decay {adam.weight_decay:g}"),
+        ("gradient clipped to", f"{training.gradient_clip:g}"),
+        ("precision", training.precision),
+        ("processes", f"{layout.processes}: data {layout.batch_ranks} ({layout.sharding}), tensor {layout.tensor}"),
+        ("seed", str(training.seed)),
+    ]
+
+
+def _lineage(course: Course) -> list[tuple[str, str]]:
+    manifest = course.manifest
+    known = [
+        ("model", manifest.digest),
+        ("key of the work", manifest.key),
+        ("dataset", manifest.dataset),
+        ("dataset's folder", manifest.dataset_uri),
+        ("tokenizer", manifest.tokenizer),
+    ]
+    return known if manifest.base is None else [*known, ("started from", manifest.base)]
+
+
+def _samples(rows: list[Row]) -> list[tuple[str, list[tuple[int, str]]]]:
+    """Each prompt with its continuations, the latest first."""
+    by_prompt: dict[str, dict[int, str]] = defaultdict(dict)
+    for row in rows:
+        for sample in row.get("samples", ()):
+            by_prompt[sample["prompt"]][row["step"]] = sample["text"]
+    shown = []
+    for prompt, texts in by_prompt.items():
+        steps = sorted(texts)
+        count = min(SAMPLES_SHOWN, len(steps))
+        chosen = {steps[round((place + 1) * len(steps) / count) - 1] for place in range(count)}
+        shown.append((prompt, [(step, texts[step]) for step in sorted(chosen, reverse=True)]))
+    return shown
+
+
+def _loss_plot(rows: list[Row]) -> str:
+    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    _line(axes, rows, "loss", FILL, label="training", width=1.0)
+    _line(axes, rows, "validation_loss", ACCENT, label="validation", width=1.8, marker="o")
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    axes.set_xlabel("step", color=MUTED)
+    return _svg(figure)
+
+
+def _course_plot(rows: list[Row]) -> str:
+    figure = Figure(figsize=(8.2, 2.4), layout="constrained")
+    titles = {"lr": "learning rate", "grad_norm": "norm of the gradient", "tokens_per_second": "tokens a second"}
+    for axes, (name, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+        _line(axes, rows, name, FILL, width=1.2)
+        axes.set_title(title, fontsize=9.5, color=INK, loc="left")
+        axes.set_ylim(bottom=0)
+    return _svg(figure)
+
+
+def _line(
+    axes: Axes, rows: list[Row], name: str, colour: str, *, width: float, label: str = "", marker: str = ""
+) -> None:
+    points = [(row["step"], row[name]) for row in rows if name in row]
+    axes.plot(
+        *zip(*points, strict=True) if points else ((), ()), color=colour, lw=width, label=label, marker=marker, ms=3
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(RULE)
+    axes.tick_params(colors=MUTED, labelsize=8.5)
+    axes.grid(axis="y", color=RULE, lw=0.5)
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as inline SVG, with its letters as text; the same figure gives the same bytes."""
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "kindling"}):
+        content = io.StringIO()
+        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
+    return content.getvalue().partition("<!DOCTYPE")[2].partition(">")[2]

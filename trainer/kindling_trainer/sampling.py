@@ -1,0 +1,92 @@
+"""How the next token is chosen from the logits: pure functions, applied in the order of `choose`.
+
+Logits are one vector [V] in fp32. A token that is ruled out has the logit -inf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kindling_api.errors import SpecError, explain
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How a text is continued. The defaults suit a small base model; temperature 0 is greedy."""
+
+    max_tokens: int = 200
+    """Most tokens to add; the end-of-document token may end the text earlier."""
+    temperature: float = 0.8
+    """Divides the logits; 0 always takes the likeliest token."""
+    top_k: int | None = None
+    """Choose among this many likeliest tokens only."""
+    top_p: float | None = None
+    """Choose among the fewest likeliest tokens that hold this much probability together."""
+    repetition_penalty: float = 1.0
+    """Above 1, tokens that already occur become less likely; 1 changes nothing."""
+    seed: int | None = None
+    """Makes the choice repeatable; None takes a new seed."""
+
+    def __post_init__(self) -> None:
+        """Checks the bounds.
+
+        Raises:
+            SpecError: a value is out of them.
+        """
+        checks = [
+            ("max_tokens", self.max_tokens >= 1, "a whole number from 1", "use 200"),
+            ("temperature", 0 <= self.temperature < float("inf"), "a number from 0 (greedy)", "use 0.8"),
+            ("top_k", self.top_k is None or self.top_k >= 1, "a whole number from 1", "leave it out, or use 50"),
+            ("top_p", self.top_p is None or 0 < self.top_p <= 1, "over 0, at most 1", "leave it out, or use 0.95"),
+            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "over 0; 1 is none", "use 1.1"),
+        ]
+        for name, holds, allowed, remedy in checks:
+            if not holds:
+                raise SpecError(explain(name, found=getattr(self, name), allowed=allowed, remedy=remedy))
+
+
+def choose(logits: Tensor, seen: Sequence[int], options: GenerationOptions, generator: torch.Generator) -> int:
+    """The next token after the tokens `seen`; `generator` belongs to the CPU."""
+    logits = penalize(logits.float().cpu(), seen, options.repetition_penalty)
+    if options.temperature == 0:
+        return int(logits.argmax())
+    logits = logits / options.temperature
+    if options.top_k is not None:
+        logits = keep_top_k(logits, options.top_k)
+    if options.top_p is not None:
+        logits = keep_top_p(logits, options.top_p)
+    return int(torch.multinomial(logits.softmax(dim=0), 1, generator=generator))
+
+
+def penalize(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
+    """Makes tokens that were `seen` less likely (Keskar et al. 2019, CTRL, §4.1).
+
+    A positive logit is divided by the penalty and a negative one multiplied, so that both fall.
+    """
+    if penalty == 1 or not seen:
+        return logits
+    tokens = torch.tensor(sorted(set(seen)), device=logits.device)
+    found = logits[tokens]
+    return logits.index_copy(0, tokens, torch.where(found > 0, found / penalty, found * penalty))
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """Rules out all but the `k` likeliest tokens (Fan et al. 2018, Hierarchical Neural Story Generation, §5.4)."""
+    kept = logits.topk(min(k, len(logits))).indices
+    return _only(logits, kept)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Rules out all but the fewest likeliest tokens that hold probability `p` or more (Holtzman et al. 2020, §3.1)."""
+    order = logits.argsort(descending=True, stable=True)
+    probabilities = logits[order].softmax(dim=0)
+    before = probabilities.cumsum(dim=0) - probabilities
+    return _only(logits, order[before < p])
+
+
+def _only(logits: Tensor, kept: Tensor) -> Tensor:
+    return torch.full_like(logits, -torch.inf).index_copy(0, kept, logits[kept])

@@ -1,0 +1,234 @@
+"""One training process: builds the parts of the run and takes its steps.
+
+Started by `kindling_trainer.launch`, or by torchrun: `torchrun --nproc-per-node N -m kindling_trainer.train RUNFILE`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch.distributed as dist
+
+from kindling_api.quantities import seconds
+from kindling_api.v1alpha1.products import CheckpointManifest
+from kindling_api.v1alpha1.runfile import PretrainRunFile, read_run_file
+from kindling_storage.progress import ProgressWriter
+from kindling_trainer.checkpoint.load import training_state
+from kindling_trainer.checkpoint.save import Saver
+from kindling_trainer.data.windows import Batch
+from kindling_trainer.evaluate import continue_prompts, validation_loss
+from kindling_trainer.failure import recorded_failure
+from kindling_trainer.finish import finish
+from kindling_trainer.gang import TELL_STACKS
+from kindling_trainer.hardware import peak_flops
+from kindling_trainer.metrics import Metrics
+from kindling_trainer.optim.adamw import set_learning_rate
+from kindling_trainer.optim.schedule import cosine
+from kindling_trainer.parallel.mesh import join
+from kindling_trainer.progress import Reporter, row_interval
+from kindling_trainer.setup import Setup, prepare
+from kindling_trainer.sizes import flops_per_token
+from kindling_trainer.start import restore
+from kindling_trainer.step import Stepper
+from kindling_trainer.stopping import EXIT_BASE, StopFlag, Stopped, die_with
+
+
+def main() -> int:
+    """Train; 0 when the model is finished, 128 + signal when asked to stop."""
+    stop = StopFlag()
+    options = _options()
+    faulthandler.register(TELL_STACKS)
+    if options.parent:
+        die_with(options.parent)
+    rank = int(os.environ.get("RANK", "0"))
+    logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    _quieten()
+    with recorded_failure(options.failures, rank, options.attempt):
+        run = read_run_file(options.runfile)
+        assert isinstance(run, PretrainRunFile)
+        code = Training(run, options, stop).go()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    return code
+
+
+def _quieten() -> None:
+    """Leave out what libraries say each time and does not apply."""
+    # One process is what was meant.
+    warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
+    # Nobody changes the logits in place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    # The gradient's norm and the export take two collectives instead of one, on few bytes and once a run.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m kindling_trainer.train", description=__doc__)
+    parser.add_argument("runfile", type=Path)
+    parser.add_argument("--progress", type=Path, help="where the progress document is written")
+    parser.add_argument("--attempt", type=int, default=1, help="which start of the run this is")
+    parser.add_argument("--started", type=float, default=time.time(), help="when the first start was (Unix time)")
+    parser.add_argument("--heartbeat", type=Path, help="a file to touch after each step")
+    parser.add_argument("--failures", type=Path, help="a folder for the error that ends this process")
+    parser.add_argument("--parent", type=int, help="the process with which this one is to end")
+    return parser.parse_args()
+
+
+class Training:
+    """The run, from its parts to its finished model."""
+
+    def __init__(self, run: PretrainRunFile, options: argparse.Namespace, stop: StopFlag) -> None:
+        self.run, self.stop = run, stop
+        self.setup = setup = prepare(run, join(run.spec.layout(), run.spec.resources))
+        self.finished = self.saved = restore(setup)
+        """Optimizer steps done, and those of them that are in a checkpoint."""
+        self.last_save = time.monotonic()
+        facts = _checkpoint_facts(setup, options.attempt)
+        self.saver = Saver(setup.store, facts, keep=run.spec.checkpoint.keep, group=setup.ranks.background)
+        self.stepper = Stepper(setup.model, setup.optimizer, setup.loss, run.spec.training, setup.plan, setup.ranks)
+        self.reporter = _reporter(setup, options, self.finished) if setup.ranks.leads else None
+        self.interval = row_interval(setup.steps)
+
+    def go(self) -> int:
+        """Take the steps that are left, and finish the model."""
+        self.stop.defer()
+        if self.setup.compiled and self.reporter is not None:
+            self.reporter.compiling()
+        try:
+            while self.finished < self.setup.steps:
+                self._advance()
+            self._save()
+            validation = self._evaluate(whole=True)
+        except Stopped as stopped:
+            self._save()
+            self.saver.wait()
+            return EXIT_BASE + stopped.signal
+        self.saver.wait()
+        self._stage("exporting")
+        finish(self.setup, self.reporter, validation)
+        return 0
+
+    def _advance(self) -> None:
+        """One step, and what is due after it."""
+        self._step()
+        signal, save = self.setup.ranks.largest(self.stop.signal, self._save_due())
+        if signal:
+            raise Stopped(signal)
+        if self.finished % self.run.spec.evaluation.every == 0 and self.finished < self.setup.steps:
+            self._evaluate()
+        if save:
+            self._save()
+        self.saver.raise_if_failed()
+
+    def _step(self) -> None:
+        """Take one step, and write it down if it is one of those that are."""
+        began = time.perf_counter()
+        done = self.finished
+        rate = _learning_rate(self.setup, done)
+        set_learning_rate(self.setup.optimizer, rate)
+        share, norm = self.stepper.take(self.setup.training.micro_batches(done), done)
+        self.finished += 1
+        written = self.finished % self.interval == 0 or self.finished == self.setup.steps
+        loss = float(self.setup.ranks.sum_over_batch(share)) if written else 0.0
+        if self.reporter is not None:
+            self.reporter.stepped(time.perf_counter() - began)
+            if written:
+                self.reporter.row(self.finished, loss=loss, rate=rate, norm=norm)
+
+    def _save_due(self) -> bool:
+        """Whether this process wants a checkpoint now; by the clock, the first one speaks for all."""
+        every = self.run.spec.checkpoint.every
+        if isinstance(every, int):
+            return self.finished % every == 0
+        return self.setup.ranks.leads and time.monotonic() - self.last_save >= seconds(every)
+
+    def _save(self) -> None:
+        if self.saved == self.finished:
+            return
+        self._stage("saving")
+        setup = self.setup
+        tokens = self.finished * setup.plan.tokens
+        self.saver.save(training_state(setup.model, setup.optimizer), step=self.finished, tokens=tokens)
+        if not self.run.spec.checkpoint.async_:
+            self.saver.wait()
+        self.saved, self.last_save = self.finished, time.monotonic()
+        if self.reporter is not None:
+            self.reporter.saved(self.saver.newest)
+
+    def _evaluate(self, *, whole: bool = False) -> float | None:
+        """The loss on a sample of the validation part, or on the whole of it, written down with what the model says."""
+        self._stage("evaluating")
+        setup, evaluation = self.setup, self.run.spec.evaluation
+        windows = setup.validation
+        batches = windows.all(evaluation.final_tokens) if whole else windows.sample(evaluation.batches)
+        loss = validation_loss(setup.model, setup.loss, self._interruptible(batches), setup.ranks)
+        samples = continue_prompts(
+            setup.model,
+            setup.tokenizer,
+            evaluation.prompts,
+            tokens=evaluation.prompt_tokens,
+            stop=setup.dataset.tokenizer.end_of_document,
+            ranks=setup.ranks,
+        )
+        if self.reporter is not None:
+            self.reporter.evaluated(self.finished, loss, samples, final=whole)
+        return loss
+
+    def _interruptible(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            (signal,) = self.setup.ranks.largest(self.stop.signal)
+            if signal:
+                raise Stopped(signal)
+            if self.reporter is not None:
+                self.reporter.beat()
+            yield batch
+
+    def _stage(self, stage: str) -> None:
+        if self.reporter is not None:
+            self.reporter.stage(stage)
+
+
+def _learning_rate(setup: Setup, finished: int) -> float:
+    training = setup.run.spec.training
+    assert training.optimizer.adam_w is not None and training.schedule.cosine is not None
+    return cosine(training.schedule.cosine, training.optimizer.adam_w.learning_rate, finished, setup.steps)
+
+
+def _checkpoint_facts(setup: Setup, attempt: int) -> CheckpointManifest:
+    return CheckpointManifest(
+        key=setup.run.key,
+        files=[],
+        step=0,
+        tokens=0,
+        attempt=attempt,
+        layout=setup.ranks.layout,
+        dataset=setup.dataset.digest,
+        tokenizer=setup.dataset.tokenizer.digest,
+        shape=setup.shape,
+        vocab_size=setup.dataset.tokenizer.vocab_size,
+    )
+
+
+def _reporter(setup: Setup, options: argparse.Namespace, finished: int) -> Reporter:
+    return Reporter(
+        ProgressWriter(options.progress),
+        Metrics(setup.store, finished),
+        heartbeat=options.heartbeat,
+        steps=setup.steps,
+        step_tokens=setup.plan.tokens,
+        flops_per_token=flops_per_token(setup.shape, setup.padded_vocab, setup.plan.context),
+        peak_flops=peak_flops(setup.ranks, setup.run.spec.training),
+        started=options.started,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
