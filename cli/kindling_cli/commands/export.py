@@ -1,0 +1,56 @@
+"""`kindling export`: a model as a Hugging Face folder on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kindling_api.errors import SpecError, explain
+from kindling_api.v1alpha1.products import MANIFEST, MODEL_FOLDER, ModelManifest
+from kindling_cli.places import MODELS, Place, file_uri, find
+from kindling_cli.products import read_product
+from kindling_cli.voice import checkpoint_manifest, dataset_of_checkpoint, weights_of
+from kindling_storage import ObjectStore, open_store
+from kindling_trainer.checkpoint.huggingface import export, read_shape
+
+
+def export_model(model: str, folder: Path, *, store: str) -> None:
+    """Write the model that `model` means into a new or empty folder.
+
+    Raises:
+        SpecError: it means no model, or the folder is in use.
+        IntegrityError: the model is damaged.
+        StorageError: the folder cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        allowed, remedy = "a new or an empty folder", "choose another one, or empty it"
+        raise SpecError(explain(str(folder), found="something there already", allowed=allowed, remedy=remedy))
+    place = find(model, store, MODELS)
+    if not place.store.exists(MANIFEST):
+        read_shape(place.store)  # a Hugging Face folder, or nothing that can be exported
+        _copy(place.store, folder)
+    elif isinstance(read_product(place.store), ModelManifest):
+        _copy(place.store.child(MODEL_FOLDER), folder)
+    else:
+        _export_checkpoint(place, open_store(file_uri(folder)))
+    print(f"{place.shown} is in {folder}, ready for AutoModelForCausalLM.from_pretrained({str(folder)!r}).")
+
+
+def _copy(source: ObjectStore, folder: Path) -> None:
+    """A model that is in Hugging Face form already."""
+    for info in source.list():
+        source.download(info.path, folder / info.path)
+
+
+def _export_checkpoint(place: Place, target: ObjectStore) -> None:
+    manifest = checkpoint_manifest(place)
+    dataset = dataset_of_checkpoint(place, manifest)
+    tokenizer = dataset.manifest.tokenizer
+    weights = ((name, parameter.detach()) for name, parameter in weights_of(place, manifest).named_parameters())
+    export(
+        target,
+        weights,
+        manifest.shape,
+        vocab_size=manifest.vocab_size,
+        tokenizer=dataset.store.get(tokenizer.path),
+        end_of_document=tokenizer.end_of_document,
+    )

@@ -1,0 +1,223 @@
+"""`kindling inspect`: what a product holds, where it came from, whether it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kindling_api.errors import IntegrityError, SpecError, explain
+from kindling_api.v1alpha1.products import INPUTS, CheckpointManifest, DatasetManifest, ModelManifest
+from kindling_cli.figures import byte_size, short_count, short_digest
+from kindling_cli.pairs import pairs_table
+from kindling_cli.places import PRODUCTS, Place, find, shown
+from kindling_cli.products import AnyManifest, Dataset, dataset_of, inputs_of, read_product
+from kindling_storage.commit import verify as problems_of
+
+INPUTS_SHOWN = 5
+BAR_WIDTH = 24
+WIDEST_ID = 40
+NUMBERS = ("words", "tokens", "value", "threshold")
+
+
+def inspect_product(
+    what: str,
+    *,
+    store: str,
+    kept: bool,
+    removed: bool,
+    rule: str | None,
+    shard: str | None,
+    document: int,
+    limit: int,
+    verify: bool,
+) -> None:
+    """Print what is asked of the product that `what` means.
+
+    Raises:
+        SpecError: there is no such product, rule, shard or document.
+        IntegrityError: with `verify`, a file is not as its manifest says.
+    """
+    console = Console(highlight=False)
+    of_dataset = kept or removed or rule is not None or shard is not None
+    place = find(what, store, ("DatasetBuild",) if of_dataset else PRODUCTS)
+    manifest = read_product(place.store)
+    if of_dataset and not isinstance(manifest, DatasetManifest):
+        allowed = "a dataset for --kept, --removed, --rule and --shard"
+        raise SpecError(explain(repr(what), found=f"a {manifest.kind}", allowed=allowed, remedy="name a dataset"))
+    if isinstance(manifest, DatasetManifest) and of_dataset:
+        dataset = Dataset(place.store, manifest)
+        if shard is not None:
+            _show_document(console, dataset, shard, document)
+        elif kept:
+            _show_kept(console, dataset, limit)
+        else:
+            _show_removed(console, dataset, rule, limit)
+    elif verify:
+        _verify(console, place, manifest)
+    else:
+        _show_summary(console, place, manifest)
+
+
+def _show_summary(console: Console, place: Place, manifest: AnyManifest) -> None:
+    if isinstance(manifest, DatasetManifest):
+        _show_dataset(console, place, manifest)
+    else:
+        _show_model(console, place, manifest)
+    _show_lineage(console, place, manifest)
+
+
+def _show_dataset(console: Console, place: Place, manifest: DatasetManifest) -> None:
+    tokenizer, counts = manifest.tokenizer, manifest.documents
+    size = sum(file.size for file in manifest.files)
+    pairs = [
+        ("folder", place.shown),
+        ("digest", manifest.digest),
+        ("tokens", f"{manifest.train_tokens:,} to train on, {manifest.validation_tokens:,} to validate"),
+        ("tokenizer", f"{tokenizer.kind}, vocabulary {tokenizer.vocab_size:,}"),
+        ("files", f"{len(manifest.files)}, {byte_size(size)}, tokens as {manifest.dtype}"),
+        ("shards", _listed([shard.path for shard in (*manifest.train, *manifest.validation)])),
+    ]
+    console.print(Text("Dataset", "bold"), pairs_table(pairs), sep="\n")
+    funnel = [("read", counts.read), *((f"− {rule}", count) for rule, count in counts.removed.items())]
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, count in [*funnel, ("kept", counts.kept)]:
+        bar = "━" * max(1, round(BAR_WIDTH * count / max(1, counts.read))) if count else ""
+        style = "cyan" if name in ("read", "kept") else "yellow"
+        table.add_row(Text(f"  {name}"), Text(f"{count:,}", justify="right"), Text(bar, style))
+    console.print(Text("\nDocuments", "bold"), table, sep="\n")
+
+
+def _show_model(console: Console, place: Place, manifest: ModelManifest | CheckpointManifest) -> None:
+    shape = manifest.shape
+    step = manifest.steps if isinstance(manifest, ModelManifest) else manifest.step
+    pairs = [
+        ("folder", place.shown),
+        ("digest", manifest.digest),
+        ("shape", f"{shape.architecture}, {shape.layers} layers, width {shape.width}, {shape.heads} heads"),
+        ("context", f"{shape.context:,} tokens, vocabulary {manifest.vocab_size:,}"),
+        ("trained", f"{step:,} steps, {short_count(manifest.tokens)} tokens"),
+        ("files", f"{len(manifest.files)}, {byte_size(sum(file.size for file in manifest.files))}"),
+    ]
+    if isinstance(manifest, ModelManifest):
+        pairs += [
+            (name, f"{value:.4f}")
+            for name, value in (("loss", manifest.loss), ("validation", manifest.validation_loss))
+            if value is not None
+        ]
+    console.print(Text(manifest.kind, "bold"), pairs_table(pairs), sep="\n")
+
+
+def _show_lineage(console: Console, place: Place, manifest: AnyManifest) -> None:
+    """From the product back to the raw files."""
+    console.print(Text("\nLineage", "bold"))
+    if isinstance(manifest, DatasetManifest):
+        dataset = Dataset(place.store, manifest)
+    else:
+        console.print(f"  {manifest.kind.lower()}  {short_digest(manifest.digest)}", markup=False)
+        found = dataset_of(place.store, manifest)
+        if found is None:
+            console.print(f"  ← dataset  {short_digest(manifest.dataset)}, no longer where it was", markup=False)
+            return
+        dataset = found
+    where = shown(dataset.store.uri)
+    console.print(f"  ← dataset  {short_digest(dataset.manifest.digest)}  {where}", markup=False, soft_wrap=True)
+    inputs = inputs_of(dataset)
+    size = sum(int(entry["size"]) for entry in inputs)
+    console.print(f"  ← inputs   {len(inputs):,} files, {byte_size(size)}", markup=False)
+    for entry in inputs[:INPUTS_SHOWN]:
+        line = f"             {short_digest(entry['digest'])}  {entry['path']}"
+        console.print(Text(line, "dim"), soft_wrap=True)
+    if len(inputs) > INPUTS_SHOWN:
+        console.print(Text(f"             … all of them in {where}/{INPUTS}", "dim"), soft_wrap=True)
+
+
+def _show_kept(console: Console, dataset: Dataset, limit: int) -> None:
+    from kindling_dataprep.ledger import read_kept
+
+    rows = read_kept(dataset.store, ["id", "words", "tokens", "excerpt"]).slice(0, limit).to_pylist()
+    table = _listing("document", "words", "tokens", "beginning")
+    for row in rows:
+        table.add_row(_shortened(row["id"]), f"{row['words']:,}", f"{row['tokens']:,}", Text(row["excerpt"], "dim"))
+    console.print(table)
+    console.print(f"{len(rows)} of {dataset.manifest.documents.kept:,} kept documents.")
+
+
+def _show_removed(console: Console, dataset: Dataset, rule: str | None, limit: int) -> None:
+    from kindling_dataprep.ledger import read_removed
+
+    counts = dataset.manifest.documents.removed
+    if rule is not None and rule not in counts:
+        allowed = ", ".join(counts) or "none: nothing was removed"
+        raise SpecError(
+            explain("--rule", found=repr(rule), allowed=allowed, remedy="name a rule that removed something")
+        )
+    rows = [row for row in read_removed(dataset.store).to_pylist() if rule in (None, row["rule"])]
+    table = _listing("document", "rule", "value", "threshold", "kept instead, or beginning")
+    for row in rows[:limit]:
+        reason = f"{row['rule']}: {row['measure']}"
+        instead = Text(f"= {_shortened(row['kept'])}") if row["kept"] else Text(row["excerpt"], "dim")
+        table.add_row(_shortened(row["id"]), reason, _number(row["value"]), _number(row["threshold"]), instead)
+    console.print(table)
+    console.print(f"{min(limit, len(rows)):,} of {len(rows):,} removed documents{f' by {rule}' if rule else ''}.")
+
+
+def _show_document(console: Console, dataset: Dataset, name: str, number: int) -> None:
+    import numpy as np
+    from tokenizers import Tokenizer
+
+    from kindling_dataprep.shards import read_index
+
+    shards = [shard.path for shard in (*dataset.manifest.train, *dataset.manifest.validation)]
+    if name not in shards:
+        raise SpecError(
+            explain("--shard", found=repr(name), allowed=_listed(shards), remedy="name one of these shards")
+        )
+    index = read_index(dataset.store.get(f"{name}.idx"))
+    if number >= len(index.lengths):
+        allowed = f"0 to {len(index.lengths) - 1}, the documents of {name}"
+        raise SpecError(explain("--document", found=number, allowed=allowed, remedy="use a number in this range"))
+    itemsize = np.dtype(index.dtype).itemsize
+    length = int(index.lengths[number])
+    data = dataset.store.get_range(f"{name}.bin", int(index.pointers[number]), length * itemsize)
+    tokens = np.frombuffer(data, index.dtype).tolist()
+    tokenizer = Tokenizer.from_str(dataset.store.get(dataset.manifest.tokenizer.path).decode())
+    console.print(Text(f"{name}, document {number} of {len(index.lengths):,}: {length:,} tokens", "bold"))
+    console.print(Text(f"first tokens: {' '.join(map(str, tokens[:16]))} …", "dim"))
+    console.print(tokenizer.decode(tokens, skip_special_tokens=False), markup=False, soft_wrap=True)
+
+
+def _verify(console: Console, place: Place, manifest: AnyManifest) -> None:
+    problems = list(problems_of(place.store, manifest))
+    if problems:
+        first = f"{place.shown}: {len(problems)} of {len(manifest.files)} files are not as the manifest says"
+        raise IntegrityError("\n  ".join([first, *problems]))
+    size = byte_size(sum(file.size for file in manifest.files))
+    console.print(f"{place.shown}: all {len(manifest.files)} files, {size}, are as the manifest says.", soft_wrap=True)
+
+
+def _listing(*columns: str) -> Table:
+    """A table whose last column takes what room the others leave."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=True)
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column in NUMBERS else "left"
+        ratio = 1 if column == columns[-1] else None
+        table.add_column(column, justify=justify, ratio=ratio, overflow="ellipsis", no_wrap=True)
+    return table
+
+
+def _shortened(identity: str) -> str:
+    """A document's id, of which the end says most."""
+    return identity if len(identity) <= WIDEST_ID else "…" + identity[1 - WIDEST_ID :]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _listed(names: Iterable[str], most: int = 6) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")

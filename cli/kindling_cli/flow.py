@@ -1,0 +1,225 @@
+"""The stages of one `kindling run`, one after another, each in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from kindling_api.base import short_key
+from kindling_api.documents import Document
+from kindling_api.errors import EXIT_USER, KindlingError, SpecError, StorageError, explain
+from kindling_api.references import Reference, reference_to
+from kindling_api.resolve import Finished, Waiting, resolve
+from kindling_api.v1alpha1.runfile import RunFile
+from kindling_api.v1alpha1.status import DatasetResult, Failure, ModelResult
+from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_cli.places import file_uri, shown
+from kindling_cli.rows import Row
+from kindling_cli.screen import Screen
+from kindling_cli.stage import MODULES, Stage, last_lines
+from kindling_storage import open_store
+from kindling_storage.names import lookup
+
+NEEDS = {"DatasetBuild": "ray", "PretrainRun": "torch"}
+"""A package that is there when what the stage needs is installed, and only then."""
+POLL_SECONDS = 0.2
+LOG_LINES = 8
+LOG_LINES_VERBOSE = 60
+
+
+class StageError(KindlingError):
+    """A stage failed; the exit code is the child's."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Stopped(Exception):
+    """The user stopped the flow, and the stage under way has saved (or was killed)."""
+
+
+class Interrupts:
+    """Counts Ctrl-C and SIGTERM while the flow runs, instead of dying of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last = signal.SIGINT
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def exit_code(self) -> int:
+        """128 and the signal's number, as shells say it."""
+        return 128 + self.last
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        self.last = signal.Signals(number)
+
+
+class Flow:
+    """Runs documents in the order given; what each makes is there for those that refer to it.
+
+    Args:
+        folder: a private folder for run files and progress documents.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        *,
+        storage: StorageSpec,
+        screen: Screen,
+        folder: Path,
+        verbose: bool = False,
+    ) -> None:
+        self.rows = [Row(str(reference_to(document))) for document in documents]
+        self._documents = documents
+        self._storage = storage
+        self._screen = screen
+        self._folder = folder
+        self._verbose = verbose
+        self._finished: dict[Reference, Finished] = {}
+
+    def run(self, interrupts: Interrupts) -> None:
+        """Run all stages.
+
+        Raises:
+            StageError: a stage failed; the stages before it are finished and stay.
+            SpecError: a document refers to what is neither finished nor part of the flow.
+            StorageError: the store cannot be written.
+            Stopped: the user asked for it.
+        """
+        self._screen.show(self.rows)
+        for document, row in zip(self._documents, self.rows, strict=True):
+            run_file = self._resolve(document)
+            before = finished_product(run_file.output, reference_to(document))
+            result = self._run_stage(run_file, row, interrupts)
+            row.state = "reused" if before and before.digest == result.digest else "done"
+            self._finished[reference_to(document)] = Finished(uri=result.uri, digest=result.digest)
+            self._screen.show(self.rows)
+
+    def _resolve(self, document: Document) -> RunFile:
+        resolved = resolve(document, storage=self._storage, finished=self._finished)
+        if not isinstance(resolved, Waiting):
+            return resolved
+        for reference in resolved.references:  # not part of this flow: the newest of that name in the store
+            product = finished_product(self._storage, reference)
+            if product is None:
+                raise SpecError(
+                    explain(
+                        str(reference_to(document)),
+                        found=f"a reference to {reference}, which is not finished in {shown(self._storage.uri)}",
+                        allowed="what is finished, or part of this run",
+                        remedy=f"run {reference} first, or leave out --only",
+                    )
+                )
+            self._finished[reference] = product
+        return self._resolve(document)
+
+    def _run_stage(self, run_file: RunFile, row: Row, interrupts: Interrupts) -> DatasetResult | ModelResult:
+        started, told = time.monotonic(), interrupts.count
+        row.state = "running"
+        with Stage(run_file, folder=self._folder, log=self._log(run_file)) as stage:
+            while not stage.wait(POLL_SECONDS):
+                progress, row.seconds = stage.progress(), time.monotonic() - started
+                row.progress = progress if progress.state == "Running" else row.progress
+                if interrupts.count > told:
+                    told += 1
+                    row.state = "stopping"
+                    stage.stop() if told == 1 else stage.kill()
+                self._screen.show(self.rows)
+        row.progress, row.seconds = stage.last_word(), time.monotonic() - started
+        if row.progress.result is not None:
+            return row.progress.result
+        row.state = "stopped" if interrupts.count else "failed"
+        self._screen.show(self.rows)
+        if interrupts.count:
+            raise Stopped
+        raise StageError(self._obituary(stage, row), stage.exit_code)
+
+    def _obituary(self, stage: Stage, row: Row) -> str:
+        failure = row.progress.failure
+        assert failure is not None
+        if stage.exit_code == EXIT_USER and not self._verbose:
+            return f"{row.title}: {failure.message}"
+        message = f"{row.title}: {failure.message}{_where(failure)}"
+        lines = last_lines(stage.log, LOG_LINES_VERBOSE if self._verbose else LOG_LINES)
+        quoted = "\n".join(f"  | {line}" for line in lines)
+        return f"{message}\n{quoted}\nWhole log: {shown(file_uri(stage.log))}"
+
+    def _log(self, run_file: RunFile) -> Path:
+        """Where the child's stderr goes: beside the products in a folder store, else among the temporary files.
+
+        Raises:
+            StorageError: nothing can be written there.
+        """
+        name = f"{run_file.kind}-{run_file.name}-{short_key(run_file.key)}.log"
+        log = open_store(self._storage).local_path(f"logs/{name}") or Path(tempfile.gettempdir()) / f"kindling-{name}"
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.touch()
+        except OSError as error:
+            found = f"{shown(self._storage.uri)}, where nothing can be written ({(error.strerror or 'fault').lower()})"
+            allowed, remedy = "a folder of yours, or a place where one can be made", "choose another --store"
+            raise StorageError(explain("store", found=found, allowed=allowed, remedy=remedy)) from None
+        return log
+
+
+def _where(failure: Failure) -> str:
+    parts = [f"rank {failure.rank}"] if failure.rank is not None else []
+    if failure.signal and failure.signal not in failure.message:
+        parts.append(failure.signal)
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def finished_product(storage: StorageSpec, reference: Reference) -> Finished | None:
+    """The newest finished product of that name in a store."""
+    found = lookup(open_store(storage), reference.kind, reference.namespace, reference.name)
+    return Finished(uri=found.uri, digest=found.digest) if found else None
+
+
+def check_runnable(documents: Sequence[Document]) -> None:
+    """Refuse, before anything starts, what cannot run on this machine.
+
+    Raises:
+        SpecError: a document of a kind that has no process in this version.
+        ModuleNotFoundError: a package that a stage needs is not installed.
+    """
+    check_kinds(documents)
+    for document in documents:
+        if find_spec(NEEDS[document.kind]) is None:
+            raise ModuleNotFoundError(name=NEEDS[document.kind])
+
+
+def check_kinds(documents: Sequence[Document]) -> None:
+    """Refuse kinds that have no process in this version.
+
+    Raises:
+        SpecError: there is one; the message says how to leave it out.
+    """
+    for document in documents:
+        if document.kind not in MODULES:
+            raise SpecError(
+                explain(
+                    str(reference_to(document)),
+                    found=f"kind {document.kind}",
+                    allowed=f"{' and '.join(MODULES)}: `kindling run` has no {document.kind} in this version",
+                    remedy="choose the other documents with --only, as in --only PretrainRun/NAME",
+                )
+            )

@@ -1,0 +1,303 @@
+"""The `kindling` command: every subcommand with its options and help, and how errors become messages and exit codes.
+
+The bodies are one call each, imported where they are used, so that help and usage errors need neither pydantic nor
+torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kindling_api.errors import EXIT_USER, KindlingError
+from kindling_cli import DEFAULT_STORE
+
+app = typer.Typer(
+    help="From raw text to an aligned language model, by declaration.",
+    epilog="Exit codes: 0 done, 2 the input is at fault, 1 a fault of Kindling's, 130 stopped by Ctrl-C.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EXTRAS = {
+    "torch": "trainer",
+    "safetensors": "trainer",
+    "ray": "dataprep",
+    "pyarrow": "dataprep",
+    "tokenizers": "dataprep",
+    "boto3": "storage",
+    "botocore": "storage",
+}
+"""Which extra of the distribution brings which package."""
+
+Files = Annotated[
+    list[Path], typer.Argument(metavar="FILE|FOLDER…", help="YAML documents; a folder means its *.yaml files.")
+]
+Store = Annotated[
+    str,
+    typer.Option("--store", metavar="URI", help="Where products are kept: a folder, file:// or s3://bucket/prefix."),
+]
+Sets = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="NAME:FIELD=VALUE",
+        help="Change one field of one document, as in PretrainRun/tiny:spec.training.steps=50. Repeatable.",
+    ),
+]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name in the store, a model folder, a checkpoint folder, or a URI.")
+]
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one message and an exit code, anything else keeps its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to fail
+    try:
+        app(prog_name="kindling")
+    except KindlingError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        remedy = f"pip install 'kindling[{EXTRAS[package]}]'"
+        _complain(f"{package} is not installed, and this command needs it. To fix it: {remedy}.")
+        sys.exit(EXIT_USER)
+
+
+def _complain(message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    first, *rest = message.splitlines() or [""]
+    text = Text.assemble(("error: ", "bold red"), (first, "red"), *("\n" + line for line in rest))
+    Console(stderr=True).print(text, soft_wrap=True)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"kindling {version('kindling')}")
+        raise typer.Exit
+
+
+@app.callback()
+def kindling(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """From raw text to an aligned language model, by declaration."""
+
+
+@app.command()
+def run(
+    files: Files,
+    store: Store = DEFAULT_STORE,
+    only: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Run only this document (name or Kind/name). Repeatable.")
+    ] = [],  # noqa: B006
+    set_: Sets = [],  # noqa: B006
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="At the end, let the model continue this text; '' asks for nothing."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show more of a failed process' log.")] = False,
+) -> None:
+    """Run documents, in the order in which they need one another; what is finished is used again.
+
+    Ctrl-C stops the run after it has saved what there is; the same command continues it.
+
+    \b
+    Examples:
+      kindling run examples/01-quickstart
+      kindling run data.yaml model.yaml --store s3://llm/first
+      kindling run examples/01-quickstart --only PretrainRun/quickstart --prompt "def"
+      kindling run examples/01-quickstart --set PretrainRun/quickstart:spec.training.steps=50
+    """
+    from kindling_cli.commands.run import run_files
+
+    raise typer.Exit(run_files(files, store=store, only=only, overrides=set_, prompt=prompt, verbose=verbose))
+
+
+@app.command()
+def plan(
+    files: Files,
+    store: Store = DEFAULT_STORE,
+    set_: Sets = [],  # noqa: B006
+    flops_per_second: Annotated[
+        float | None,
+        typer.Option(
+            "--flops",
+            metavar="N",
+            min=1,
+            help="FLOP/s of one process, for the estimate of time; measured on this CPU if absent.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Say what `kindling run` would do: order, sizes, memory, arithmetic, time. Nothing is started or written.
+
+    \b
+    Examples:
+      kindling plan examples/01-quickstart
+      kindling plan llama.yaml --flops 4e14
+      kindling plan llama.yaml --set PretrainRun/llama:spec.parallelism.tensor=4 --json
+    """
+    from kindling_cli.commands.plan import plan_files
+
+    plan_files(files, store=store, overrides=set_, flops_per_second=flops_per_second, as_json=json)
+
+
+@app.command()
+def inspect(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="A name in the store, or the folder or URI of a product.")
+    ],
+    store: Store = DEFAULT_STORE,
+    kept: Annotated[bool, typer.Option("--kept", help="List documents of a dataset that stayed.")] = False,
+    removed: Annotated[bool, typer.Option("--removed", help="List its removed documents, with the reason.")] = False,
+    rule: Annotated[str | None, typer.Option(metavar="RULE", help="List the documents that this rule removed.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Decode a document of this shard, as in train-00000.")
+    ] = None,
+    document: Annotated[int, typer.Option(metavar="N", min=0, help="With --shard: which document, from 0.")] = 0,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Most entries to list.")] = 20,
+    verify: Annotated[bool, typer.Option("--verify", help="Compute every file's digest again.")] = False,
+) -> None:
+    """Look into a dataset, a model or a checkpoint: what is in it, where it came from, whether it is whole.
+
+    \b
+    Examples:
+      kindling inspect quickstart
+      kindling inspect DatasetBuild/quickstart --rule minHash --limit 5
+      kindling inspect DatasetBuild/quickstart --shard train-00000 --document 3
+      kindling inspect kindling-store/models/0123456789abcdef --verify
+    """
+    from kindling_cli.commands.inspect import inspect_product
+
+    inspect_product(
+        what,
+        store=store,
+        kept=kept,
+        removed=removed,
+        rule=rule,
+        shard=shard,
+        document=document,
+        limit=limit,
+        verify=verify,
+    )
+
+
+MaxTokens = Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens to generate.")]
+Temperature = Annotated[float, typer.Option(metavar="T", min=0, help="0 is greedy; higher is wilder.")]
+TopK = Annotated[int | None, typer.Option(metavar="K", min=1, help="Draw from the K likeliest tokens.")]
+TopP = Annotated[
+    float | None,
+    typer.Option(metavar="P", min=0, max=1, help="Draw from the likeliest tokens of total probability P."),
+]
+Penalty = Annotated[
+    float, typer.Option("--repetition-penalty", metavar="R", min=1, help="Above 1, repeats are less likely.")
+]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="The same seed gives the same text.")]
+
+
+@app.command()
+def generate(
+    model: Model,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What the model continues; - reads it from stdin.")],
+    store: Store = DEFAULT_STORE,
+    max_tokens: MaxTokens = 200,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    repetition_penalty: Penalty = 1.0,
+    seed: Seed = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
+) -> None:
+    """Let a model continue a text, token by token as it comes.
+
+    \b
+    Examples:
+      kindling generate quickstart --prompt "def read("
+      kindling generate quickstart --prompt "import " --greedy --max-tokens 64
+      kindling generate ./exported --prompt "class " --temperature 0.6 --top-p 0.9 --seed 1
+    """
+    from kindling_cli.commands.generate import generate_text
+
+    generate_text(
+        model,
+        prompt,
+        store=store,
+        max_tokens=max_tokens,
+        temperature=0.0 if greedy else temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
+
+
+@app.command()
+def chat(
+    model: Model,
+    store: Store = DEFAULT_STORE,
+    max_tokens: MaxTokens = 200,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    repetition_penalty: Penalty = 1.0,
+    seed: Seed = None,
+) -> None:
+    """Talk to a model at the terminal. A base model continues what you write; /help lists the commands.
+
+    \b
+    Examples:
+      kindling chat quickstart
+      kindling chat ./exported --temperature 0.6
+    """
+    from kindling_cli.commands.chat import converse
+
+    converse(
+        model,
+        store=store,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
+
+
+@app.command()
+def export(
+    model: Model,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Write a model as a Hugging Face folder, which AutoModelForCausalLM and AutoTokenizer load.
+
+    \b
+    Examples:
+      kindling export quickstart ./quickstart-hf
+      kindling export kindling-store/models/0123456789abcdef/checkpoints/step-00000200-a1 ./at-200
+    """
+    from kindling_cli.commands.export import export_model
+
+    export_model(model, folder, store=store)
+
+
+if __name__ == "__main__":
+    main()

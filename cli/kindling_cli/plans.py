@@ -1,0 +1,141 @@
+"""What a document would take, worked out from its specification alone: pure, and without torch."""
+
+from __future__ import annotations
+
+from kindling_api.base import Status
+from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_api.v1alpha1.model import ModelShape
+from kindling_api.v1alpha1.parallelism import Layout
+from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
+from kindling_api.v1alpha1.products import DatasetManifest
+from kindling_api.v1alpha1.training import BatchPlan, steps_of
+from kindling_trainer.estimate import Memory, Precision, checkpoint_bytes, memory, recomputed
+from kindling_trainer.sizes import flops_per_token, parameters
+
+BYTE_VOCABULARY = 257
+ASSUMED_VOCABULARY = 256
+"""Where only the build will tell (characters, a tokenizer from elsewhere)."""
+
+
+class DatasetPlan(Status):
+    """A build, as its specification says it."""
+
+    title: str
+    finished: str | None
+    """Digest of what is finished already."""
+    sources: list[str]
+    filters: list[str]
+    deduplicate: list[str]
+    tokenizer: str
+    """How it is made: train, from, char or byte."""
+    vocab_size: int | None
+    """None where only the build will tell."""
+    tokens: int | None
+    """Of the training part; None until it is built."""
+
+
+class PretrainPlan(Status):
+    """A training run: sizes, batch, memory, arithmetic, time."""
+
+    title: str
+    finished: str | None
+    """Digest of what is finished already."""
+    shape: ModelShape
+    vocab_size: int
+    """After padding."""
+    vocab_assumed: bool
+    parameters: int
+    layout: Layout
+    batch: BatchPlan
+    steps: int | None
+    """None where it hangs on the size of a dataset that is not built yet."""
+    tokens: int | None
+    precision: Precision
+    memory: Memory
+    """Of one process."""
+    flops: float | None
+    """Of the whole run, recomputation included."""
+    seconds: float | None
+    """None where nobody said how fast the machine is."""
+    checkpoint_bytes: int
+
+
+def plan_dataset(title: str, spec: DatasetBuildSpec, manifest: DatasetManifest | None) -> DatasetPlan:
+    """The plan of a build; `manifest` is that of the finished dataset, where there is one."""
+    removal = ["exact"] if spec.deduplicate.exact else []
+    if (near := spec.deduplicate.min_hash) is not None:
+        removal.append(f"minHash {near.bands} × {near.rows}, Jaccard ≥ {near.threshold:g}")
+    return DatasetPlan(
+        title=title,
+        finished=manifest.digest if manifest else None,
+        sources=[source.uri for source in spec.sources],
+        filters=[rules.chosen[0] for rules in spec.filters],
+        deduplicate=removal,
+        tokenizer=spec.tokenizer.chosen[0],
+        vocab_size=manifest.tokenizer.vocab_size if manifest else _vocabulary(spec),
+        tokens=manifest.train_tokens if manifest else None,
+    )
+
+
+def plan_pretraining(
+    title: str,
+    spec: PretrainRunSpec,
+    *,
+    vocab_size: int | None,
+    dataset_tokens: int | None,
+    finished: str | None,
+    flops_per_second: float | None,
+) -> PretrainPlan:
+    """The plan of a training run.
+
+    Args:
+        vocab_size: the tokenizer's, where it is known.
+        dataset_tokens: of the training part, where it is known.
+        flops_per_second: of all processes together, where it is known.
+    """
+    shape, layout, batch = spec.model.shape(), spec.layout(), spec.batch_plan()
+    vocabulary = shape.padded_vocab(vocab_size or ASSUMED_VOCABULARY)
+    precision = _precision(spec)
+    checkpointing = spec.training.activation_checkpointing
+    steps = None
+    if spec.training.epochs is None or dataset_tokens is not None:
+        steps = steps_of(spec.training, batch, dataset_tokens or 0)
+    tokens = steps * batch.tokens if steps is not None else None
+    flops = None
+    if tokens is not None:
+        flops = tokens * flops_per_token(shape, vocabulary, shape.context) * recomputed(checkpointing)
+    return PretrainPlan(
+        title=title,
+        finished=finished,
+        shape=shape,
+        vocab_size=vocabulary,
+        vocab_assumed=vocab_size is None,
+        parameters=parameters(shape, vocabulary),
+        layout=layout,
+        batch=batch,
+        steps=steps,
+        tokens=tokens,
+        precision=precision,
+        memory=memory(
+            shape, vocabulary, layout, micro_batch=batch.micro_batch, precision=precision, checkpointing=checkpointing
+        ),
+        flops=flops,
+        seconds=flops / flops_per_second if flops is not None and flops_per_second else None,
+        checkpoint_bytes=checkpoint_bytes(shape, vocabulary),
+    )
+
+
+def _vocabulary(spec: DatasetBuildSpec) -> int | None:
+    if spec.tokenizer.train is not None:
+        return spec.tokenizer.train.vocab_size
+    return BYTE_VOCABULARY if spec.tokenizer.byte is not None else None
+
+
+def _precision(spec: PretrainRunSpec) -> Precision:
+    match spec.training.precision:
+        case "auto":
+            return "bf16" if spec.resources.gpu else "fp32"
+        case "fp32":
+            return "fp32"
+        case _:  # fp8 keeps what it keeps in bf16
+            return "bf16"

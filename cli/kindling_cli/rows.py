@@ -1,0 +1,102 @@
+"""What one document's line says while it runs and when it is done: pure text and figures, for both kinds of screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kindling_api.v1alpha1.runfile import Progress
+from kindling_api.v1alpha1.status import DatasetProgress, DatasetResult, ModelResult, TrainingProgress
+from kindling_cli.figures import duration, short_count
+
+RowState = Literal["waiting", "running", "stopping", "done", "reused", "stopped", "failed"]
+
+
+@dataclass
+class Row:
+    """One document of the flow, as the screen shows it."""
+
+    title: str
+    """`Kind/name`, as `--only` and `--set` take it."""
+    state: RowState = "waiting"
+    progress: Progress = field(default_factory=Progress)
+    seconds: float = 0.0
+    """Time since its process was started."""
+
+    @property
+    def stage(self) -> str:
+        """The stage under way, in the process' own words."""
+        part = self.progress.dataset or self.progress.training
+        return (part.stage if part else "") or "starting"
+
+    @property
+    def percent(self) -> float:
+        """Of the whole document's work, 0 to 100."""
+        part = self.progress.dataset or self.progress.training
+        return part.percent if part else 0.0
+
+    @property
+    def eta(self) -> str:
+        """Time left as the process estimates it; empty where it does not yet."""
+        part = self.progress.dataset or self.progress.training
+        return f"{duration(part.eta_seconds)} left" if part and part.eta_seconds is not None else ""
+
+    @property
+    def details(self) -> str:
+        """The key figures: of the result when there is one, else of the work under way."""
+        progress = self.progress
+        if progress.failure is not None:
+            return ""
+        if isinstance(progress.result, DatasetResult):
+            return _joined(_dataset_result(progress.result))
+        if isinstance(progress.result, ModelResult):
+            return _joined(_model_result(progress.result))
+        if progress.dataset is not None:
+            return _joined(_dataset_figures(progress.dataset)) or progress.message
+        if progress.training is not None:
+            return _joined(_training_figures(progress.training)) or progress.message
+        return progress.message
+
+
+def _joined(parts: list[str]) -> str:
+    return " · ".join(parts)
+
+
+def _dataset_result(result: DatasetResult) -> list[str]:
+    counts = result.documents
+    return [
+        f"{counts.read:,} documents read, {counts.kept:,} kept",
+        f"{short_count(result.tokens)} tokens",
+        f"vocabulary {result.vocab_size:,}",
+    ]
+
+
+def _model_result(result: ModelResult) -> list[str]:
+    parts = [f"{result.steps:,} steps", f"{short_count(result.tokens)} tokens"]
+    if result.validation_loss is not None:
+        parts.append(f"validation loss {result.validation_loss:.3f}")
+    if result.perplexity is not None:
+        parts.append(f"perplexity {result.perplexity:.1f}")
+    return parts
+
+
+def _dataset_figures(progress: DatasetProgress) -> list[str]:
+    parts = []
+    if progress.documents:
+        parts.append(f"{progress.documents:,} documents")
+    if progress.documents_per_second:
+        parts.append(f"{short_count(progress.documents_per_second)} documents/s")
+    return parts
+
+
+def _training_figures(progress: TrainingProgress) -> list[str]:
+    parts = []
+    if progress.steps:
+        parts.append(f"step {progress.step:,} of {progress.steps:,}")
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.3f}")
+    if progress.perplexity is not None:
+        parts.append(f"perplexity {progress.perplexity:.1f}")
+    if progress.tokens_per_second:
+        parts.append(f"{short_count(progress.tokens_per_second)} tokens/s")
+    return parts
