@@ -1,0 +1,1 @@
+"""The operator: the three kinds, made into pods on Kubernetes."""
