@@ -28,7 +28,7 @@ class Images(Spec):
     pull_secrets: tuple[str, ...] = ()
     """Names of Secrets, in each run's namespace, with registry credentials."""
     allowed_prefixes: tuple[str, ...] = ()
-    """What `spec.image` of a run may begin with, as in `registry.example.com/ml/`; none: runs may not choose an image."""
+    """What `spec.image` of a run may begin with, as in `registry.example.com/ml/`; none: no run may choose one."""
 
 
 class Settings(Spec):

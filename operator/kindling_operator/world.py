@@ -1,7 +1,7 @@
 """What is seen of one document and its children, and what is to be done about it: plain data, no effects.
 
-`observe` makes a World, `decide` turns it into a Plan, and `enact` carries the Plan out. Objects of Kubernetes stay what
-they are on the wire, dictionaries.
+`observe` makes a World, `decide` turns it into a Plan, and `enact` carries the Plan out. Objects of Kubernetes stay
+what they are on the wire, dictionaries.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class World:
     pods: tuple[Object, ...] = ()
     """Its pods, of all attempts, those of Ray included."""
     warnings: tuple[Object, ...] = ()
-    """Events of type Warning about its Jobs, RayJobs and pods: a quota that is used up, a pod that cannot be scheduled."""
+    """Events of type Warning about its Jobs, RayJobs and pods: a quota used up, a pod that cannot be scheduled."""
     progress: Progress | None = None
-    """What the current attempt's process said last, over the network; its last word is in the pod's termination message."""
+    """What the current attempt's process said last over the network; its last word is the pod's termination message."""
     progress_at: datetime | None = None
     """When it said that."""
     ray_installed: bool = True
@@ -94,9 +94,9 @@ class Plan:
     status: Object
     """The whole status of the document."""
     apply: tuple[Object, ...] = ()
-    """Objects for server-side apply: ConfigMaps, Services, NetworkPolicies, and what serves a model."""
+    """Objects for server-side apply: Services, NetworkPolicies, and what serves a model."""
     create: tuple[Object, ...] = ()
-    """Jobs and RayJobs, created once; one that is there already is left as it is."""
+    """Created once, in this order: the run file's ConfigMap, its Job or RayJob; one that is there is left as it is."""
     change: tuple[tuple[ObjectKey, Object], ...] = ()
     """Merge patches of objects that are there: `suspend` of a Job or RayJob."""
     delete: tuple[ObjectKey, ...] = ()

@@ -31,6 +31,9 @@ from kindling_api.v1alpha1.storage import StorageSpec
 FINAL_PROGRESS_BYTES = 4096
 """The largest final progress document: what a pod's termination message holds."""
 
+PROGRESS_PORT = 8090
+"""Where a pod serves `/progress`, the progress document, and `/metrics`."""
+
 
 class Input(Spec):
     """A finished product that a run reads."""

@@ -1,0 +1,163 @@
+"""What every pod is: one container of ours, without privileges, with its run file and nothing that a user injects.
+
+Everything here passes Pod Security `restricted`. A spec of a user chooses amounts, nodes and (from the installation's
+list) the image; the shape of the pod is written down here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kindling_api.v1alpha1.resources import MUTABLE_FIELDS, Toleration
+from kindling_api.v1alpha1.runfile import PROGRESS_PORT
+from kindling_operator.render.attempt import Attempt
+from kindling_operator.settings import Settings
+from kindling_operator.world import Object
+
+RUN_FOLDER = "/etc/kindling"
+RUN_FILE = "run.json"
+LAST_WORD = "/dev/termination-log"
+"""Where Kubernetes takes a pod's termination message from."""
+
+USER = 65532
+"""The unprivileged user of the images."""
+
+GRACE_SECONDS = 75
+"""From SIGTERM to SIGKILL: enough for the step that is running and a last checkpoint."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """What differs from pod to pod."""
+
+    image: str
+    resources: Object
+    command: tuple[str, ...] = ()
+    """Empty where KubeRay writes it."""
+    run_file: str | None = None
+    """The ConfigMap that holds it."""
+    secret: str | None = None
+    """The Secret with the store's credentials."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Beside what every container has."""
+
+
+def run_file_map(attempt: Attempt) -> Object:
+    """The ConfigMap with the run file.
+
+    Fields that a user may change in the course of a run are left out: they are the operator's business, and so an
+    attempt's file says the same whenever it is rendered.
+    """
+    document = attempt.run.document()
+    for name in MUTABLE_FIELDS:
+        document["spec"].pop(name, None)
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False)
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": attempt.metadata(),
+        "immutable": True,
+        "data": {RUN_FILE: text + "\n"},
+    }
+
+
+def program(module: str, *options: str) -> tuple[str, ...]:
+    """The command of a program that reads the run file, serves its progress, and leaves a last word."""
+    run_file = f"{RUN_FOLDER}/{RUN_FILE}"
+    return ("python", "-m", module, run_file, "--progress", LAST_WORD, "--serve", str(PROGRESS_PORT), *options)
+
+
+def pod_template(settings: Settings, labels: Mapping[str, str], container: Container, **spec: Any) -> Object:
+    """A pod with one container; `spec` has further fields of the pod's spec, or others in the place of these."""
+    run_file = [] if container.run_file is None else [{"name": "run", "configMap": {"name": container.run_file}}]
+    if settings.images.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": secret} for secret in settings.images.pull_secrets]
+    return {
+        "metadata": {"labels": dict(labels)},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "tolerations": tolerations(settings),
+            **spec,
+            "containers": [_container(settings, container)],
+            "volumes": [
+                {"name": "temporary", "emptyDir": {}},
+                {"name": "shared-memory", "emptyDir": {"medium": "Memory"}},
+                *run_file,
+            ],
+        },
+    }
+
+
+def _container(settings: Settings, container: Container) -> Object:
+    run_file = [{"name": "run", "mountPath": RUN_FOLDER, "readOnly": True}] if container.run_file else []
+    environment = [{"name": name, "value": value} for name, value in {"HOME": "/tmp", **container.environment}.items()]
+    return {
+        "name": "kindling",
+        "image": container.image,
+        "imagePullPolicy": settings.images.pull_policy,
+        **({"command": list(container.command)} if container.command else {}),
+        "env": [*environment, *_credentials(container.secret)],
+        "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}],
+        "resources": container.resources,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationMessagePath": LAST_WORD,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [
+            {"name": "temporary", "mountPath": "/tmp"},
+            {"name": "shared-memory", "mountPath": "/dev/shm"},
+            *run_file,
+        ],
+    }
+
+
+def _credentials(secret: str | None) -> list[Object]:
+    """The store's credentials, by reference: a Secret's content is never in anything that the operator writes."""
+    if secret is None:
+        return []
+    names = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}
+    return [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name, "optional": optional}}}
+        for name, optional in names.items()
+    ]
+
+
+def fixed(cpu: str, memory: str, devices: Mapping[str, int] | None = None) -> Object:
+    """Resources of which the limit is the request.
+
+    Such a pod is the last to be evicted; it may get cores of its own from the kubelet; and since cores are limited,
+    the threads that a program starts by looking at its limit are those that it has.
+    """
+    amounts = {"cpu": cpu, "memory": memory, **{name: str(count) for name, count in (devices or {}).items()}}
+    return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
+def tolerations(settings: Settings, chosen: Sequence[Toleration] = ()) -> list[Object]:
+    """The chosen ones, and short ones for a node that does not answer, instead of Kubernetes' five minutes."""
+    lost = [
+        {
+            "key": f"node.kubernetes.io/{taint}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": settings.lost_node_seconds,
+        }
+        for taint in ("not-ready", "unreachable")
+    ]
+    return [*(toleration.document() for toleration in chosen), *lost]
