@@ -18,9 +18,13 @@ _CANNOT_RENAME = {errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.ERO
 class ProgressWriter:
     """Writes progress documents to a file, at most every half second; without a file it writes nothing."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, last_word_only: bool = False) -> None:
+        """With `last_word_only` the file gets that alone, as a pod's termination message should."""
         self._path = path
+        self._last_word_only = last_word_only
         self._next = 0.0  # on the monotonic clock
+        self.latest = Progress()
+        """What was to be written last."""
 
     def write(self, progress: Progress, force: bool = False) -> None:
         """Replace the document. The last word, and what is forced, is written at once.
@@ -30,7 +34,8 @@ class ProgressWriter:
         """
         now = time.monotonic()
         final = progress.state != "Running"
-        if self._path is None or (now < self._next and not force and not final):
+        self.latest = progress
+        if self._path is None or (not final and (self._last_word_only or (now < self._next and not force))):
             return
         self._next = now + INTERVAL_SECONDS
         _replace(self._path, final_bytes(progress) if final else to_bytes(progress))

@@ -24,12 +24,16 @@ from kindling_api.v1alpha1.status import (
     DatasetResult,
     Failure,
     ModelResult,
+    Reason,
     TrainingProgress,
 )
 from kindling_api.v1alpha1.storage import StorageSpec
 
 FINAL_PROGRESS_BYTES = 4096
 """The largest final progress document: what a pod's termination message holds."""
+
+PROGRESS_PORT = 8090
+"""Where a pod serves its progress document, as `/progress`, and its figures, as `/metrics`."""
 
 PROGRESS_PORT = 8090
 """Where a pod serves `/progress`, the progress document, and `/metrics`."""
@@ -108,6 +112,8 @@ class Progress(Status):
     """Whether this is the last word, and which."""
     message: str = Field(default="", max_length=1024)
     """One sentence for people: what is going on."""
+    trouble: Reason | None = None
+    """What the run is held up by and keeps trying to get over, such as StorageUnreachable; `message` tells of it."""
     dataset: DatasetProgress | None = None
     """How far a build is."""
     training: TrainingProgress | AlignmentProgress | None = None
