@@ -161,6 +161,26 @@ def plan(
 
 
 @app.command()
+def render(
+    files: Files,
+    settings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The operator's settings.json; without it, those of an empty installation."),
+    ] = None,
+) -> None:
+    """Print the Kubernetes objects that the operator would make of documents. No cluster is needed or asked.
+
+    \b
+    Examples:
+      kindling render examples/01-quickstart
+      kindling render llama.yaml --settings settings.json | kubectl apply --dry-run=server -f -
+    """
+    from kindling_cli.commands.render import render_files
+
+    render_files(files, settings=settings)
+
+
+@app.command()
 def inspect(
     what: Annotated[
         str, typer.Argument(metavar="WHAT", help="A name in the store, or the folder or URI of a product.")
