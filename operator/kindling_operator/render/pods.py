@@ -25,6 +25,9 @@ LAST_WORD = "/dev/termination-log"
 USER = 65532
 """The unprivileged user of the images."""
 
+PROGRESS = {"name": "progress", "containerPort": PROGRESS_PORT}
+"""Not of Ray's nodes: KubeRay finds Ray's own ports only on a head that declares none, or all of them."""
+
 GRACE_SECONDS = 75
 """From SIGTERM to SIGKILL: enough for the step that is running and a last checkpoint."""
 
@@ -36,7 +39,7 @@ class Container:
     image: str
     resources: Object
     command: tuple[str, ...] = ()
-    """Empty where KubeRay writes it."""
+    """Empty where KubeRay writes it, as for Ray's nodes."""
     run_file: str | None = None
     """The ConfigMap that holds it."""
     secret: str | None = None
@@ -107,9 +110,8 @@ def _container(settings: Settings, container: Container) -> Object:
         "name": "kindling",
         "image": container.image,
         "imagePullPolicy": settings.images.pull_policy,
-        **({"command": list(container.command)} if container.command else {}),
+        **({"command": list(container.command), "ports": [PROGRESS]} if container.command else {}),
         "env": [*environment, *_credentials(container.secret)],
-        "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}],
         "resources": container.resources,
         "securityContext": {
             "allowPrivilegeEscalation": False,

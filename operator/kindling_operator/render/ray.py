@@ -18,6 +18,9 @@ KUBERAY_LABELS = {"app.kubernetes.io/name": "kuberay-operator"}
 SUBMITTER_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}}
 """Enough to import Ray's client and to wait."""
 
+_OBJECT_STORE = {"object-store-memory": str(128 << 20)}
+"""In bytes, instead of a third of the pod's memory: tasks exchange files through the store, and here small arrays."""
+
 
 def uses_ray_job(run: RunFile) -> TypeGuard[DatasetBuildFile]:
     """Whether KubeRay runs it, rather than a Job."""
@@ -53,7 +56,7 @@ def _cluster(attempt: Attempt, run: DatasetBuildFile) -> Object:
         "rayVersion": attempt.settings.ray_version,
         "authOptions": {"mode": "token"},
         "headGroupSpec": {
-            "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
+            "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0", **_OBJECT_STORE},
             "template": _ray_pod(attempt, run),
         },
         "workerGroupSpecs": [
@@ -62,7 +65,7 @@ def _cluster(attempt: Attempt, run: DatasetBuildFile) -> Object:
                 "replicas": workers,
                 "minReplicas": workers,
                 "maxReplicas": workers,
-                "rayStartParams": {},
+                "rayStartParams": dict(_OBJECT_STORE),
                 "template": _ray_pod(attempt, run),
             }
         ],
