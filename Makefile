@@ -41,6 +41,10 @@ format: $(ENVIRONMENT) ## Write the format that `lint` checks
 crds: $(ENVIRONMENT) ## Generate crds/*.yaml from the models
 	$(BIN)/python -m kindling_api.crds
 
+.PHONY: golden
+golden: $(ENVIRONMENT) ## Write tests/golden/*.yaml, what is rendered for Kubernetes
+	$(BIN)/python tests/golden/test_golden.py
+
 .PHONY: lock
 lock: $(ENVIRONMENT) ## Write the versions in .venv to requirements.lock
 	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' > requirements.lock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kindling_api.v1alpha1.runfile import PROGRESS_PORT, AlignmentRunFile, DatasetBuildFile, PretrainRunFile
 from kindling_operator.render.attempt import Attempt
-from kindling_operator.render.pods import Container, fixed, pod_template, program, tolerations
+from kindling_operator.render.pods import Container, fixed, pod_template, program, spread, tolerations
 from kindling_operator.world import Object
 
 
@@ -25,7 +25,7 @@ def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile) -> O
         attempt.labels,
         container,
         subdomain=attempt.name,
-        affinity={"podAntiAffinity": _apart(attempt)},
+        affinity=spread(attempt.labels),
         nodeSelector=dict(resources.node_selector),
         tolerations=tolerations(attempt.settings, resources.tolerations),
     )
@@ -79,9 +79,3 @@ def _indexed_job(attempt: Attempt, template: Object, *, pods: int) -> Object:
             "template": template,
         },
     }
-
-
-def _apart(attempt: Attempt) -> Object:
-    """Pods of a run go to different nodes where there are some; rather than wait, they share one."""
-    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": attempt.labels}}
-    return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}

@@ -106,11 +106,12 @@ def pod_template(settings: Settings, labels: Mapping[str, str], container: Conta
 def _container(settings: Settings, container: Container) -> Object:
     run_file = [{"name": "run", "mountPath": RUN_FOLDER, "readOnly": True}] if container.run_file else []
     environment = [{"name": name, "value": value} for name, value in {"HOME": "/tmp", **container.environment}.items()]
+    command = [part.replace("$", "$$") for part in container.command]  # or Kubernetes puts variables in for $(NAME)
     return {
         "name": "kindling",
         "image": container.image,
         "imagePullPolicy": settings.images.pull_policy,
-        **({"command": list(container.command), "ports": [PROGRESS]} if container.command else {}),
+        **({"command": command, "ports": [PROGRESS]} if command else {}),
         "env": [*environment, *_credentials(container.secret)],
         "resources": container.resources,
         "securityContext": {
@@ -149,6 +150,13 @@ def fixed(cpu: str, memory: str, devices: Mapping[str, int] | None = None) -> Ob
     """
     amounts = {"cpu": cpu, "memory": memory, **{name: str(count) for name, count in (devices or {}).items()}}
     return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
+def spread(labels: Mapping[str, str]) -> Object:
+    """Pods of a run go to different nodes where there are some; rather than wait, they share one."""
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": dict(labels)}}
+    preferred = [{"weight": 100, "podAffinityTerm": term}]
+    return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
 
 
 def tolerations(settings: Settings, chosen: Sequence[Toleration] = ()) -> list[Object]:

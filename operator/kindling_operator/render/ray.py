@@ -6,7 +6,7 @@ from typing import TypeGuard
 
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, RunFile
 from kindling_operator.render.attempt import Attempt
-from kindling_operator.render.pods import Container, fixed, pod_template, program
+from kindling_operator.render.pods import Container, fixed, pod_template, program, spread
 from kindling_operator.world import Object
 
 DASHBOARD_PORT = 8265
@@ -16,7 +16,7 @@ KUBERAY_LABELS = {"app.kubernetes.io/name": "kuberay-operator"}
 """The pods of KubeRay's operator, as its chart labels them."""
 
 SUBMITTER_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}}
-"""Enough to import Ray's client and to wait."""
+"""Enough to talk to the head and to wait."""
 
 _OBJECT_STORE = {"object-store-memory": str(128 << 20)}
 """In bytes, instead of a third of the pod's memory: tasks exchange files through the store, and here small arrays."""
@@ -82,7 +82,8 @@ def _ray_pod(attempt: Attempt, run: DatasetBuildFile) -> Object:
         secret=run.output.credentials_secret,
         environment={"RAY_USAGE_STATS_ENABLED": "0"},
     )
-    return pod_template(attempt.settings, attempt.labels, container, restartPolicy="Always")
+    placed = {"affinity": spread(attempt.labels), "restartPolicy": "Always"}
+    return pod_template(attempt.settings, attempt.labels, container, **placed)
 
 
 def _submitter(attempt: Attempt) -> Object:

@@ -1,0 +1,120 @@
+"""What is rendered, in full: the files beside this one. `make golden` writes them anew; read the difference."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kindling_api.documents import load, parse
+from kindling_api.resolve import Waiting, resolve
+from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_operator.render import render
+from kindling_operator.render.cleanup import cleanup_job
+from kindling_operator.render.manifests import manifests, text_of
+from kindling_operator.settings import Images, Settings
+from kindling_operator.world import Object
+
+HERE = Path(__file__).resolve().parent
+EXAMPLES = HERE.parents[1] / "examples"
+STORAGE = StorageSpec(uri="s3://llm/products", endpoint="http://minio.minio:9000", credentials_secret="minio")
+PLAIN = Settings(images=Images(trainer="kindling-trainer:1", dataprep="kindling-dataprep:1"), storage=STORAGE)
+GUARDED = Settings(
+    images=Images(
+        trainer="registry.example.com/kindling-trainer:1",
+        dataprep="registry.example.com/kindling-dataprep:1",
+        pull_policy="Always",
+        pull_secrets=("registry",),
+        allowed_prefixes=("registry.example.com/",),
+    ),
+    storage=STORAGE,
+    namespace="ml-system",
+    scraper_namespace="monitoring",
+    lost_node_seconds=5,
+)
+RESOURCES: Object = {
+    "nodes": 2,
+    "processesPerNode": 8,
+    "gpu": "nvidia.com/gpu",
+    "cpu": "16",
+    "memory": "200Gi",
+    "nodeSelector": {"pool": "training"},
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+}
+PRETRAIN: Object = {"dataset": {"uri": "s3://llm/d"}, "model": {"preset": "llama-124m"}, "training": {"steps": 10}}
+ALIGN: Object = {"base": {"uri": "s3://llm/m"}, "method": {"dpo": {}}, "data": [{"uri": "s3://llm/pairs.jsonl"}]}
+BUILD: Object = {"sources": [{"uri": "s3://raw/books/*.jsonl"}]}
+OWN_IMAGE = {"image": "registry.example.com/mine:2"}
+ANONYMOUS = {"storage": {"uri": "s3://open"}}
+
+
+def document(kind: str, spec: Object, **metadata: str) -> Object:
+    """A custom resource as the API server has it."""
+    common = {"name": "web", "namespace": "team-a", "uid": "6f6b0b2e-8d1c-4d52-9f7e-0c8f5d8d6a11", **metadata}
+    return {"apiVersion": "kindling.dev/v1alpha1", "kind": kind, "metadata": common, "spec": spec}
+
+
+def attempt(resource: Object, settings: Settings, number: int = 1, *, suspended: bool = False) -> list[Object]:
+    """The objects of one attempt. What the run file says is not shown: other tests read it."""
+    run_file = resolve(parse(resource), storage=STORAGE, finished={}, attempt=number)
+    assert not isinstance(run_file, Waiting)
+    rendered = render(settings, resource, run_file, suspended=suspended)
+    return [*rendered.apply, *rendered.create]
+
+
+def example(name: str) -> list[Object]:
+    """The objects of an example, as `kindling render` prints them."""
+    documents = [loaded.document for loaded in load([EXAMPLES / name])]
+    return list(yaml.safe_load_all("".join(manifests(documents, PLAIN))))
+
+
+CASES: dict[str, Callable[[], list[Object]]] = {
+    "example-01-quickstart": lambda: example("01-quickstart"),
+    "example-02-tinyshakespeare": lambda: example("02-tinyshakespeare"),
+    "training-on-one-node": lambda: attempt(document("PretrainRun", PRETRAIN | ANONYMOUS), PLAIN),
+    "training-on-gpus": lambda: attempt(document("PretrainRun", PRETRAIN | {"resources": RESOURCES}), GUARDED, 12),
+    "training-in-a-queue": lambda: attempt(document("PretrainRun", PRETRAIN | {"queue": "team-a"}), PLAIN),
+    "training-suspended": lambda: attempt(document("PretrainRun", PRETRAIN), PLAIN, 2, suspended=True),
+    "alignment": lambda: attempt(document("AlignmentRun", ALIGN | OWN_IMAGE), GUARDED),
+    "dataset-in-one-pod": lambda: attempt(document("DatasetBuild", BUILD), PLAIN),
+    "dataset-on-ray": lambda: attempt(document("DatasetBuild", BUILD | {"engine": {"workers": 2}}), PLAIN),
+    "dataset-on-ray-in-a-queue": lambda: attempt(
+        document("DatasetBuild", BUILD | {"engine": {"workers": 2}, "queue": "team-a"}), GUARDED
+    ),
+    "cleanup": lambda: [cleanup_job(PLAIN, document("PretrainRun", PRETRAIN), STORAGE, "models/0123456789abcdef")],
+}
+
+
+def written(name: str) -> str:
+    """The text of a golden file."""
+    objects = CASES[name]()
+    for item in objects:
+        if item["kind"] == "ConfigMap":
+            item["data"] = {"run.json": "(the run file)"}
+    return "---\n".join(map(text_of, objects))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_rendered_is_what_was_read_before(name: str) -> None:
+    assert (HERE / f"{name}.yaml").read_text(encoding="utf-8") == written(name), "run `make golden`, read what changed"
+
+
+def test_no_file_is_left_over() -> None:
+    assert {path.stem for path in HERE.glob("*.yaml")} == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_pod_passes_the_restricted_standard_and_ours(name: str, violations: Any, pods: Any) -> None:
+    objects = CASES[name]()
+    assert sum(len(pods(item)) for item in objects) >= 1
+    assert [line for item in objects for line in violations(item)] == []
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        (HERE / f"{case}.yaml").write_text(written(case), encoding="utf-8")
+    sys.exit()
