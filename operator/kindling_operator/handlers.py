@@ -1,0 +1,72 @@
+"""kopf as the engine of the watches, and only that: it shows objects, and the cache says whose turn it is.
+
+Nothing is decided or written here, so nothing depends on kopf's handling of retries, finalizers or annotations.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import kopf
+
+from kindling_api.base import API_VERSION
+from kindling_operator.cache import KIND_LABEL, Cache, is_ours
+from kindling_operator.cluster import PLURALS
+
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 10.0
+"""Seconds between a watch's tries to reach the API server; a watch never gives up."""
+
+RENEW_SECONDS = 300
+"""How long one request of a watch may last; the next one goes on from there."""
+
+
+class Backoffs:
+    """Growing delays with jitter, without end, each time it is iterated over."""
+
+    def __iter__(self) -> Iterator[float]:
+        for attempt in itertools.count():
+            yield min(FIRST_BACKOFF * 2 ** min(attempt, 10), LONGEST_BACKOFF) * random.uniform(0.7, 1.0)
+
+
+def registry(cache: Cache, kinds: Sequence[tuple[str, str]]) -> kopf.OperatorRegistry:
+    """Watches of these kinds, given as API version and kind, that fill the cache."""
+    handlers = kopf.OperatorRegistry()
+    kopf.on.login(registry=handlers)(kopf.login_via_client)
+    for api_version, kind in kinds:
+        group, _, version = api_version.rpartition("/")
+
+        async def seen(event: Any, api_version: str = api_version, kind: str = kind, **_: Any) -> None:
+            item = {**event["object"], "apiVersion": api_version, "kind": kind}
+            if not is_ours(item):
+                return
+            if event["type"] == "DELETED":
+                cache.gone(item)
+            else:
+                cache.saw(item)
+
+        kopf.on.event(group=group, version=version, plural=PLURALS[kind], id=kind, registry=handlers)(seen)
+    return handlers
+
+
+def settings(kinds: Sequence[tuple[str, str]]) -> kopf.OperatorSettings:
+    """kopf's own settings: no writes, and watches that never fall silent for good."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.peering.standalone = True
+    chosen.scanning.disabled = True  # or it would need to read all CustomResourceDefinitions and Namespaces
+    chosen.networking.error_backoffs = Backoffs()
+    chosen.networking.connect_timeout = 10
+    chosen.watching.connect_timeout = 10
+    chosen.watching.server_timeout = RENEW_SECONDS
+    chosen.watching.client_timeout = RENEW_SECONDS + 30
+    chosen.watching.chunk_size = 250
+    chosen.queueing.idle_timeout = 1.0
+    chosen.process.ultimate_exiting_timeout = 20
+    for api_version, kind in kinds:
+        if api_version != API_VERSION:
+            group, _, version = api_version.rpartition("/")
+            chosen.watching.label_selectors[group, version, PLURALS[kind]] = KIND_LABEL
+    return chosen
