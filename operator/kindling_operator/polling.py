@@ -1,0 +1,137 @@
+"""Asking running pods how far they are: `GET http://<pod address>:8090/progress`, and nothing else of anybody.
+
+The address is a pod's own, as the API server reports it, and the pod is one that the run's Job owns. What a user writes
+never becomes an address here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import aiohttp
+from pydantic import ValidationError
+
+from kindling_api.references import Reference
+from kindling_api.v1alpha1.runfile import PROGRESS_PORT, Progress
+from kindling_operator.children import attempt_of
+from kindling_operator.pods import is_running, reporter
+from kindling_operator.world import Object
+
+EVERY_SECONDS = 3.0
+MOST_AT_ONCE = 32
+MOST_A_SECOND = 100.0
+"""With more runs than this allows for, each is asked less often."""
+TIMEOUT_SECONDS = 2.0
+LARGEST_ANSWER = 64 * 1024
+
+NEWS_A_SECOND = 10.0
+"""How many runs at most are looked at again in a second, of all, because of progress: each is a write of its status."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a run said of itself."""
+
+    attempt: int
+    progress: Progress
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom to ask."""
+
+    reference: Reference
+    attempt: int
+    address: str
+
+
+class Poller:
+    """Asks all running runs in turn, and passes on who has news."""
+
+    def __init__(self, targets: Callable[[], Iterable[Target]], notify: Callable[[Reference], None]) -> None:
+        self.heard: dict[Reference, Heard] = {}
+        """The newest of each run; those that do not run any more are dropped."""
+        self._targets = targets
+        self._notify = notify
+        self._news: OrderedDict[Reference, None] = OrderedDict()
+        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        connector = aiohttp.TCPConnector(limit=MOST_AT_ONCE, force_close=True)
+        async with (
+            aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False) as session,
+            asyncio.TaskGroup() as group,
+        ):
+            group.create_task(self._tell())
+            while True:
+                targets = list(self._targets())
+                self._drop_others(targets)
+                seconds = max(EVERY_SECONDS, len(targets) / MOST_A_SECOND)
+                for target in targets:
+                    group.create_task(self._ask(session, target, delay=random.uniform(0, seconds / 2)))
+                await asyncio.sleep(seconds)
+
+    async def _ask(self, session: aiohttp.ClientSession, target: Target, delay: float) -> None:
+        await asyncio.sleep(delay)
+        async with self._slots:
+            try:
+                progress = await ask(session, target.address)
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+                log.debug("%s at %s does not say how far it is: %s", target.reference, target.address, error)
+                return
+        before = self.heard.get(target.reference)
+        self.heard[target.reference] = Heard(target.attempt, progress, datetime.now(UTC))
+        if before is None or before.progress != progress:
+            self._news.setdefault(target.reference)
+
+    async def _tell(self) -> None:
+        """Pass on who has news, the longest waiting first, at the pace that the API server is to be written at."""
+        while True:
+            await asyncio.sleep(1 / NEWS_A_SECOND)
+            if self._news:
+                self._notify(self._news.popitem(last=False)[0])
+
+    def _drop_others(self, targets: Iterable[Target]) -> None:
+        running = {target.reference for target in targets}
+        for reference in self.heard.keys() - running:
+            del self.heard[reference]
+
+
+async def ask(session: aiohttp.ClientSession, address: str) -> Progress:
+    """The progress of the process at `address`.
+
+    Raises:
+        aiohttp.ClientError, OSError, TimeoutError: it does not answer.
+        ValueError: it answers with something else.
+    """
+    host = f"[{address}]" if ":" in address else address
+    async with session.get(f"http://{host}:{PROGRESS_PORT}/progress", allow_redirects=False) as answer:
+        if answer.status != 200:
+            raise ValueError(f"status {answer.status}")
+        data = await answer.content.read(LARGEST_ANSWER + 1)
+        while len(data) <= LARGEST_ANSWER and (more := await answer.content.read(LARGEST_ANSWER + 1 - len(data))):
+            data += more
+    if len(data) > LARGEST_ANSWER:
+        raise ValueError(f"more than {LARGEST_ANSWER} bytes")
+    try:
+        return Progress.model_validate_json(data)
+    except ValidationError as error:
+        raise ValueError(f"not a progress document: {error.error_count()} errors") from None
+
+
+def target_of(reference: Reference, attempt: int, pods: Iterable[Object]) -> Target | None:
+    """The pod that speaks for the attempt; None while it is not up."""
+    pod = reporter(pod for pod in pods if attempt_of(pod) == attempt)
+    address = pod["status"].get("podIP") if pod and is_running(pod) else None
+    return Target(reference, attempt, address) if address else None
