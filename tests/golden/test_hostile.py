@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from kindling_api.errors import SpecError
 from kindling_api.resolve import Waiting, resolve
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_operator.render import Rendered, render
+from kindling_operator.render.manifests import text_of
 from kindling_operator.settings import Images, Settings
 from kindling_operator.world import Object
 
@@ -169,7 +171,7 @@ def test_a_hostile_document_gets_the_pods_of_a_harmless_one(resource: Object, vi
 def test_a_hostile_document_reaches_the_program_as_data_and_whole(resource: Object) -> None:
     try:
         run_file = resolve(parse(resource), storage=STORAGE, finished={})
-        run_map, _ = rendered(resource).create
+        run_map, job = rendered(resource).create
     except SpecError:
         return
     assert not isinstance(run_file, Waiting)
@@ -178,6 +180,8 @@ def test_a_hostile_document_reaches_the_program_as_data_and_whole(resource: Obje
     for mutable in ("suspend", "queue"):
         said["spec"].pop(mutable, None)
     assert (read, set(run_map["data"])) == (said, {"run.json"})
+    assert yaml.safe_load(text_of(job)) == job
+    assert yaml.safe_load(text_of(run_map)) == run_map
 
 
 @pytest.mark.parametrize("kind", ["DatasetBuild", "PretrainRun", "AlignmentRun"])

@@ -57,7 +57,7 @@ def run_file_map(attempt: Attempt) -> Object:
     document = attempt.run.document()
     for name in MUTABLE_FIELDS:
         document["spec"].pop(name, None)
-    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(document, indent=2, sort_keys=True)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
