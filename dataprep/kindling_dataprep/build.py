@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 
 from kindling_api.base import Digest
-from kindling_api.errors import DataError, explain
+from kindling_api.errors import DataError, SpecError, explain
 from kindling_api.resolve import content_of
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.products import INPUTS, DatasetManifest, Shard, dataset_folder
 from kindling_api.v1alpha1.runfile import DatasetBuildFile
 from kindling_api.v1alpha1.status import DatasetResult, DocumentCounts
+from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_api.versions import step_versions
 from kindling_dataprep import executors, ledger, tasks, tokenizer, work
 from kindling_dataprep.executors import Executor
@@ -42,8 +44,11 @@ from kindling_storage.hold import hold
 from kindling_storage.names import Published, publish
 
 
-def build(run: DatasetBuildFile, tracker: Tracker) -> DatasetResult:
+def build(run: DatasetBuildFile, tracker: Tracker, *, cluster: bool = False) -> DatasetResult:
     """Builds the dataset that `run` asks for, or finds it finished; goes on where an earlier build was stopped.
+
+    Args:
+        cluster: Whether the tasks go to the Ray cluster that this process is a job of.
 
     Raises:
         SpecError: the spec asks for what this version cannot do, or a source or tokenizer that is none.
@@ -52,6 +57,8 @@ def build(run: DatasetBuildFile, tracker: Tracker) -> DatasetResult:
         ConflictError: another process builds the same dataset now.
     """
     check_supported(run.spec)
+    if cluster:
+        check_shared(run.output)
     everywhere = Job(run.spec, run.output, "").open_input
     inputs = list_inputs(run.spec.sources, open_store=everywhere)
     check_not_empty(inputs)
@@ -65,7 +72,7 @@ def build(run: DatasetBuildFile, tracker: Tracker) -> DatasetResult:
         with hold(store, "lock") as held:
             manifest = _committed(store)
             if manifest is None:
-                manifest = _Build(job, run.name, key, inputs, existing, tracker).run()
+                manifest = _Build(job, run.name, key, inputs, existing, tracker, cluster).run()
                 held.check()
                 commit(store, manifest)
             work.clear(store)
@@ -90,13 +97,14 @@ class _Build:
     inputs: list[InputFile]
     tokenizer: bytes | None
     tracker: Tracker
+    cluster: bool
 
     def run(self) -> DatasetManifest:
         """All stages; what is put last, the manifest, is the caller's affair."""
         listing = put_file(self.job.store(), INPUTS, inputs_listing(self.inputs))
         groups = tasks.split(self.inputs)
         input_bytes = sum(file.size for file in self.inputs)
-        with executors.start(self.job.spec.engine.workers, len(groups), input_bytes) as executor:
+        with self._executor(len(groups), input_bytes) as executor:
             cleaned = self._clean(groups, executor)
             corpus = read_corpus(self.job, len(groups))
             deduplicated, counts = self._deduplicate(corpus, cleaned, executor)
@@ -124,6 +132,11 @@ class _Build:
 
         write_report(Build(self.job, self.name, manifest, len(groups), deduplicated.facts, self.tracker.seconds))
         return manifest
+
+    def _executor(self, tasks: int, input_bytes: int) -> AbstractContextManager[Executor]:
+        if self.cluster:
+            return executors.join()
+        return executors.start(self.job.spec.engine.workers, tasks, input_bytes)
 
     def _clean(self, groups: Sequence[tuple[InputFile, ...]], executor: Executor) -> list[work.Part]:
         self.tracker.stage("reading", f"Reading and filtering {len(self.inputs)} files", len(groups))
@@ -178,6 +191,15 @@ class _Build:
             written[split, index] = part
             self.tracker.advance(part.facts["documents"])
         return [(split, part) for (split, _), part in sorted(written.items())]
+
+
+def check_shared(output: StorageSpec) -> None:
+    """Raises SpecError where the store is a folder, which the pods of a cluster do not share."""
+    if output.uri.startswith("file:"):
+        remedy = "give an s3:// store, or spec.engine.workers 0"
+        raise SpecError(
+            explain("spec.storage.uri", found=output.uri, allowed="a store that all workers reach", remedy=remedy)
+        )
 
 
 def check_not_empty(inputs: Sequence[InputFile]) -> None:

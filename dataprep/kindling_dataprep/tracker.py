@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Protocol
 
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import DatasetProgress
-from kindling_storage.progress import ProgressWriter
 
 SHARE = {"reading": 62, "deduplicating": 10, "tokenizer": 8, "encoding": 14, "writing": 6}
 """The stages in their order, and the share of each in the time, in percent, as bench/dataprep_corpus.py shows it."""
@@ -16,10 +16,20 @@ SURE_ENOUGH = 5.0
 """Percent; before that, the time left is not guessed."""
 
 
+class Writer(Protocol):
+    """Where progress documents go."""
+
+    latest: Progress
+    """The last one that came."""
+
+    def write(self, progress: Progress, force: bool = False) -> None:
+        """One document; the last word, and what is forced, goes at once, others when it is time for one."""
+
+
 class Tracker:
     """Counts tasks and documents, and writes progress documents."""
 
-    def __init__(self, writer: ProgressWriter) -> None:
+    def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._started = time.monotonic()
         self.seconds: dict[str, float] = {}

@@ -1,12 +1,12 @@
-"""Who does the tasks: this process, or Ray's workers. The tasks and their results are the same."""
+"""Who does the tasks: this process, or Ray's workers, here or on many nodes. Tasks and results are the same."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
+from kindling_dataprep import limits
 from kindling_dataprep.executors.local import LocalExecutor
 
 Task = TypeVar("Task")
@@ -14,6 +14,10 @@ Result = TypeVar("Result")
 
 WORTH_STARTING_RAY = 4 << 20
 """Bytes of input; Ray takes some seconds to start, in which one core does as much as this."""
+RAY_BYTES = 1 << 30
+"""Memory of Ray's own processes and of the driver."""
+WORKER_BYTES = 512 << 20
+"""Memory of a worker that does the largest tasks."""
 
 
 class Executor(Protocol):
@@ -21,24 +25,36 @@ class Executor(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many tasks are done at once."""
+        """How many tasks are done at once, now."""
 
     def each(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """The results of `work(task)`, in the order in which they are ready; raises what `work` raises."""
 
 
 def start(requested: int, tasks: int, input_bytes: int) -> AbstractContextManager[Executor]:
-    """The executor for a build: Ray with min(requested, cores, tasks) workers, where more than one has enough to do.
+    """The executor for a build here: Ray, where more than one worker has enough to do.
 
     Args:
         requested: `spec.engine.workers`; 0 means as many as there are cores.
         tasks: Number of tasks that the inputs were cut into.
         input_bytes: Size of all inputs.
     """
-    cores = len(os.sched_getaffinity(0))
-    workers = min(requested or cores, cores, tasks)
+    workers = worker_count(requested, tasks, limits.cores(), limits.memory_bytes())
     if workers < 2 or input_bytes < WORTH_STARTING_RAY:
         return nullcontext(LocalExecutor())
-    from kindling_dataprep.executors.ray import ray_executor  # not above: loading Ray takes a second
+    from kindling_dataprep.executors.ray import local_ray  # not above: loading Ray takes a second
 
-    return ray_executor(workers)
+    return local_ray(workers)
+
+
+def worker_count(requested: int, tasks: int, cores: int, memory_bytes: int) -> int:
+    """Workers that have a task, a core and the memory each."""
+    fit = (memory_bytes - RAY_BYTES) // WORKER_BYTES
+    return min(requested or cores, cores, tasks, max(fit, 1))
+
+
+def join() -> AbstractContextManager[Executor]:
+    """The executor on the Ray cluster that this process is a job of."""
+    from kindling_dataprep.executors.ray import joined_ray  # as above
+
+    return joined_ray()

@@ -8,7 +8,7 @@ import pytest
 
 from kindling_api.errors import DataError
 from kindling_dataprep import executors
-from kindling_dataprep.executors import WORTH_STARTING_RAY
+from kindling_dataprep.executors import WORTH_STARTING_RAY, worker_count
 
 
 def square(number: int) -> int:
@@ -30,6 +30,23 @@ def test_this_process_does_it_where_ray_would_not_help(requested: int, tasks: in
     with executors.start(requested, tasks, input_bytes) as executor:
         assert executor.workers == 1
         assert list(executor.each(square, range(5))) == [0, 1, 4, 9, 16]
+
+
+@pytest.mark.parametrize(
+    ("requested", "tasks", "cores", "gibibytes", "workers"),
+    [
+        pytest.param(0, 50, 8, 32, 8, id="as many as cores"),
+        pytest.param(4, 50, 8, 32, 4, id="as many as were asked for"),
+        pytest.param(64, 50, 8, 32, 8, id="no more than cores"),
+        pytest.param(0, 3, 8, 32, 3, id="no more than tasks"),
+        pytest.param(0, 50, 8, 3, 4, id="no more than have the memory"),
+        pytest.param(0, 50, 8, 0.5, 1, id="at least one"),
+    ],
+)
+def test_each_worker_has_a_task_a_core_and_memory(
+    requested: int, tasks: int, cores: int, gibibytes: float, workers: int
+) -> None:
+    assert worker_count(requested, tasks, cores, int(gibibytes * 2**30)) == workers
 
 
 @pytest.mark.slow

@@ -1,0 +1,95 @@
+"""A build as a pod runs it: progress over HTTP, the last word alone in the file, nothing writable but /tmp."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from contextlib import suppress
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress
+
+UNPRIVILEGED = 65532
+
+
+def command(file: DatasetBuildFile, folder: Path, port: int) -> list[str]:
+    """The command of the pod's container; the run file and the last word are in `folder`."""
+    (folder / "run.json").write_text(json.dumps(file.document()))
+    word = folder / "termination-log"
+    word.touch()
+    options = [str(folder / "run.json"), "--progress", str(word), "--serve", str(port)]
+    return [sys.executable, "-m", "kindling_dataprep", *options]
+
+
+def test_progress_is_served_and_the_file_gets_the_last_word(corpus: Path, tmp_path: Path, new_run) -> None:
+    port = _free_port()
+    process = subprocess.Popen(command(new_run(corpus), tmp_path, port))
+    served: list[Progress] = []
+    figures = ""
+    try:
+        while process.poll() is None:
+            with suppress(OSError):
+                served.append(Progress.model_validate_json(_get(port, "/progress")))
+                figures = _get(port, "/metrics") if served[-1].dataset else figures
+            assert (tmp_path / "termination-log").read_bytes()[:1] in (b"", b"{")
+            time.sleep(0.02)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert any(progress.dataset for progress in served)
+    assert 'kindling_dataset_percent{kind="DatasetBuild",namespace="default",name="test",attempt="1"}' in figures
+    word = (tmp_path / "termination-log").read_bytes()
+    assert len(word) <= 4096
+    assert Progress.model_validate_json(word).state == "Succeeded"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="taking the file system away takes root")
+def test_ray_runs_in_a_pod_without_privileges_on_a_read_only_root(tmp_path: Path, new_run) -> None:
+    pod = tmp_path / "pod"
+    pod.mkdir()
+    seen = Path("/srv")  # where the pod sees its folder: tmp_path itself is hidden by the pod's own /tmp
+    (pod / "corpus").mkdir()
+    for module in Path(sysconfig.get_path("stdlib")).glob("*.py"):
+        (pod / "corpus" / module.name).write_bytes(module.read_bytes())
+    file = new_run(seen / "corpus", store="file:///srv/store", engine={"workers": 2})
+    words = [word.replace(str(pod), str(seen)) for word in command(file, pod, _free_port())]
+    subprocess.run(["chown", "-R", str(UNPRIVILEGED), str(pod)], check=True)
+    script = f"""
+        mount --make-rprivate /
+        mount --bind {pod} {seen}
+        mount -t tmpfs -o size=256m tmpfs /tmp
+        mount -t tmpfs -o size=160m tmpfs /dev/shm
+        mount -o remount,bind,ro /
+        exec setpriv --reuid={UNPRIVILEGED} --regid={UNPRIVILEGED} --clear-groups --no-new-privs --inh-caps=-all "$@"
+    """
+    environment = {"PATH": os.environ["PATH"], "HOME": "/tmp"}
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", *words],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Progress.model_validate_json((pod / "termination-log").read_bytes()).state == "Succeeded"
+
+
+def _get(port: int, path: str) -> str:
+    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
