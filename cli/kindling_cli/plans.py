@@ -9,6 +9,7 @@ from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.products import DatasetManifest
 from kindling_api.v1alpha1.training import BatchPlan, steps_of
+from kindling_trainer.cpu import multiplies_bfloat16
 from kindling_trainer.estimate import Memory, Precision, checkpoint_bytes, memory, recomputed
 from kindling_trainer.sizes import flops_per_token, parameters
 
@@ -134,7 +135,7 @@ def _vocabulary(spec: DatasetBuildSpec) -> int | None:
 def _precision(spec: PretrainRunSpec) -> Precision:
     match spec.training.precision:
         case "auto":
-            return "bf16" if spec.resources.gpu else "fp32"
+            return "bf16" if spec.resources.gpu or multiplies_bfloat16() else "fp32"
         case "fp32":
             return "fp32"
         case _:  # fp8 keeps what it keeps in bf16

@@ -89,7 +89,8 @@ class TrainingSpec(Spec):
     gradient_clip: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """Largest norm of the gradient; 0 means no clipping."""
     precision: Literal["auto", "fp32", "bf16", "fp8"] = "auto"
-    """Arithmetic of the matrices; `auto` is bf16 on a GPU and fp32 on a CPU. Weights and optimizer stay fp32."""
+    """Arithmetic of the matrices; `auto` is bf16 where the hardware multiplies it fast, and fp32 elsewhere. Weights and
+    optimizer stay fp32."""
     compile: Literal["auto", "always", "never"] = "auto"
     """torch.compile; `auto` uses it where a compiler is found and says so where not."""
     activation_checkpointing: Literal["none", "selective", "full"] = "none"

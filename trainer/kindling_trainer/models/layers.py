@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Self
 
 import torch
@@ -54,15 +55,17 @@ class Attention(nn.Module):
         mask = None
         if before and length > 1:
             mask = torch.ones(length, before + length, dtype=torch.bool, device=query.device).tril(before)
-        return F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
+        attend = partial(
+            F.scaled_dot_product_attention,
             attn_mask=mask,
             is_causal=before == 0,
             dropout_p=self.dropout if self.training else 0.0,
             enable_gqa=key.shape[1] != query.shape[1],
         )
+        if query.device.type != "cpu":
+            return attend(query, key, value)
+        with torch.autocast("cpu", enabled=False):  # in bfloat16, its backward pass takes four times as long as in fp32
+            return attend(query.float(), key.float(), value.float()).type_as(query)
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:

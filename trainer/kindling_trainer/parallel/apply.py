@@ -13,6 +13,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from kindling_api.v1alpha1.training import TrainingSpec
+from kindling_trainer.cpu import multiplies_bfloat16
 from kindling_trainer.loss import token_loss, vocab_parallel_loss
 from kindling_trainer.models import Decoder
 from kindling_trainer.parallel.compilation import Loss, compile_blocks, compile_loss
@@ -53,10 +54,15 @@ def parallelize(model: Decoder, training: TrainingSpec, ranks: Ranks, *, compile
 
 
 def compute_precision(training: TrainingSpec, ranks: Ranks) -> torch.dtype:
-    """The dtype of the matrix multiplications; weights, gradients' sums and the optimizer are fp32 in any case."""
-    on_gpu = ranks.device.type == "cuda"
-    wanted = training.precision if training.precision != "auto" else ("bf16" if on_gpu else "fp32")
-    return torch.bfloat16 if wanted == "bf16" else torch.float32
+    """The dtype of the matrix multiplications; weights, gradients' sums and the optimizer are fp32 in any case.
+
+    Under `auto`, all processes take bf16 where it is fast on each of them.
+    """
+    bfloat16 = training.precision in ("auto", "bf16")
+    if training.precision == "auto" and ranks.device.type == "cpu":
+        (some_slow,) = ranks.largest(int(not multiplies_bfloat16()))
+        bfloat16 = not some_slow
+    return torch.bfloat16 if bfloat16 else torch.float32
 
 
 def _summed_loss(model: Decoder, ranks: Ranks, precision: torch.dtype, tokens: Tensor, targets: Tensor) -> Tensor:
