@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -108,7 +107,12 @@ def run_file(tmp_path: Path, dataset: Callable[..., str]) -> RunFactory:
         spec = {
             "dataset": {"uri": uri},
             "model": {"layers": 2, "width": 32, "context": 16, **sizes},
-            "training": {"steps": 20, "batch": {"tokens": 128, "microBatch": 4}, "compile": "never"},
+            "training": {
+                "steps": 20,
+                "batch": {"tokens": 128, "microBatch": 4},
+                "precision": "fp32",
+                "compile": "never",
+            },
             "checkpoint": {"every": 5},
             "evaluation": {"every": 10, "batches": 2},
         }
@@ -136,9 +140,8 @@ class Runs:
 
     @staticmethod
     def start(run: Path) -> subprocess.Popen[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "kindling_trainer", str(run), "--progress", str(run.with_suffix(".progress"))]
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def finish(self, run: Path, code: int = 0) -> str:
         """Run it to its end, which must have this exit code; returns what it said."""
