@@ -74,7 +74,7 @@ def test_everything_of_an_attempt_has_one_name_one_owner_and_one_set_of_labels(k
         ]
 
 
-@pytest.mark.parametrize("spec", [{}, {"resources": {"nodes": 3}}], ids=["one node", "three nodes"])
+@pytest.mark.parametrize("spec", [{}, {"resources": {"nodes": 4}}], ids=["one node", "four nodes"])
 def test_attempts_differ_in_their_number_alone(spec: dict[str, Any]) -> None:
     first, second = (rendered(resource("PretrainRun", **spec), attempt=number) for number in (1, 2))
     text = json.dumps([second.apply, second.create]).replace("x-ptr-2", "x-ptr-1")
