@@ -58,11 +58,11 @@ def document(kind: str, spec: Object, **metadata: str) -> Object:
     return {"apiVersion": "kindling.dev/v1alpha1", "kind": kind, "metadata": common, "spec": spec}
 
 
-def attempt(resource: Object, settings: Settings, number: int = 1, *, suspended: bool = False) -> list[Object]:
+def attempt(resource: Object, settings: Settings, number: int = 1) -> list[Object]:
     """The objects of one attempt. What the run file says is not shown: other tests read it."""
     run_file = resolve(parse(resource), storage=STORAGE, finished={}, attempt=number)
     assert not isinstance(run_file, Waiting)
-    rendered = render(settings, resource, run_file, suspended=suspended)
+    rendered = render(settings, resource, run_file)
     return [*rendered.apply, *rendered.create]
 
 
@@ -78,7 +78,6 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     "training-on-one-node": lambda: attempt(document("PretrainRun", PRETRAIN | ANONYMOUS), PLAIN),
     "training-on-gpus": lambda: attempt(document("PretrainRun", PRETRAIN | {"resources": RESOURCES}), GUARDED, 12),
     "training-in-a-queue": lambda: attempt(document("PretrainRun", PRETRAIN | {"queue": "team-a"}), PLAIN),
-    "training-suspended": lambda: attempt(document("PretrainRun", PRETRAIN), PLAIN, 2, suspended=True),
     "alignment": lambda: attempt(document("AlignmentRun", ALIGN | OWN_IMAGE), GUARDED),
     "dataset-in-one-pod": lambda: attempt(document("DatasetBuild", BUILD), PLAIN),
     "dataset-on-ray": lambda: attempt(document("DatasetBuild", BUILD | {"engine": {"workers": 2}}), PLAIN),

@@ -28,18 +28,17 @@ class Rendered:
     """Created once, in this order: the ConfigMap with the run file, which is immutable, and the Job or RayJob."""
 
 
-def render(settings: Settings, resource: Object, run_file: RunFile, *, suspended: bool = False) -> Rendered:
+def render(settings: Settings, resource: Object, run_file: RunFile) -> Rendered:
     """The objects of the attempt that `run_file` describes.
 
     Args:
         resource: the custom resource, which will own the objects.
-        suspended: whether the Job is made without pods; one that waits for a queue always is.
 
     Raises:
         SpecError: the run cannot be run on a cluster: its name is too long, or its store is a folder.
     """
     check(run_file)
-    attempt = Attempt(settings, resource, run_file, suspended=suspended or run_file.spec.queue is not None)
+    attempt = Attempt(settings, resource, run_file)
     if not isinstance(run_file, DatasetBuildFile):
         apply = (training_service(attempt), network_policy(attempt))
         return Rendered(apply, create=(run_file_map(attempt), training_job(attempt, run_file)))

@@ -30,7 +30,6 @@ class Attempt:
     settings: Settings
     resource: Object
     run: RunFile
-    suspended: bool = False
 
     @property
     def name(self) -> str:
@@ -47,6 +46,11 @@ class Attempt:
         """What its pods run."""
         images = self.settings.images
         return self.run.spec.image or (images.dataprep if self.run.kind == "DatasetBuild" else images.trainer)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is made without pods, which its queue then lets it have."""
+        return self.run.spec.queue is not None
 
     def metadata(self) -> Object:
         """The metadata of an object of this attempt, owned by the custom resource."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+from kindling_api.base import GROUP
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_operator.render.attempt import SHORT_KINDS, run_labels
 from kindling_operator.render.pods import Container, fixed, pod_template
 from kindling_operator.settings import Settings
 from kindling_operator.world import Object
 
+UID_LABEL = f"{GROUP}/uid"
+"""Says whose data it deletes: an earlier document may have had the same name."""
 TRIES = 6
 KEPT_SECONDS = 600
 """How long a Job that has ended can still be looked at."""
@@ -28,7 +31,7 @@ def cleanup_job(settings: Settings, resource: Object, storage: StorageSpec, fold
         command=("python", "-m", "kindling_storage.cleanup", f"--storage-json={place}", f"--prefix={folder}"),
         secret=storage.credentials_secret,
     )
-    labels = run_labels(kind, metadata["name"])
+    labels = run_labels(kind, metadata["name"]) | {UID_LABEL: metadata.get("uid", "")}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -75,7 +75,7 @@ def _indexed_job(attempt: Attempt, template: Object, *, pods: int) -> Object:
             "completions": pods,
             "parallelism": pods,
             "backoffLimit": 0,
-            "suspend": attempt.suspended,
+            "suspend": attempt.waits,
             "template": template,
         },
     }

@@ -51,7 +51,7 @@ def _rendered(document: Document, settings: Settings, products: dict[Reference, 
     assert not isinstance(run_file, Waiting), "every reference has a product or a stand-in"
     metadata = {"name": document.metadata.name, "namespace": document.metadata.namespace}
     resource: Object = {"apiVersion": API_VERSION, "kind": document.kind, "metadata": metadata}
-    return render(settings, resource, run_file, suspended=document.spec.suspend)
+    return render(settings, resource, run_file)
 
 
 def _stand_ins(documents: Sequence[Document]) -> dict[Reference, Finished]:

@@ -122,7 +122,7 @@ def _container(settings: Settings, container: Container) -> Object:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "terminationMessagePath": LAST_WORD,
-        "terminationMessagePolicy": "File",
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # what ends without a last word leaves its log's end
         "volumeMounts": [
             {"name": "temporary", "mountPath": "/tmp"},
             {"name": "shared-memory", "mountPath": "/dev/shm"},

@@ -43,7 +43,7 @@ def ray_job(attempt: Attempt, run: DatasetBuildFile) -> Object:
             "backoffLimit": 0,
             "submitterConfig": {"backoffLimit": 0},
             "shutdownAfterJobFinishes": True,
-            "suspend": attempt.suspended,
+            "suspend": attempt.waits,
             "submitterPodTemplate": _submitter(attempt),
             "rayClusterSpec": _cluster(attempt, run),
         },

@@ -38,8 +38,8 @@ def run_file(document: dict[str, Any], attempt: int = 1) -> RunFile:
     return resolved
 
 
-def rendered(document: dict[str, Any], attempt: int = 1, **how: Any) -> Rendered:
-    return render(SETTINGS, document, run_file(document, attempt), **how)
+def rendered(document: dict[str, Any], attempt: int = 1) -> Rendered:
+    return render(SETTINGS, document, run_file(document, attempt))
 
 
 @pytest.mark.parametrize("kind", SPECS)
@@ -84,16 +84,11 @@ def test_attempts_differ_in_their_number_alone(spec: dict[str, Any]) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("spec", "suspended", "starts_suspended"),
-    [({}, False, False), ({}, True, True), ({"queue": "q"}, False, True), ({"queue": "q"}, True, True)],
-)
+@pytest.mark.parametrize("spec", [{}, {"queue": "team-a"}], ids=["no queue", "a queue"])
 @pytest.mark.parametrize("engine", [{"workers": 0}, {"workers": 2}], ids=["Job", "RayJob"])
-def test_what_is_queued_or_suspended_starts_without_pods(
-    engine: dict[str, Any], spec: dict[str, Any], suspended: bool, starts_suspended: bool
-) -> None:
-    _, job = rendered(resource("DatasetBuild", engine=engine, **spec), suspended=suspended).create
-    assert job["spec"]["suspend"] is starts_suspended
+def test_what_is_in_a_queue_starts_without_pods(engine: dict[str, Any], spec: dict[str, Any]) -> None:
+    _, job = rendered(resource("DatasetBuild", engine=engine, **spec)).create
+    assert job["spec"]["suspend"] is bool(spec)
     assert job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") == spec.get("queue")
 
 
