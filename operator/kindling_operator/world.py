@@ -52,6 +52,8 @@ class World:
     """Its Jobs, of all attempts."""
     ray_jobs: tuple[Object, ...] = ()
     """Its RayJobs, of all attempts."""
+    cleanup: Object | None = None
+    """The Job that deletes its data from the store, once it is being deleted."""
     pods: tuple[Object, ...] = ()
     """Its pods, of all attempts, those of Ray included."""
     warnings: tuple[Object, ...] = ()

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from kindling_api.base import Status
+from kindling_api.base import Digest, Status
+from kindling_api.v1alpha1.storage import StorageSpec
 
 Phase = Literal["Pending", "Waiting", "Queued", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
 
@@ -22,7 +23,8 @@ Reason = Literal[
     "Ready", "Building", "NotFound", "ReferenceFailed",
     # Queued, Running, Restarting, Suspended
     "Admitted", "WaitingForAdmission", "Unschedulable", "ImagePullFailed", "QuotaExceeded", "SecretMissing",
-    "StorageUnreachable", "Started", "RankFailed", "NodeLost", "Evicted", "Hung", "SuspendedByUser", "Resumed",
+    "CannotStart", "StorageUnreachable", "Starting", "Started", "RankFailed", "NodeLost", "Evicted", "Hung",
+    "SuspendedByUser", "Resumed",
     # Succeeded, Failed
     "Completed", "UserError", "InternalError", "OutOfMemory", "RestartsExhausted", "DeadlineExceeded", "EngineMissing",
 ]  # fmt: skip
@@ -64,6 +66,44 @@ class Failure(Status):
     """The signal that ended it, as in `SIGKILL`."""
     time: str | None = None
     """When (RFC 3339)."""
+
+
+class AttemptStatus(Status):
+    """One attempt: a set of pods that were started together, and end together."""
+
+    attempt: int
+    """Its number, from 1."""
+    started: str
+    """When it was decided on (RFC 3339)."""
+    uid: str | None = None
+    """UID of its Job or RayJob, once that was seen."""
+    running: str | None = None
+    """When all its pods ran (RFC 3339)."""
+    ended: str | None = None
+    """When its end was seen (RFC 3339)."""
+    reason: Reason | None = None
+    """How it ended, as a constant."""
+    message: str | None = Field(default=None, max_length=512)
+    """How it ended, as a sentence."""
+    step: int | None = None
+    """Optimizer steps done when it was last heard of."""
+    saved: int | None = None
+    """The step of the newest checkpoint at its end."""
+    productive_seconds: float | None = None
+    """Time in steps that count, of this attempt and those before it since `startTime`."""
+
+
+class InputStatus(Status):
+    """A product that the run reads, fixed when it first started."""
+
+    field: str
+    """Where the spec refers to it, as in `spec.dataset`."""
+    uri: str
+    """Its folder."""
+    digest: Digest | None = None
+    """Digest of its manifest; absent where the spec gives a URI."""
+    storage: StorageSpec | None = None
+    """How to reach it, where that differs from the run's own storage."""
 
 
 class CheckpointStatus(Status):
@@ -196,6 +236,9 @@ class AlignmentResult(ModelResult):
     """Where it is served."""
 
 
+MOST_ATTEMPTS = 10
+"""Attempts that a status remembers."""
+
 _KEYED_BY_TYPE: dict[str, JsonValue] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
 
 
@@ -208,8 +251,22 @@ class RunStatus(Status):
     """For display; conditions say more."""
     attempt: int = 0
     """The current attempt."""
+    restarts: int = 0
+    """Restarts that count against `restart.maxRestarts`: not those after eviction, pre-emption or the loss of a node."""
+    key: str | None = None
+    """The identity of the work; it names the product's folder."""
+    inputs: list[InputStatus] = []
+    """What the run reads: its lineage."""
+    start_time: str | None = None
+    """When its pods were first allowed to start, or were again after a suspension (RFC 3339)."""
+    completion_time: str | None = None
+    """When it succeeded or failed (RFC 3339)."""
+    progress_time: str | None = None
+    """When `progress` last moved (RFC 3339)."""
     conditions: Annotated[list[Condition], Field(json_schema_extra=_KEYED_BY_TYPE)] = []
     """Facts with reasons."""
+    attempts: Annotated[list[AttemptStatus], Field(max_length=MOST_ATTEMPTS)] = []
+    """The newest attempts, in order."""
     last_failure: Failure | None = None
     """How the last failed attempt ended."""
 

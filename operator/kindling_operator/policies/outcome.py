@@ -1,0 +1,91 @@
+"""How an attempt ended: the last word of its first pod if it did well, the cause if it did not."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from kindling_api.v1alpha1.dataset_build import DatasetBuild
+from kindling_api.v1alpha1.runfile import Progress
+from kindling_api.v1alpha1.status import (
+    AlignmentResult,
+    AlignmentRunStatus,
+    DatasetBuildStatus,
+    DatasetResult,
+    Failure,
+    ModelResult,
+    RunStatus,
+)
+from kindling_operator.attempts import end_attempt, fail_attempt
+from kindling_operator.causes import SETTLE_SECONDS, Cause, cause_of, is_failing
+from kindling_operator.children import Child, pods_of
+from kindling_operator.draft import Draft
+from kindling_operator.moments import seconds_since, stamp
+from kindling_operator.pods import is_over, last_word, reporter
+from kindling_operator.world import Object
+
+Result = ModelResult | AlignmentResult | DatasetResult
+
+
+def outcome(draft: Draft) -> Draft:
+    """An attempt that is still at work passes."""
+    child = draft.child
+    assert child is not None, "creation lets only attempts with a Job pass"
+    pods = pods_of(draft.world, child)
+    failing = is_failing(child, pods)
+    if not failing and child.ending is None:
+        return draft
+    speaker = reporter(pods)
+    word = last_word(speaker) if speaker is not None else None
+    result = _result(draft.status, word)
+    if word is not None and result is not None:  # even if a pod then failed to leave in order: the product is there
+        return _succeed(draft, word, result)
+    if failing:
+        cause = cause_of(child, pods, expected=expected_pods(draft), now=draft.now)
+        return fail_attempt(draft, cause) if cause is not None else draft.look_again(1).settle()
+    return _without_last_word(draft, child, speaker)
+
+
+def expected_pods(draft: Draft) -> int:
+    """The pods of an attempt that have to run; a RayJob's other pods are KubeRay's to count."""
+    document = draft.document
+    return 1 if isinstance(document, DatasetBuild) else document.spec.resources.nodes
+
+
+def _succeed(draft: Draft, word: Progress, result: Result) -> Draft:
+    progress = word.dataset if isinstance(draft.status, DatasetBuildStatus) else word.training
+    if progress is None:
+        progress = getattr(draft.status, "progress", None)
+    if progress is not None:
+        progress = progress.model_copy(update={"percent": 100.0, "eta_seconds": 0})
+    if word.checkpoint is not None and not isinstance(draft.status, DatasetBuildStatus):
+        draft = draft.update(checkpoint=word.checkpoint)
+    message = word.message or "It is done."
+    draft = end_attempt(draft, "Completed", message)
+    draft = draft.update(progress=progress, result=result, completion_time=stamp(draft.now))
+    draft = draft.unsay("Running", "Completed", message).unsay("Restarting", "Completed", message)
+    told = f"{message.rstrip('.')}. It is at {result.uri}."
+    return draft.say("Succeeded", "True", "Completed", told, note="Normal", note_reason="Succeeded").settle()
+
+
+def _without_last_word(draft: Draft, child: Child, speaker: Object | None) -> Draft:
+    """The Job has ended well, and its pod has not been heard yet, or is gone: another attempt finds the product."""
+    is_late = speaker is not None and not is_over(speaker)
+    if is_late or seconds_since(child.ended_at, draft.now) < SETTLE_SECONDS:
+        return draft.look_again(1).settle()
+    message = "It ended well, but its last word was lost. Another attempt finds what is done, and tells of it."
+    return fail_attempt(draft, Cause(Failure(reason="InternalError", message=message), counts=True))
+
+
+def _result(status: RunStatus, word: Progress | None) -> Result | None:
+    """The result as this kind's status holds it; None where the word has none that fits."""
+    if word is None or word.state != "Succeeded" or word.result is None:
+        return None
+    model: type[Result] = ModelResult
+    if isinstance(status, DatasetBuildStatus):
+        model = DatasetResult
+    elif isinstance(status, AlignmentRunStatus):
+        model = AlignmentResult
+    try:
+        return model.model_validate(word.result.document())
+    except ValidationError:
+        return None

@@ -1,0 +1,95 @@
+"""What the attempt's process says of itself, put into the status."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from kindling_api.v1alpha1.status import (
+    AlignmentProgress,
+    AlignmentRunStatus,
+    CheckpointStatus,
+    DatasetBuildStatus,
+    DatasetProgress,
+    PretrainRunStatus,
+    TrainingProgress,
+)
+from kindling_operator.attempts import earlier_seconds
+from kindling_operator.children import pods_of
+from kindling_operator.draft import Draft
+from kindling_operator.moments import moment, stamp
+from kindling_operator.pods import reporter, started_at
+
+CHECKPOINT_NOTE_SECONDS = 60.0
+"""Events tell of a checkpoint no more often than this."""
+
+
+def progress(draft: Draft) -> Draft:
+    """Figures, and the newest checkpoint; a status in which nothing has changed stays as it is, to the letter."""
+    said, at = draft.world.progress, draft.world.progress_at
+    if said is None or at is None:
+        return draft
+    if isinstance(draft.status, DatasetBuildStatus):
+        return _dataset(draft, draft.status, said.dataset, at)
+    assert isinstance(draft.status, PretrainRunStatus | AlignmentRunStatus)
+    draft = _checkpoint(draft, draft.status.checkpoint, said.checkpoint)
+    return _training(draft, draft.status.progress, said.training, at)  # type: ignore[attr-defined]
+
+
+def _dataset(draft: Draft, status: DatasetBuildStatus, said: DatasetProgress | None, at: datetime) -> Draft:
+    if said is None or said == status.progress:
+        return draft
+    before = status.progress
+    moved = before is None or _place(before) != _place(said)
+    return draft.update(progress=said, progress_time=stamp(at) if moved else status.progress_time)
+
+
+def _training(draft: Draft, before: TrainingProgress | None, said: TrainingProgress | None, at: datetime) -> Draft:
+    if said is None:
+        return draft
+    model = AlignmentProgress if isinstance(draft.status, AlignmentRunStatus) else TrainingProgress
+    try:
+        said = model.model_validate(said.document())
+    except ValidationError:
+        return draft
+    if before is not None and _but_goodput(before) == _but_goodput(said):
+        return draft
+    moved = before is None or _place(before) != _place(said)
+    whole = said.model_copy(update={"goodput": _goodput(draft, said.goodput, at)})
+    return draft.update(progress=whole, progress_time=stamp(at) if moved else draft.status.progress_time)
+
+
+def _checkpoint(draft: Draft, before: CheckpointStatus | None, said: CheckpointStatus | None) -> Draft:
+    if said is None or said == before:
+        return draft
+    then, now = moment(before.time) if before is not None else None, moment(said.time)
+    if then is None or now is None or (now - then).total_seconds() >= CHECKPOINT_NOTE_SECONDS:
+        draft = draft.tell("Normal", "Checkpointed", f"The state after step {said.step} is committed at {said.uri}.")
+    return draft.update(checkpoint=said)
+
+
+def _place(progress: DatasetProgress | TrainingProgress) -> tuple[object, ...]:
+    """Where a run is: what a run that hangs does not change."""
+    if isinstance(progress, DatasetProgress):
+        return progress.stage, progress.percent, progress.documents
+    return progress.stage, progress.step
+
+
+def _but_goodput(progress: TrainingProgress) -> TrainingProgress:
+    return progress.model_copy(update={"goodput": None})
+
+
+def _goodput(draft: Draft, own: float | None, at: datetime) -> float | None:
+    """Time in steps that count over all time, since the run was started or resumed.
+
+    A process knows its own share, since it was started; what earlier attempts leave is in their records, and the time
+    between attempts counts as lost (ml-goodput-measurement's definition).
+    """
+    child, start = draft.child, moment(draft.status.start_time)
+    speaker = reporter(pods_of(draft.world, child)) if child is not None else None
+    began = moment(started_at(speaker)) if speaker is not None else None
+    if own is None or start is None or began is None or at <= start:
+        return own
+    productive = earlier_seconds(draft) + own * max(0.0, (at - began).total_seconds())
+    return round(min(1.0, productive / (at - start).total_seconds()), 4)
