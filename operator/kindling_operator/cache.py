@@ -40,7 +40,10 @@ class _Entry:
 
 
 class Cache:
-    """The newest known version of every document, and of every Job, RayJob and pod of one."""
+    """The newest known version of every document, and of every Job, RayJob and pod of one.
+
+    Events are no objects in this sense: the newest about a Job is kept as long as the Job.
+    """
 
     def __init__(self, notify: Callable[[Reference], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         """`notify` is called with each document that has to be looked at again."""
@@ -50,6 +53,7 @@ class Cache:
         self._children: defaultdict[Reference, set[ObjectKey]] = defaultdict(set)
         self._targets: dict[Reference, frozenset[Reference]] = {}
         self._referrers: defaultdict[Reference, set[Reference]] = defaultdict(set)
+        self._warnings: dict[ObjectKey, Object] = {}
 
     def document(self, reference: Reference) -> Object | None:
         """A document as the API server has it, with its status."""
@@ -66,6 +70,19 @@ class Cache:
         """The children of one kind that carry the labels of a document, by name."""
         keys = [key for key in self._children.get(reference, ()) if key.kind == kind]
         return [self._entries[key].item for key in sorted(keys, key=lambda key: key.name)]
+
+    def warnings(self, jobs: Iterable[Object]) -> list[Object]:
+        """The newest Event of each Job, if any, that says why its pods cannot be made."""
+        found = [self._warnings.get(key_of_object(job)) for job in jobs]
+        return [event for event in found if event]
+
+    def warned(self, event: Object) -> None:
+        """A watch shows an Event of that kind."""
+        about = event["involvedObject"]
+        key = ObjectKey(BATCH, "Job", about.get("namespace", ""), about.get("name", ""))
+        if entry := self._entries.get(key):
+            self._warnings[key] = _trimmed(event)
+            self._tell(run_of(entry.item))
 
     def saw(self, item: Object) -> None:
         """A watch shows the object."""
@@ -95,6 +112,7 @@ class Cache:
     def forget(self, key: ObjectKey) -> None:
         """The object is known to be gone."""
         entry = self._entries.pop(key)
+        self._warnings.pop(key, None)
         run = run_of(entry.item)
         if key.api_version != API_VERSION:
             self._children[run].discard(key)

@@ -24,7 +24,7 @@ REPAIR_SECONDS = 600.0
 
 MOST_SETTLED = 20_000
 
-FAST_FIELDS = ("progress", "checkpoint")
+FAST_FIELDS = ("progress", "progressTime", "checkpoint")
 """The parts of a status that change all the time; no decision follows from having written them."""
 
 CHILD_KINDS = frozenset(kind for _, kind in CHILDREN)
@@ -52,7 +52,7 @@ class Enactor:
         Raises:
             ClusterError: a write was refused, or not answered; what was written before it stays.
         """
-        changed = await self._write_status(resource, plan.status)
+        current = await self._write_status(resource, plan.status)
         try:
             await asyncio.gather(*(self._apply(resource, item) for item in plan.apply))
             for item in plan.create:
@@ -63,32 +63,36 @@ class Enactor:
                 self._remember(resource, plan, error)
             raise
         for key, patch in plan.change:
-            await self._change(key, patch)
+            await self._change(current, key, patch)
         for key in plan.delete:
             await self._cluster.delete(key, uid=resource["metadata"]["uid"] if _is(resource, key) else None)
             self._settled.pop(key, None)
         await asyncio.gather(*(self._recorder.record(resource, note) for note in plan.notes))
-        return changed
+        return _decisive(current) != _decisive(resource)
 
-    async def _write_status(self, resource: Object, status: Object) -> bool:
-        before = resource.get("status") or {}
-        if status == before:
-            return False
+    async def _write_status(self, resource: Object, status: Object) -> Object:
+        """Write the status where it differs, unless somebody else has changed the document meanwhile.
+
+        Returns:
+            The document as it is now.
+        """
+        if status == (resource.get("status") or {}):
+            return resource
         metadata = {name: resource["metadata"][name] for name in ("name", "namespace", "uid", "resourceVersion")}
         body = {"apiVersion": resource["apiVersion"], "kind": resource["kind"], "metadata": metadata, "status": status}
         try:
             written = await self._cluster.apply(body, manager=STATUS_MANAGER, subresource="status")
         except ClusterError as error:
-            if error.status in (404, 409):  # somebody was faster: look at what there is now
-                await self.refresh(key_of_object(resource))
+            await self._refresh(key_of_object(resource), error)
             raise
         STATUS_WRITES.inc()
         self._cache.learned(written)
-        moved: bool = written["metadata"]["resourceVersion"] != metadata["resourceVersion"]
-        return moved and _slow(written.get("status") or {}) != _slow(before)
+        return written
 
-    async def refresh(self, key: ObjectKey) -> None:
-        """Read an object anew, past the watch."""
+    async def _refresh(self, key: ObjectKey, error: ClusterError) -> None:
+        """Read an object anew, past the watch, where an error says that it is not what it was."""
+        if error.status not in (404, 409):
+            return
         found = await self._cluster.get(key)
         if found is not None:
             self._cache.learned(found)
@@ -120,10 +124,14 @@ class Enactor:
             self._cache.learned(made)
         self._settle(key, owner)
 
-    async def _change(self, key: ObjectKey, patch: Object) -> None:
+    async def _change(self, current: Object, key: ObjectKey, patch: Object) -> None:
+        if _is(current, key) and "resourceVersion" in patch.get("metadata", {}):
+            version = current["metadata"]["resourceVersion"]  # the status may have been written since the decision
+            patch = {**patch, "metadata": {**patch["metadata"], "resourceVersion": version}}
         try:
             changed = await self._cluster.merge(key, patch, manager=MANAGER)
         except ClusterError as error:
+            await self._refresh(key, error)
             if error.status != 404:
                 raise
             return
@@ -163,5 +171,7 @@ def _is(resource: Object, key: ObjectKey) -> bool:
     return key == key_of_object(resource)
 
 
-def _slow(status: Object) -> Object:
+def _decisive(resource: Object) -> Object:
+    """The part of a document from which another decision may follow."""
+    status = resource.get("status") or {}
     return {name: value for name, value in status.items() if name not in FAST_FIELDS}

@@ -19,6 +19,9 @@ from kindling_operator.cluster import PLURALS
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 10.0
 """Seconds between a watch's tries to reach the API server; a watch never gives up."""
 
+CANNOT_CREATE = "type=Warning,reason=FailedCreate"
+"""The Events that are watched: a Job whose pods are refused says so in no other way."""
+
 RENEW_SECONDS = 300
 """How long one request of a watch may last; the next one goes on from there."""
 
@@ -48,6 +51,12 @@ def registry(cache: Cache, kinds: Sequence[tuple[str, str]]) -> kopf.OperatorReg
                 cache.saw(item)
 
         kopf.on.event(group=group, version=version, plural=PLURALS[kind], id=kind, registry=handlers)(seen)
+
+    async def warned(event: Any, **_: Any) -> None:
+        if event["type"] != "DELETED":
+            cache.warned({**event["object"], "apiVersion": "v1", "kind": "Event"})
+
+    kopf.on.event(group="", version="v1", plural="events", id="Event", registry=handlers)(warned)
     return handlers
 
 
@@ -65,6 +74,7 @@ def settings(kinds: Sequence[tuple[str, str]]) -> kopf.OperatorSettings:
     chosen.watching.chunk_size = 250
     chosen.queueing.idle_timeout = 1.0
     chosen.process.ultimate_exiting_timeout = 20
+    chosen.watching.field_selectors["", "v1", "events"] = CANNOT_CREATE
     for api_version, kind in kinds:
         if api_version != API_VERSION:
             group, _, version = api_version.rpartition("/")

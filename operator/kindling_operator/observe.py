@@ -1,4 +1,4 @@
-"""What is seen of one document: the cache tells all but Warning events, which are asked for where a run is stuck."""
+"""What is seen of one document: the cache tells most of it; some Warning events are asked for, where a run is stuck."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_operator.cache import RAY, Cache
 from kindling_operator.cluster import Cluster
 from kindling_operator.polling import Heard, Target, target_of
+from kindling_operator.render.cleanup import UID_LABEL
 from kindling_operator.settings import Settings
 from kindling_operator.world import Object, Referred, World
 
 QUIET_SECONDS = 3.0
-"""A Job or pod that is younger than this has nothing to complain about yet."""
+"""A RayJob or pod that is younger than this has nothing to complain about yet."""
+
+STARTING_RAY = (None, "", "New", "Initializing")
+"""`status.jobDeploymentStatus` of a RayJob whose cluster is not up."""
 
 MOST_PENDING = 3
 """Pods of one run whose Warning events are read: the others say the same."""
@@ -75,8 +79,9 @@ class Observer:
             references=self._references(reference, document),
             jobs=jobs,
             ray_jobs=ray_jobs,
+            cleanup=_cleanup(self._cache.children(reference, "Job"), resource),
             pods=pods,
-            warnings=await self._warnings(reference, now, (*jobs, *ray_jobs), pods),
+            warnings=await self._warnings(reference, now, jobs, ray_jobs, pods),
             progress=heard.progress if heard else None,
             progress_at=heard.at if heard else None,
             ray_installed=await self._knows_ray(document),
@@ -128,12 +133,18 @@ class Observer:
         return (document.spec.storage if document else None) or self._settings.storage
 
     async def _warnings(
-        self, reference: Reference, now: datetime, jobs: Iterable[Object], pods: Iterable[Object]
+        self,
+        reference: Reference,
+        now: datetime,
+        jobs: Iterable[Object],
+        ray_jobs: Iterable[Object],
+        pods: Iterable[Object],
     ) -> tuple[Object, ...]:
         refused = self.refused.get(reference)
-        names = _complaining(now, jobs, pods)
+        names = _complaining(now, ray_jobs, pods)
         pages = await asyncio.gather(*(self._events(reference.namespace, name) for name in names))
-        return (*((refused,) if refused else ()), *(event for page in pages for event in page))
+        known = ([refused] if refused else []) + self._cache.warnings(jobs)
+        return (*known, *(event for page in pages for event in page))
 
     async def _events(self, namespace: str, name: str) -> list[Object]:
         fields = f"type=Warning,involvedObject.name={name}"
@@ -155,6 +166,12 @@ def _owned(children: Iterable[Object], resource: Object) -> tuple[Object, ...]:
     return tuple(child for child in children if any(owner["uid"] == uid for owner in owners(child)))
 
 
+def _cleanup(jobs: Iterable[Object], resource: Object) -> Object | None:
+    """The Job that deletes this document's data; it has no owner, and says whose it is in a label."""
+    uid = resource["metadata"]["uid"]
+    return next((job for job in jobs if job["metadata"]["labels"].get(UID_LABEL) == uid), None)
+
+
 def _pods_of(pods: Iterable[Object], jobs: Iterable[Object], ray_jobs: Iterable[Object]) -> tuple[Object, ...]:
     """Those that a Job of the run owns, or that KubeRay made for a RayJob of the run; labels alone prove nothing."""
     uids = {job["metadata"]["uid"] for job in jobs}
@@ -173,18 +190,18 @@ def owners(child: Object) -> list[Object]:
     return found
 
 
-def _complaining(now: datetime, jobs: Iterable[Object], pods: Iterable[Object]) -> list[str]:
-    """The names of Jobs without all of their pods, of Ray clusters, and of pods that do not start."""
-    pods = list(pods)
+def _complaining(now: datetime, ray_jobs: Iterable[Object], pods: Iterable[Object]) -> list[str]:
+    """The names of what may have something to say in Events: pods that do not start, and RayJobs with their clusters.
+
+    Jobs are not among them: their complaints are watched.
+    """
     pending = [
         pod for pod in pods if pod.get("status", {}).get("phase") == "Pending" and _age(now, pod) > QUIET_SECONDS
     ]
     names = [pod["metadata"]["name"] for pod in pending[:MOST_PENDING]]
-    for job in jobs:
+    for job in ray_jobs:
         status = job.get("status") or {}
-        wanted = job["spec"].get("parallelism", 1)
-        ended = status.get("completionTime") or status.get("endTime") or status.get("failed") or status.get("succeeded")
-        if not ended and not job["spec"].get("suspend") and len(pods) < wanted and _age(now, job) > QUIET_SECONDS:
+        if status.get("jobDeploymentStatus") in STARTING_RAY and _age(now, job) > QUIET_SECONDS:
             names += [job["metadata"]["name"], *filter(None, [status.get("rayClusterName")])]
     return names
 
