@@ -1,0 +1,120 @@
+"""What tests on a real cluster share: the cluster, its object store, its nodes, and Kindling installed on it.
+
+The cluster is the one of `KUBECONFIG`, or the one that runs on this machine, or one that is started and stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubenode import control_plane, lifecycle, tools
+from kubenode.certificates import kubeconfig
+from kubenode.client import Cluster, wait_until
+from kubenode.installation import Installation, installed
+from kubenode.node import Node, all_nodes, node
+from kubenode.store import Store, forwarded
+
+LONGEST_START = 75 * 60
+"""Seconds, when Kubernetes and all images must be built."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this folder are marked; the first one may have to wait for Kubernetes to be built."""
+    ours = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in ours:
+        item.add_marker(pytest.mark.cluster)
+        item.add_marker(pytest.mark.slow)
+    if ours:
+        ours[0].add_marker(pytest.mark.timeout(LONGEST_START))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster with MinIO, KubeRay and the project's images."""
+    if given := os.environ.get("KUBECONFIG"):
+        if Path(given) == kubeconfig():
+            lifecycle.update_images()
+        yield Cluster(Path(given))
+        return
+    if problem := tools.missing_requirement():
+        pytest.skip(f"{problem}; KUBECONFIG may name another cluster")
+    was_up = lifecycle.is_up()
+    lifecycle.up()
+    yield Cluster(kubeconfig())
+    if not was_up:
+        lifecycle.down()
+
+
+@pytest.fixture(scope="session")
+def _store(cluster: Cluster) -> Iterator[Store]:
+    if cluster.kubeconfig == kubeconfig():
+        yield Store(cluster, f"http://{all_nodes()[0].address}:30900")
+    else:
+        with forwarded(cluster) as address:
+            yield Store(cluster, address)
+
+
+@pytest.fixture
+def minio(_store: Store) -> Iterator[Store]:
+    """The cluster's MinIO; a test that stops it need not start it again."""
+    _store.wait()
+    yield _store
+    _store.start()
+
+
+@pytest.fixture(scope="session")
+def kindling(cluster: Cluster, _store: Store) -> Iterator[Installation]:
+    """Kindling, as its chart installs it, serving the namespace `runs`."""
+    _store.wait()
+    with installed(cluster, _store) as installation:
+        yield installation
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A new namespace with Pod Security `restricted`, which ends with the test."""
+    with cluster.namespace() as name:
+        yield name
+
+
+class Power:
+    """Faults of machines and of the control plane."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._killed: set[Node] = set()
+
+    def kill_node(self, name: str) -> None:
+        """Cut a node's power."""
+        node(name).kill()
+        self._killed.add(node(name))
+
+    def start_node(self, name: str) -> None:
+        """Switch it on again, and wait until it is ready."""
+        node(name).start()
+        self._killed.discard(node(name))
+        self._cluster.wait_for_condition("node", name, "Ready", seconds=60)
+
+    def restart(self, daemon: str) -> None:
+        """Kill a daemon of the control plane (one of `control_plane.DAEMONS`), and start it again."""
+        control_plane.restart(daemon)
+
+    def restore(self) -> None:
+        """All nodes are on, and ready."""
+        for killed in list(self._killed):
+            self.start_node(killed.name)
+        wait_until("the API server answers", lambda: self._cluster.find("nodes"), 60)
+
+
+@pytest.fixture
+def power(cluster: Cluster) -> Iterator[Power]:
+    """Kills and starts nodes and daemons; what is off after the test is switched on."""
+    if cluster.kubeconfig != kubeconfig():
+        pytest.skip("only nodes of the cluster on this machine can be switched off")
+    power = Power(cluster)
+    yield power
+    power.restore()
