@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 ENVIRONMENT := $(VENV)/.installed
+CLUSTER := $(BIN)/python tests/cluster/cluster.py
 
 .PHONY: help
 help: ## List the targets
@@ -25,6 +26,28 @@ test: lint ## Everything that is tested: format, types, imports, and all tests
 check: lint ## What to run before each commit, in under two minutes: all but the slow tests
 	$(BIN)/pytest -q -m "not slow"
 
+.PHONY: images
+images: $(ENVIRONMENT) ## Build the images that changed, with buildah (root); a running test cluster gets them
+	$(CLUSTER) images
+
+.PHONY: cluster
+cluster: $(ENVIRONMENT) ## Start the test cluster: Kubernetes, MinIO, KubeRay and the images, without Docker (root)
+	$(CLUSTER) up
+
+.PHONY: e2e
+e2e: $(ENVIRONMENT) ## The tests on a real cluster: the one of `make cluster`, of KUBECONFIG, or one of their own
+	$(BIN)/pytest tests/cluster
+
+.PHONY: kind
+kind: ## Kindling in kind, from this tree (Docker, kind and Helm)
+	kind get clusters | grep -qx kindling || kind create cluster --name kindling
+	for image in operator trainer dataprep; do \
+		docker build --file images/$$image/Dockerfile --tag kindling-$$image:dev . \
+			&& kind load docker-image --name kindling kindling-$$image:dev || exit 1; \
+	done
+	helm upgrade --install kindling charts/kindling --kube-context kind-kindling --namespace kindling --create-namespace \
+		--set images.tag=dev --set minio.enabled=true --wait
+
 .PHONY: lint
 lint: $(ENVIRONMENT) ## Format, style, types and import contracts
 	$(BIN)/ruff format --check .
@@ -38,12 +61,15 @@ format: $(ENVIRONMENT) ## Write the format that `lint` checks
 	$(BIN)/ruff check --fix .
 
 .PHONY: crds
-crds: $(ENVIRONMENT) ## Generate crds/*.yaml from the models
+crds: $(ENVIRONMENT) ## Generate crds/*.yaml, the chart's copies and docs/reference.md from the models
 	$(BIN)/python -m kindling_api.crds
+	cp crds/*.yaml charts/kindling/files/crds/
+	$(BIN)/python -m kindling_api.reference
 
 .PHONY: golden
-golden: $(ENVIRONMENT) ## Write tests/golden/*.yaml, what is rendered for Kubernetes
+golden: $(ENVIRONMENT) ## Write the golden files: what the operator renders, and what the chart does
 	$(BIN)/python tests/golden/test_golden.py
+	GOLDEN=write $(BIN)/pytest -q tests/chart -k golden
 
 .PHONY: lock
 lock: $(ENVIRONMENT) ## Write the versions in .venv to requirements.lock

@@ -9,7 +9,7 @@ from kubenode.archives import KUBERAY, MINIO
 from kubenode.certificates import kubeconfig
 from kubenode.node import Node
 from kubenode.places import CACHE, SOURCES, STATE, TOOLS
-from kubenode.processes import run, wait
+from kubenode.processes import Word, run, wait
 from kubenode.tools import module_folder
 
 KUBERAY_MODULE = "github.com/ray-project/kuberay/ray-operator"
@@ -51,7 +51,7 @@ def kuberay_manifest() -> str:
 
 def kubectl(*command: str, standard_input: str | None = None, check: bool = True) -> str:
     """What kubectl says to the cluster's administrator."""
-    words = (TOOLS / "kubectl", f"--kubeconfig={kubeconfig()}", *command)
+    words: tuple[Word, ...] = (TOOLS / "kubectl", f"--kubeconfig={kubeconfig()}", *command)
     return run(*words, standard_input=standard_input, check=check).stdout
 
 
