@@ -1,0 +1,57 @@
+"""The pages are complete, current, and point at what is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from kindling_api import reference
+from kindling_api.v1alpha1.status import Reason
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*/README.md")]
+)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as Git hosts make them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def links(page: Path) -> Iterator[tuple[str, str]]:
+    """The links from a page to files here: path and anchor."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not re.match(r"[a-z]+:", target):
+            path, _, anchor = target.partition("#")
+            yield path, anchor
+
+
+def test_the_reference_is_what_the_specification_generates() -> None:
+    assert reference.FILE.read_text(encoding="utf-8") == reference.text(), "run `make crds`"
+
+
+def test_every_reason_of_a_condition_is_explained_once() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    explained = re.findall(r"^\| `([A-Z]\w+)` \|", text.partition("## What a reason means")[2], flags=re.MULTILINE)
+    assert sorted(explained) == sorted(get_args(Reason))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_link_to_a_file_leads_somewhere(page: Path) -> None:
+    for path, anchor in links(page):
+        target = page if not path else (page.parent / path).resolve()
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+def test_every_metric_that_is_worth_an_alert_exists() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    source = (ROOT / "operator" / "kindling_operator" / "metrics.py").read_text(encoding="utf-8")
+    named = set(re.findall(r"\bkindling_[a-z_]+", text.partition("### Metrics")[2].partition("\n## ")[0]))
+    assert [name for name in named if f'"{name.removesuffix("_total")}"' not in source] == []
