@@ -5,7 +5,8 @@
     │   ├── SpecError           a document: wrong field, wrong value, wrong reference
     │   ├── DataError           the data: nothing to read, too many bad records, too small
     │   ├── StorageError        the store: no bucket, no permission, unreachable, full
-    │   │   └── NotFoundError   the store has no such object
+    │   │   ├── NotFoundError   the store has no such object
+    │   │   └── UnreachableError  the store does not answer, or cannot serve now: exit code 1, for it may be tried again
     │   └── ConflictError       somebody else is working at the same place
     └── IntegrityError          something committed does not match its digest: exit code 1
 
@@ -49,6 +50,12 @@ class StorageError(UserError):
 
 class NotFoundError(StorageError):
     """The store was reached and has no such object."""
+
+
+class UnreachableError(StorageError):
+    """The store did not answer, or could not serve, for minutes: that may pass, and nobody need change anything."""
+
+    exit_code = EXIT_OURS
 
 
 class ConflictError(UserError):

@@ -1,7 +1,10 @@
 """The exclusive right to write at a place, which frees itself when its holder dies.
 
 In a folder it is the kernel's lock on a file, gone with the process however it ends. In S3 it is a lease that its
-holder keeps renewing (`kindling_storage.s3.lease`).
+holder keeps renewing (`kindling_storage.s3.lease`). Either way the object says who holds the place, with a token that
+nobody else has; before a commit, any process of the holder's can ask whether the place is still theirs (`confirm`).
+
+A newer attempt at the same run takes the place from an older one at once, alive or not.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,57 +20,104 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from kindling_api.errors import ConflictError, explain
+from kindling_api.errors import ConflictError, NotFoundError, explain
+from kindling_api.v1alpha1.runfile import RunFile
 from kindling_storage.atomic import local_errors, make_folder
 from kindling_storage.store import ObjectStore
+
+Holder = dict[str, Any]
+"""A process, as it is named to others that want the same place, and its token."""
 
 
 class Hold(Protocol):
     """A right that is held."""
 
+    @property
+    def token(self) -> str:
+        """What `confirm` wants to know."""
+
     def check(self) -> None:
-        """Before a write that must not be a latecomer's.
+        """Whether it is known to be lost; this asks nobody, and costs nothing.
 
         Raises:
-            ConflictError: the right was lost: another process may be writing here.
+            ConflictError: it is: another process may be writing here.
         """
 
 
 @contextmanager
-def hold(store: ObjectStore, path: str) -> Iterator[Hold]:
+def hold(store: ObjectStore, path: str, run: RunFile | None = None) -> Iterator[Hold]:
     """Hold the right to write at a place, for which the object `path` stands, while the block runs.
 
-    In S3 this waits, 30 seconds at most, where a holder was seen a moment ago and may be dead.
+    In S3 this waits, 30 seconds at most, where a holder was seen a moment ago and may be dead; not for an older attempt
+    at the same `run`.
 
     Raises:
         ConflictError: another process, alive, holds it; the message says which, where, and since when.
         StorageError: the place cannot be reached or written.
     """
+    me = holder(run)
     local = store.local_path(path)
     if local is not None:
-        with _file_hold(local) as held:
+        with _file_hold(local, me) as held:
             yield held
     else:
         from kindling_storage.s3.lease import lease  # not above: boto3 takes a third of a second to load
         from kindling_storage.s3.store import S3Store
 
         assert isinstance(store, S3Store)
-        with lease(store, path) as leased:
+        with lease(store, path, me) as leased:
             yield leased
 
 
-def holder() -> dict[str, Any]:
-    """This process, as it is named to others that want the same place."""
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+def confirm(store: ObjectStore, path: str, token: str) -> None:
+    """Make sure, before a write that must not be a latecomer's, that the holder with this token still has the place.
+
+    Raises:
+        ConflictError: another has it now, or nobody.
+        StorageError: the store cannot be asked.
+    """
+    try:
+        found = store.get(path)
+    except NotFoundError:
+        found = b""
+    document = read_holder(found)
+    if document.get("token") != token or document.get("free") is True:
+        raise conflict(f"{store.uri}/{path}", found)
+
+
+def holder(run: RunFile | None = None) -> Holder:
+    """This process, which wants a place for an attempt at `run`."""
+    me: Holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "token": secrets.token_hex(8),
+    }
+    return me if run is None else {**me, "run": f"{run.kind}/{run.namespace}/{run.name}", "attempt": run.attempt}
+
+
+def read_holder(found: bytes) -> Holder:
+    """What a holder wrote of itself; nothing, if this is not one of ours."""
+    try:
+        document = json.loads(found)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def supersedes(me: Holder, other: Holder) -> bool:
+    """Whether this is a newer attempt at the same run."""
+    return "run" in me and me["run"] == other.get("run") and me["attempt"] > other.get("attempt", me["attempt"])
 
 
 def conflict(place: str, found: bytes) -> ConflictError:
     """The error for a place whose holder wrote `found` of itself."""
+    other = read_holder(found)
     try:
-        other = json.loads(found)
         who = f"process {other['pid']} on {other['host']}, since {other['since']}"
-    except (ValueError, KeyError, TypeError):
-        who = "a process that has not said which it is"
+        who += f", for attempt {other['attempt']} at {other['run']}" if "run" in other else ""
+    except KeyError:
+        who = "a process that has not said which it is" if found else "nobody any more"
     return ConflictError(
         explain(
             place,
@@ -80,9 +131,10 @@ def conflict(place: str, found: bytes) -> ConflictError:
 class FileHold:
     """A lock on a file of this machine."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BinaryIO, token: str) -> None:
         self._path = path
         self._file = file
+        self.token = token
 
     def check(self) -> None:
         """See `Hold.check`: the lock file was removed or replaced by somebody."""
@@ -92,18 +144,18 @@ class FileHold:
 
 
 @contextmanager
-def _file_hold(path: Path) -> Iterator[FileHold]:
+def _file_hold(path: Path, me: Holder) -> Iterator[FileHold]:
     with local_errors(path):
-        file = _locked(path)
+        file = _locked(path, me)
     with file:  # closing it frees the lock
         try:
-            yield FileHold(path, file)
+            yield FileHold(path, file, me["token"])
         finally:
             if _is_at(file, path):
                 path.unlink()
 
 
-def _locked(path: Path) -> BinaryIO:
+def _locked(path: Path, me: Holder) -> BinaryIO:
     """The open file at `path`, locked for this process and saying so."""
     make_folder(path.parent)
     while True:
@@ -112,10 +164,15 @@ def _locked(path: Path) -> BinaryIO:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             with file:
-                raise conflict(path.parent.as_uri(), file.read()) from None
+                found = file.read()
+                if not supersedes(me, read_holder(found)):
+                    raise conflict(path.parent.as_uri(), found) from None
+                if _is_at(file, path):
+                    path.unlink(missing_ok=True)  # its holder notices, and ends
+            continue
         if _is_at(file, path):
             file.truncate(0)
-            file.write(json.dumps(holder()).encode())
+            file.write(json.dumps(me).encode())
             return file
         file.close()  # its last holder removed it between our opening and our locking it
 

@@ -12,6 +12,7 @@ from kindling_api.v1alpha1.runfile import FINAL_PROGRESS_BYTES, Progress
 from kindling_storage.atomic import TEMPORARY_PREFIX, local_errors
 
 INTERVAL_SECONDS = 0.5
+MESSAGE_CHARACTERS = 1024  # of `Progress.message`
 _CANNOT_RENAME = {errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -39,6 +40,15 @@ class ProgressWriter:
             return
         self._next = now + INTERVAL_SECONDS
         _replace(self._path, final_bytes(progress) if final else to_bytes(progress))
+
+
+def held_up(progress: Progress, trouble: str) -> Progress:
+    """The document of a run that waits for its store, if `trouble` says so (`ObjectStore.trouble`)."""
+    if not trouble or progress.state != "Running":
+        return progress
+    return progress.model_copy(
+        update={"trouble": "StorageUnreachable", "message": clip(f"{trouble}; {progress.message}", MESSAGE_CHARACTERS)}
+    )
 
 
 def to_bytes(progress: Progress) -> bytes:

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from kindling_api.errors import StorageError, explain
 from kindling_storage.s3.errors import FAILURES, MISSING, Address, Failure, code_of, storage_error
+from kindling_storage.s3.patience import Patience
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
 ATTEMPTS = 6
-"""Of each request, with exponential backoff (botocore's standard mode), once the server has been reached."""
+"""Of each request that is throttled (botocore's standard mode); for a server that does not answer see `patience`."""
 FIRST_CONTACT_SECONDS = 10
 FIRST_CONTACT_ATTEMPTS = 2
 """Of the first request, so that a wrong address or key is reported within seconds."""
@@ -53,6 +54,7 @@ class Bucket:
         self._region = region
         self._lock = threading.Lock()
         self._client: S3Client | None = None
+        self._patience = Patience(self._address)
         self._conditional = False  # whether the server has shown that it honours conditional writes
 
     def __reduce__(self) -> tuple[type[Bucket], tuple[str, str, str | None, str | None]]:
@@ -71,7 +73,13 @@ class Bucket:
                     session = Session(region_name=self._region)
                     self._greet(self._connect(session, FIRST_CONTACT_ATTEMPTS, FIRST_CONTACT_SECONDS))
                     self._client = self._connect(session, ATTEMPTS, READ_SECONDS)
+                    self._patience.watch_over(self._client)
             return self._client
+
+    @property
+    def trouble(self) -> str:
+        """See `ObjectStore.trouble`."""
+        return self._patience.trouble
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:

@@ -21,7 +21,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
-from kindling_api.errors import StorageError, explain
+from kindling_api.errors import StorageError, UnreachableError, explain
 
 FAILURES = (ClientError, BotoCoreError, ResponseParserError)
 """What boto3 raises: the server's answer, no answer, and an answer that is not S3's."""
@@ -31,6 +31,11 @@ Failure = ClientError | BotoCoreError | ResponseParserError | OSError
 
 MISSING = {"404", "NoSuchKey", "NotFound"}
 """Codes for an object that does not exist; HEAD answers carry only the number."""
+
+_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504"}
+"""Codes of a server that cannot serve now."""
+
+_NO_ANSWER = (BotoConnectionError, HTTPClientError, IncompleteReadError, OSError)
 
 _SAID_CHARACTERS = 300
 
@@ -50,7 +55,21 @@ class Address:
 def storage_error(error: Failure, address: Address, doing: str) -> StorageError:
     """The error to raise for `error`, met while `doing`, as in `reading models/a/manifest.json`."""
     found, allowed, remedy = _server_said(error, address) if isinstance(error, ClientError) else _boto_said(error)
-    return StorageError(explain(str(address), found=f"{found}, {doing}", allowed=allowed, remedy=remedy))
+    kind = UnreachableError if is_transient(error) else StorageError
+    return kind(explain(str(address), found=f"{found}, {doing}", allowed=allowed, remedy=remedy))
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the server did not answer, or cannot serve now: the same request may succeed later."""
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+        return code_of(error) in _BUSY or str(status) in _BUSY
+    return isinstance(error, _NO_ANSWER)
+
+
+def found_in(error: Exception) -> str:
+    """What was met, in a few words, as in `no answer (ReadTimeoutError)`."""
+    return code_of(error) if isinstance(error, ClientError) else f"no answer ({type(error).__name__})"
 
 
 def code_of(error: ClientError) -> str:
@@ -76,9 +95,9 @@ def _boto_said(error: BotoCoreError | ResponseParserError | OSError) -> tuple[st
             "choose an existing AWS_PROFILE, or log in again"
         )
         return f"no usable credentials ({type(error).__name__})", "an access key and its secret", remedy
-    if isinstance(error, BotoConnectionError | HTTPClientError | IncompleteReadError | OSError):
+    if isinstance(error, _NO_ANSWER):
         remedy = "check storage.endpoint, that the server is up, and the network (name resolution, proxy, firewall)"
-        return f"no answer ({type(error).__name__})", "an S3 server that answers", remedy
+        return found_in(error), "an S3 server that answers", remedy
     if isinstance(error, ResponseParserError):
         remedy = "check storage.endpoint (its host, its port, http or https)"
         return "an answer that is not S3's", "an S3 server", remedy
@@ -126,7 +145,7 @@ _MEANINGS: list[tuple[set[str], str, str]] = [
         "free some space or raise the quota, then run the same command again; finished work is kept",
     ),
     (
-        {"SlowDown", "503", "ServiceUnavailable", "InternalError", "500", "RequestTimeout"},
+        _BUSY,
         "a server that keeps up",
         "run the same command again later; finished work is kept",
     ),

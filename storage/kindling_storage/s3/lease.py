@@ -7,18 +7,15 @@ efficient fault-tolerant mechanism for distributed file cache consistency" (SOSP
 
 from __future__ import annotations
 
-import json
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from kindling_api.base import canonical_json
-from kindling_api.errors import ConflictError, StorageError, explain
-from kindling_storage.hold import conflict, holder
+from kindling_api.errors import StorageError
+from kindling_storage.hold import Holder, conflict, holder, read_holder, supersedes
 from kindling_storage.s3.bucket import Bucket, Versioned
 from kindling_storage.s3.store import S3Store
 
@@ -32,17 +29,20 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def lease(store: S3Store, path: str, *, seconds: float = SECONDS) -> Iterator[Lease]:
+def lease(store: S3Store, path: str, me: Holder | None = None, *, seconds: float = SECONDS) -> Iterator[Lease]:
     """Hold the lease at `path` while the block runs.
 
     A lease that was renewed less than `seconds` ago may be a dead process's: this waits until it expires, or is
-    renewed.
+    renewed; unless it is that of an older attempt at the same run, which is taken over at once.
+
+    A lease that its holder cannot renew, since the server does not answer, is not given up: nobody else can take it
+    meanwhile, either, and whether somebody has, at last, is asked before each commit (`hold.confirm`).
 
     Raises:
         ConflictError: its holder is alive.
         StorageError: the server cannot be reached, refuses, or has no conditional writes.
     """
-    held = Lease(store.bucket, store.key(path), seconds)
+    held = Lease(store.bucket, store.key(path), me or holder(), seconds)
     held.acquire(place=store.uri)
     try:
         yield held
@@ -53,14 +53,13 @@ def lease(store: S3Store, path: str, *, seconds: float = SECONDS) -> Iterator[Le
 class Lease:
     """See `lease`."""
 
-    def __init__(self, bucket: Bucket, key: str, seconds: float) -> None:
+    def __init__(self, bucket: Bucket, key: str, me: Holder, seconds: float) -> None:
         self._bucket = bucket
         self._key = key
         self._seconds = seconds
-        self._holder = {**holder(), "token": secrets.token_hex(8)}
+        self._holder = me
         self._renewals = 0
         self._etag = ""
-        self._renewed = 0.0  # on the monotonic clock, before the request was sent
         self._taken_by: bytes | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_renewing, name="kindling-lease", daemon=True)
@@ -70,7 +69,7 @@ class Lease:
         seen: Versioned | None = None
         while True:
             found = self._bucket.read(self._key)
-            if found is None or _is_free(found):
+            if found is None or _is_free(found) or supersedes(self._holder, read_holder(found.data)):
                 if self._write(match=found.etag if found else None):
                     break
                 continue  # another was faster
@@ -82,19 +81,16 @@ class Lease:
             time.sleep(self._seconds / 10)
         self._thread.start()
 
+    @property
+    def token(self) -> str:
+        """See `Hold.token`."""
+        token: str = self._holder["token"]
+        return token
+
     def check(self) -> None:
-        """Raise ConflictError where the lease was lost, or could not be renewed in time; see `Hold.check`."""
+        """Raise ConflictError where a renewal has met another holder; see `Hold.check`."""
         if self._taken_by is not None:
             raise conflict(f"s3://{self._bucket.name}/{self._key}", self._taken_by)
-        if (silent := time.monotonic() - self._renewed) > self._seconds:
-            raise ConflictError(
-                explain(
-                    f"s3://{self._bucket.name}/{self._key}",
-                    found=f"a lease that could not be renewed for {silent:.0f} s",
-                    allowed=f"{self._seconds:.0f} s without renewal",
-                    remedy="see that the store can be reached, and run again; what was finished is kept",
-                )
-            )
 
     def release(self) -> None:
         """Let others have it at once; where that fails it expires by itself."""
@@ -111,24 +107,23 @@ class Lease:
             try:
                 if not self._write(match=self._etag) and not self._recovered():
                     return
-            except StorageError as error:  # try again: `check` sees when it has been too long
+            except StorageError as error:
                 _log.warning("the lease could not be renewed: %s", error)
 
     def _write(self, *, match: str | None, free: bool = False) -> bool:
         """Write the lease if its version is still `match`; whether it was."""
-        started = time.monotonic()
         self._renewals += 1
         document = {**self._holder, "seconds": self._seconds, "renewals": self._renewals, "free": free}
         etag = self._bucket.put_if(self._key, canonical_json(document), match=match)
         if etag is None:
             return False
-        self._etag, self._renewed = etag, started
+        self._etag = etag
         return True
 
     def _recovered(self) -> bool:
         """Whether a refused renewal had in truth been written, and only its answer was lost."""
         found = self._bucket.read(self._key)
-        if found is not None and _document(found).get("token") == self._holder["token"]:
+        if found is not None and read_holder(found.data).get("token") == self.token:
             self._etag = found.etag
             return True
         self._taken_by = found.data if found is not None else b""
@@ -136,15 +131,6 @@ class Lease:
 
 
 def _is_free(found: Versioned) -> bool:
-    document = _document(found)
+    document = read_holder(found.data)
     seconds = document.get("seconds")
     return document.get("free") is True or found.age > (seconds if isinstance(seconds, int | float) else SECONDS)
-
-
-def _document(found: Versioned) -> dict[str, Any]:
-    """What the lease says; nothing, if it is not one of ours."""
-    try:
-        document = json.loads(found.data)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from kindling_api.errors import ConflictError
+from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_api.v1alpha1.runfile import DatasetBuildFile
+from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_storage import ObjectStore
-from kindling_storage.hold import hold
+from kindling_storage.hold import confirm, hold
 
 HOLD_FOREVER = """
 import sys, time
@@ -72,6 +75,33 @@ def test_a_lock_file_that_somebody_removed_is_noticed(folder_store: ObjectStore,
         folder_store.delete("lock")
         with pytest.raises(ConflictError, match="found removed"):
             held.check()
+
+
+def attempt(number: int, name: str = "books") -> DatasetBuildFile:
+    spec = DatasetBuildSpec.model_validate({"sources": [{"uri": "builtin:python-stdlib"}]}, strict=False)
+    output = StorageSpec(uri="file:///unused")
+    return DatasetBuildFile(name=name, attempt=number, key="sha256:" + "0" * 64, output=output, spec=spec)
+
+
+def test_a_newer_attempt_takes_the_place_of_an_older_one_that_lives(folder_store: ObjectStore) -> None:
+    with hold(folder_store, "lock", attempt(1)) as old:
+        with hold(folder_store, "lock", attempt(2)) as new:
+            with pytest.raises(ConflictError, match="found removed"):
+                old.check()
+            with pytest.raises(ConflictError, match="for attempt 2 at DatasetBuild/default/books"):
+                confirm(folder_store, "lock", old.token)
+            new.check()
+            confirm(folder_store, "lock", new.token)
+        with pytest.raises(ConflictError, match="held by nobody any more"):
+            confirm(folder_store, "lock", new.token)
+
+
+@pytest.mark.parametrize("other", [attempt(2), attempt(1), attempt(3, "magazines")], ids=["same", "older", "another"])
+def test_no_other_attempt_does(folder_store: ObjectStore, other: DatasetBuildFile) -> None:
+    with hold(folder_store, "lock", attempt(2)) as held:
+        with pytest.raises(ConflictError, match="for attempt 2 at"), hold(folder_store, "lock", other):
+            pass
+        held.check()
 
 
 RACE = """

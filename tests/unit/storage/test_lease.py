@@ -12,6 +12,7 @@ import time
 import pytest
 
 from kindling_api.errors import ConflictError
+from kindling_storage.hold import confirm
 from kindling_storage.s3.lease import lease
 from kindling_storage.s3.store import S3Store
 
@@ -67,15 +68,46 @@ def test_a_holder_notices_that_its_lease_was_taken_over(s3_store: S3Store) -> No
     assert b"elsewhere" in s3_store.get("lock")  # it is left to its new holder
 
 
-def test_a_holder_notices_that_its_lease_could_not_be_renewed(proxied) -> None:
+def test_a_lease_that_cannot_be_renewed_is_held_until_another_has_taken_it(proxied) -> None:
     proxy, store = proxied
-    with lease(store, "lock", seconds=0.6) as held:
-        held.check()
+    store.put("lock", b"")  # conditional writes have been tried out
+    with lease(store, "lock", {"token": "mine"}, seconds=0.6) as held:
         proxy.cuts, proxy.after = 1000, 0
-        time.sleep(0.8)
-        with pytest.raises(ConflictError, match="found a lease that could not be renewed for"):
-            held.check()
+        time.sleep(1.5)
+        held.check()
+        assert f"bucket {store.bucket.name!r} at {proxy.endpoint} since" in store.trouble
         proxy.cuts = 0
+        until = time.monotonic() + 10
+        while store.trouble and time.monotonic() < until:
+            time.sleep(0.1)
+        assert store.trouble == ""
+        confirm(store, "lock", "mine")
+        store.put("lock", b'{"token": "another\'s"}')
+        with pytest.raises(ConflictError):
+            confirm(store, "lock", "mine")
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "at_once"),
+    [(2, 1, True), (2, 2, False), (1, 2, False)],
+    ids=["newer", "the same", "older"],
+)
+def test_a_newer_attempt_takes_the_lease_of_an_older_one_at_once(
+    s3_store: S3Store, mine: int, theirs: int, at_once: bool
+) -> None:
+    me, them = ({"run": "PretrainRun/default/a", "attempt": each, "token": str(each)} for each in (mine, theirs))
+    with lease(s3_store, "lock", them, seconds=1.5) as old:
+        if at_once:
+            with lease(s3_store, "lock", me):
+                confirm(s3_store, "lock", str(mine))
+                with pytest.raises(ConflictError, match="process"):
+                    confirm(s3_store, "lock", old.token)
+                time.sleep(0.8)
+                with pytest.raises(ConflictError):
+                    old.check()
+        else:
+            with pytest.raises(ConflictError), lease(s3_store, "lock", me):
+                pass
 
 
 @pytest.mark.slow

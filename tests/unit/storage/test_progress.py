@@ -11,7 +11,7 @@ import pytest
 from kindling_api.errors import StorageError
 from kindling_api.v1alpha1.runfile import FINAL_PROGRESS_BYTES, Progress
 from kindling_api.v1alpha1.status import CheckpointStatus, DatasetProgress, Failure, ModelResult, TrainingProgress
-from kindling_storage.progress import ProgressWriter, clip, final_bytes
+from kindling_storage.progress import ProgressWriter, clip, final_bytes, held_up
 
 
 def message_in(path: Path) -> str:
@@ -98,6 +98,25 @@ def test_the_last_word_fits_into_a_termination_message(progress: Progress) -> No
     if progress.failure is not None:
         assert read.failure.exit_code == 2
         assert len(read.failure.message) >= 64
+
+
+def test_a_termination_message_gets_the_last_word_alone(tmp_path: Path) -> None:
+    path = tmp_path / "termination-log"
+    writer = ProgressWriter(path, last_word_only=True)
+    writer.write(Progress(message="on the way"), force=True)
+    assert not path.exists() and writer.latest.message == "on the way"
+    writer.write(Progress(message="done", state="Succeeded"))
+    assert message_in(path) == writer.latest.message == "done"
+
+
+def test_a_run_that_waits_for_its_store_says_so() -> None:
+    progress = Progress(message="training, step 5 of 20", training=TrainingProgress(step=5))
+    assert held_up(progress, "") == progress
+    waiting = held_up(progress, "waiting for bucket 'b'")
+    assert (waiting.trouble, waiting.training) == ("StorageUnreachable", progress.training)
+    assert waiting.message == "waiting for bucket 'b'; training, step 5 of 20"
+    last = Progress(state="Failed")
+    assert held_up(last, "waiting for bucket 'b'") == last
 
 
 def test_a_short_last_word_is_kept_as_it_is() -> None:

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, ReadTimeoutError
 
-from kindling_api.errors import SpecError, StorageError
+from kindling_api.errors import SpecError, StorageError, UnreachableError
 from kindling_storage import ObjectStore, open_store
 from kindling_storage.s3.errors import Address, storage_error
 from kindling_storage.s3.store import S3Store
@@ -124,15 +124,30 @@ def test_an_upload_outlives_broken_connections(proxied: tuple) -> None:
     assert store.get("a") == data
 
 
+def test_a_server_that_is_away_is_waited_for(proxied: tuple) -> None:
+    proxy, store = proxied
+    store.put("a", b"before")
+    proxy.cuts, proxy.after = 10_000, 0
+    writing = threading.Thread(target=lambda: store.put("a", b"after"))
+    writing.start()
+    time.sleep(2)
+    assert store.trouble.startswith(f"waiting for bucket {store.bucket.name!r} at {proxy.endpoint} since ")
+    assert store.child("x").trouble == store.trouble
+    proxy.cuts = 0
+    writing.join(20)
+    assert (store.get("a"), store.trouble) == (b"after", "")
+
+
 def test_a_download_that_cannot_go_on_leaves_nothing(proxied: tuple, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("kindling_storage.s3.stream.FAILURES", 2)
+    monkeypatch.setattr("kindling_storage.s3.patience.SECONDS", 1.0)
     proxy, store = proxied
     store.put("a", bytes(4 << 20))
     proxy.close()
     with store.open("a") as stream:
         stream.read(1)
         proxy.cuts, proxy.after = 1, 0
-    with pytest.raises(StorageError, match="reading a; allowed: an S3 server that answers"):
+    with pytest.raises(UnreachableError, match="reading a; allowed: an S3 server that answers"):
         proxy.cuts, proxy.after = 1000, 0
         store.download("a", tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
