@@ -1,7 +1,7 @@
 """Counts, durations and byte sizes, written as Kubernetes users write them: `2.5B`, `512Ki`, `10m`, `8Gi`.
 
 A count is stored as the integer it means, so that two ways to write one number give one key. Durations and byte sizes
-stay as they were written; `seconds` reads a duration.
+stay as they were written; `seconds` reads a duration, `cores` a number of cores.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ def parse_count(value: Any) -> Any:
 def seconds(duration: str) -> int:
     """`"1h30m"` → 5400."""
     return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9]+)([dhms])", duration))
+
+
+def cores(quantity: str) -> float:
+    """`"500m"` → 0.5."""
+    return int(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def _whole_as_text(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -18,10 +18,11 @@ from kindling_trainer.report import render
 from kindling_trainer.setup import Setup
 
 
-def finish(setup: Setup, reporter: Reporter | None, validation_loss: float | None) -> None:
+def finish(setup: Setup, reporter: Reporter | None, validation_loss: float | None, confirm: Callable[[], None]) -> None:
     """Export the model and commit the run; all processes call it, the first (which has a reporter) writes.
 
     Raises:
+        ConflictError: another attempt has taken the run over, as `confirm` finds.
         StorageError: the store cannot be written.
     """
     weights = _whole_weights(setup, reporter)
@@ -54,6 +55,7 @@ def finish(setup: Setup, reporter: Reporter | None, validation_loss: float | Non
         loss=reporter.last_loss,
         validation_loss=validation_loss,
     )
+    confirm()
     setup.store.put(REPORT, render(reporter.course(setup.run, manifest)).encode())
     commit(setup.store, manifest)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,8 @@ from pydantic import ValidationError
 
 from kindling_api.v1alpha1.status import Failure, Reason
 from kindling_storage.hold import Hold
+from kindling_trainer.failure import is_secondary
+from kindling_trainer.place import Place
 from kindling_trainer.stopping import EXIT_BASE
 
 POLL_SECONDS = 0.1
@@ -35,6 +37,9 @@ TELL_STACKS = signal.SIGUSR1
 STACKS_SECONDS = 1.0
 """How long they have for that."""
 
+HEARTBEAT, GATHERING = "heartbeat", "gathering"
+"""Files in the processes' folder, touched by the first process: after each step, and while others have yet to come."""
+
 ASKED_CODES = (EXIT_BASE + signal.SIGTERM, EXIT_BASE + signal.SIGINT)
 
 Ending = Literal["finished", "stopped", "raised", "killed", "hung"]
@@ -46,62 +51,80 @@ class Outcome:
 
     ending: Ending
     failure: Failure | None = None
+    exit_code: int = 0
+    """Of the processes, where they were stopped."""
 
 
 class Gang:
-    """The processes of one attempt."""
+    """The processes of one attempt on this machine; there may be others, elsewhere, with which they work."""
 
-    def __init__(self, command: list[str], folder: Path, *, processes: int, attempt: int) -> None:
+    def __init__(self, command: list[str], folder: Path, *, place: Place, attempt: int) -> None:
         """`command` is what each process runs; `folder` is an empty one for signs of life and last words."""
-        self._attempt, self._folder = attempt, folder
-        self._heartbeat = folder / "heartbeat"
+        self._attempt, self._folder, self._place = attempt, folder, place
+        self._heartbeat = folder / HEARTBEAT
         self._heartbeat.touch()
         self._began = self._heartbeat.stat().st_mtime
-        failures = ["--failures", str(folder), "--heartbeat", str(self._heartbeat), "--parent", str(os.getpid())]
-        port = _free_port()
+        self._excused = 0.0  # when there last was an excuse (Unix time)
+        told = ["--folder", str(folder), "--parent", str(os.getpid())]
         self._processes = [
-            subprocess.Popen([*command, *failures], env=_environment(rank, processes, port))
-            for rank in range(processes)
+            subprocess.Popen([*command, *told], env=place.environment(local_rank))
+            for local_rank in range(place.processes)
         ]
 
-    def watch(self, hang_timeout: float, asked: list[int], held: Hold) -> Outcome:
+    def watch(self, hang_timeout: float, asked: list[int], held: Hold | None, excuse: Callable[[], object]) -> Outcome:
         """Until all have ended; none outlives this call.
 
         Args:
-            hang_timeout: seconds without a step after which they count as hung.
+            hang_timeout: seconds without a step after which they count as hung; on the first machine only, since the
+                first process speaks for all.
             asked: signals that came in; as soon as there is one, all are asked to save and leave.
-            held: the right to write, without which none may go on.
+            held: the right to write, without which none may go on; None where another machine holds it.
+            excuse: silence does not count while this gives something.
 
         Raises:
             ConflictError: the right was lost.
         """
         try:
             while any(code is None for code in self._codes()):
-                held.check()
-                if asked:
+                if held is not None:
+                    held.check()
+                if asked or any(code in ASKED_CODES for code in self._codes()):
                     return self._stop()
-                if any(code not in (None, 0) for code in self._codes()):
+                if any(self._codes()):
                     return self._cause()
-                if self._silent_for() > hang_timeout * (START_ALLOWANCE if self._is_starting() else 1):
+                if excuse():
+                    self._excused = time.time()
+                if self._place.leads and self._is_silent(hang_timeout):
                     return self._hung(hang_timeout)
                 time.sleep(POLL_SECONDS)
-            return self._cause() if any(self._codes()) else Outcome("finished")
+            return self._ended()
         finally:
             self._kill()
 
+    def _ended(self) -> Outcome:
+        """All have ended by themselves."""
+        codes = [code for code in self._codes() if code]
+        if not codes:
+            return Outcome("finished")
+        return self._cause() if set(codes) - set(ASKED_CODES) else Outcome("stopped", exit_code=codes[0])
+
     def _stop(self) -> Outcome:
-        """Ask all to save and leave; the end of their grace kills them."""
+        """Ask all to save and leave; the end of their grace kills them.
+
+        Where some left before there was anything to save, others lose contact with them: that is no failure.
+        """
         for process in self._processes:
             process.terminate()
         self._wait(GRACE_SECONDS)
         self._kill()
-        if any(code not in (0, *ASKED_CODES) for code in self._codes()) and self._last_words():
+        if any(not is_secondary(failure) for failure in self._last_words()):
             return self._cause()
-        return Outcome("stopped" if any(self._codes()) else "finished")
+        code = next((code for code in self._codes() if code in ASKED_CODES), EXIT_BASE + signal.SIGTERM)
+        return Outcome("stopped", exit_code=code) if any(self._codes()) else Outcome("finished")
 
     def _hung(self, silent: float) -> Outcome:
         """No step was taken for so many seconds. All say where they are; the one that cannot is the likely cause."""
-        states = [(rank, _STUCK.get(_state(process.pid))) for rank, process in enumerate(self._processes)]
+        states = [(self._place.rank(i), _STUCK.get(_state(process.pid))) for i, process in enumerate(self._processes)]
         for process in self._processes:
             process.send_signal(TELL_STACKS)
         self._wait(STACKS_SECONDS)
@@ -110,19 +133,27 @@ class Gang:
         return Outcome("hung", self._failure("Hung", f"no step for {silent:.0f} seconds{what}", rank))
 
     def _cause(self) -> Outcome:
-        """What went wrong first: a process ended by a signal, or else the earliest error."""
+        """What went wrong first: a process ended by a signal, or else the earliest error.
+
+        An error that only tells of the loss of others comes after all else, and so does SIGABRT, with which libraries
+        answer to it.
+        """
         self._wait(SETTLE_SECONDS)
-        ended = self._codes()
-        for rank, code in enumerate(ended):
-            if code is not None and code < 0:
-                name = signal.Signals(-code).name
-                hint = "; the machine may have run out of memory" if name == "SIGKILL" else ""
-                failure = self._failure("RankFailed", f"process {rank} was ended by {name}{hint}", rank, signal=name)
-                return Outcome("killed", failure)
-        if said := sorted(self._last_words(), key=lambda failure: failure.time or ""):
+        said = sorted(self._last_words(), key=lambda failure: (is_secondary(failure), failure.time or ""))
+        ended = [(local_rank, code) for local_rank, code in enumerate(self._codes()) if code]
+        killed = [(local_rank, -code) for local_rank, code in ended if code < 0]
+        killed.sort(key=lambda each: each[1] == signal.SIGABRT)
+        if killed and not (killed[0][1] == signal.SIGABRT and said):
+            return Outcome("killed", self._killed(*killed[0]))
+        if said:
             return Outcome("raised", said[0])
-        rank, code = next((rank, code) for rank, code in enumerate(ended) if code)
+        rank, code = self._place.rank(ended[0][0]), ended[0][1]
         return Outcome("raised", self._failure("RankFailed", f"process {rank} ended with exit code {code}", rank, code))
+
+    def _killed(self, local_rank: int, number: int) -> Failure:
+        rank, name = self._place.rank(local_rank), signal.Signals(number).name
+        hint = "; the machine may have run out of memory" if name == "SIGKILL" else ""
+        return self._failure("RankFailed", f"process {rank} was ended by {name}{hint}", rank, signal=name)
 
     def _last_words(self) -> list[Failure]:
         found = []
@@ -136,16 +167,20 @@ class Gang:
     def _failure(
         self, reason: Reason, message: str, rank: int | None, code: int | None = None, signal: str | None = None
     ) -> Failure:
-        return Failure(reason=reason, message=message, attempt=self._attempt, rank=rank, exit_code=code, signal=signal)
+        time = datetime.now(UTC).isoformat(timespec="microseconds")
+        return Failure(
+            reason=reason, message=message, attempt=self._attempt, rank=rank, exit_code=code, signal=signal, time=time
+        )
 
     def _codes(self) -> list[int | None]:
         return [process.poll() for process in self._processes]
 
-    def _is_starting(self) -> bool:
-        return self._heartbeat.stat().st_mtime == self._began
-
-    def _silent_for(self) -> float:
-        return time.time() - self._heartbeat.stat().st_mtime
+    def _is_silent(self, hang_timeout: float) -> bool:
+        """Whether there was no sign of life for too long; waiting for other machines is no silence."""
+        beat = self._heartbeat.stat().st_mtime
+        gathering = self._folder / GATHERING
+        seen = max(beat, self._excused, gathering.stat().st_mtime if gathering.exists() else 0.0)
+        return time.time() - seen > hang_timeout * (START_ALLOWANCE if beat == self._began else 1)
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -168,25 +203,3 @@ def _state(process: int) -> str:
         return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][:1]
     except OSError:
         return ""
-
-
-def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
-    """torchrun's variables for one process of a machine; cores are shared out evenly."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return {
-        "OMP_NUM_THREADS": str(max(1, cores // processes)),
-        **os.environ,
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

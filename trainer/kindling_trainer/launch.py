@@ -1,12 +1,13 @@
 """The parent of a run's training processes, and PID 1 of its pod: checks, holds the place, starts, restarts, reports.
 
-It imports no torch: a finished run is recognised, and a wrong one refused, at once.
+It imports no torch: a finished run is recognised, and a wrong one refused, at once. Where a run has several machines,
+each has a launcher; that of the first does what is to be done once, and none starts anything again, for whoever
+started the launchers starts them all again.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import tempfile
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kindling_api.quantities import seconds
-from kindling_api.v1alpha1.products import MODEL_FOLDER, ModelManifest, model_folder
+from kindling_api.v1alpha1.products import MODEL_FOLDER, ModelManifest
 from kindling_api.v1alpha1.runfile import PretrainRunFile
 from kindling_api.v1alpha1.status import Failure, ModelResult
 from kindling_storage import ObjectStore, open_store
@@ -25,6 +26,7 @@ from kindling_trainer.checkpoint.folders import folders
 from kindling_trainer.gang import Gang, Outcome
 from kindling_trainer.inputs import check_supported, read_dataset
 from kindling_trainer.metrics import perplexity
+from kindling_trainer.place import Place
 from kindling_trainer.stopping import EXIT_BASE
 
 LOCK = "lock"
@@ -48,28 +50,53 @@ class Request:
 
     run: PretrainRunFile
     runfile: Path
+    store: ObjectStore
+    """The run's folder."""
+    place: Place
+    managed: bool
+    """Whether this is one attempt, and another one is started by whoever started this."""
     progress: Path | None
+    """Where the first training process says how far it is."""
     asked: list[int]
     """Signals that have come in so far; the handler appends to it."""
 
 
-def launch(request: Request) -> ModelResult:
+def launch(request: Request) -> ModelResult | None:
     """Train the run to its end, over as many starts as that takes; at once where it is finished already.
+
+    Returns:
+        What came out; None on a machine that is not the run's first.
 
     Raises:
         RunFailed: the training processes ended badly, or were asked to stop.
         UserError: the run, or what it reads, is wrong; or another process trains it.
     """
-    run = request.run
-    store = open_store(run.output).child(model_folder(run.key))
-    finished = read_manifest(store, ModelManifest)
+    finished = read_manifest(request.store, ModelManifest)
     if finished is None:
-        check_supported(run)
-        read_dataset(run)
-        with hold(store, LOCK) as held:
-            _supervise(request, store, held)
-        finished = read_manifest(store, ModelManifest)
-        assert finished is not None, "training processes that end well have committed a model"
+        check_supported(request.run)
+        if request.place.leads:
+            finished = _lead(request)
+        else:
+            _train_once(request, request.run.attempt, None)
+    return _publish(request, finished) if request.place.leads and finished is not None else None
+
+
+def _lead(request: Request) -> ModelManifest:
+    """Train, as the only machine or the first."""
+    read_dataset(request.run)
+    with hold(request.store, LOCK, request.run) as held:
+        attempt = _next_attempt(request.store, request.run.attempt)
+        if request.managed:
+            _train_once(request, attempt, held)
+        else:
+            _supervise(request, attempt, held)
+    finished = read_manifest(request.store, ModelManifest)
+    assert finished is not None, "training processes that end well have committed a model"
+    return finished
+
+
+def _publish(request: Request, finished: ModelManifest) -> ModelResult:
+    run, store = request.run, request.store
     product = Published(uri=store.uri, digest=finished.digest, key=run.key)
     publish(open_store(run.output), "PretrainRun", run.namespace, run.name, product)
     return ModelResult(
@@ -84,13 +111,22 @@ def launch(request: Request) -> ModelResult:
     )
 
 
-def _supervise(request: Request, store: ObjectStore, held: Hold) -> None:
+def _train_once(request: Request, attempt: int, held: Hold | None) -> None:
+    """Start the processes once; whether another attempt is worth its while is for others to decide."""
+    outcome = _start(request, attempt, time.time(), held)
+    if outcome.ending == "stopped":
+        raise RunFailed(_stopped(outcome, request.asked, "What was saved is kept."))
+    if outcome.ending != "finished":
+        assert outcome.failure is not None
+        raise RunFailed(outcome.failure.model_copy(update={"attempt": request.run.attempt}))
+
+
+def _supervise(request: Request, attempt: int, held: Hold) -> None:
     """Start the processes, and start them again where that may help, until the model is committed."""
-    started, attempt = time.time(), _next_attempt(store, request.run.attempt)
-    limit = request.run.spec.restart.max_restarts
+    store, started, limit = request.store, time.time(), request.run.spec.restart.max_restarts
     saved, restarts, barren = _saved_step(store), 0, 0
     while True:
-        outcome = _attempt(request, attempt + restarts, started, held)
+        outcome = _start(request, attempt + restarts, started, held)
         if outcome.ending == "finished":
             return
         before, saved = saved, _saved_step(store)
@@ -112,7 +148,7 @@ def _verdict(
     """
     kept = f"The state after step {saved} is kept; run the same again to go on." if saved else "Nothing was saved yet."
     if outcome.ending == "stopped":
-        return Failure(reason="SuspendedByUser", message=f"Stopped. {kept}", exit_code=EXIT_BASE + asked[0])
+        return _stopped(outcome, asked, kept)
     assert outcome.failure is not None
     if outcome.ending == "raised":
         return outcome.failure
@@ -124,19 +160,24 @@ def _verdict(
     return None
 
 
-def _attempt(request: Request, attempt: int, started: float, held: Hold) -> Outcome:
-    """Start all processes once, and watch them until they have ended."""
-    resources, restart = request.run.spec.resources, request.run.spec.restart
+def _stopped(outcome: Outcome, asked: list[int], kept: str) -> Failure:
+    """The run was asked to stop: this launcher, or else that of another machine."""
+    code = EXIT_BASE + asked[0] if asked else outcome.exit_code
+    return Failure(reason="SuspendedByUser", message=f"Stopped. {kept}", exit_code=code)
+
+
+def _start(request: Request, attempt: int, started: float, held: Hold | None) -> Outcome:
+    """Start all processes of this machine once, and watch them until they have ended."""
     command = [sys.executable, "-m", "kindling_trainer.train", str(request.runfile)]
     command += ["--attempt", str(attempt), "--started", str(started)]
     if request.progress is not None:
         command += ["--progress", str(request.progress)]
-    folder = Path(tempfile.mkdtemp(prefix="kindling-run-"))
-    try:
-        gang = Gang(command, folder, processes=resources.processes, attempt=attempt)
-        return gang.watch(seconds(restart.hang_timeout), request.asked, held)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    if held is not None:
+        command += ["--hold", held.token]
+    with tempfile.TemporaryDirectory(prefix="kindling-run-", ignore_cleanup_errors=True) as folder:
+        gang = Gang(command, Path(folder), place=request.place, attempt=attempt)
+        hang_timeout = seconds(request.run.spec.restart.hang_timeout)
+        return gang.watch(hang_timeout, request.asked, held, excuse=lambda: request.store.trouble)
 
 
 def _next_attempt(store: ObjectStore, attempt: int) -> int:

@@ -98,9 +98,9 @@ class Reporter:
         self._update(validation_loss=loss)
         self.beat()
 
-    def saved(self, newest: CheckpointStatus | None) -> None:
-        """A checkpoint is on its way; `newest` is the newest one committed."""
-        self._checkpoint = newest or self._checkpoint
+    def saved(self, newest: CheckpointStatus) -> None:
+        """A checkpoint has been committed. This may be called from another thread."""
+        self._checkpoint = newest
         self._metrics.upload()
 
     @property

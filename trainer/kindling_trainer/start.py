@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 import torch
-import torch.distributed as dist
 from tokenizers import Tokenizer
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -47,11 +46,7 @@ def restore(setup: Setup) -> int:
     Raises:
         SpecError: the checkpoint is of another dataset, or the model to start from has other sizes or tokens.
     """
-    found = newest_whole(setup.store) if setup.ranks.leads else None
-    if setup.ranks.control is not None:
-        box = [found]
-        dist.broadcast_object_list(box, 0, group=setup.ranks.control)
-        (found,) = box
+    found = setup.ranks.from_first(newest_whole(setup.store) if setup.ranks.leads else None)
     if found is None:
         _begin(setup)
         return 0

@@ -13,13 +13,16 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
 
 from kindling_api.quantities import seconds
 from kindling_api.v1alpha1.products import CheckpointManifest
-from kindling_api.v1alpha1.runfile import PretrainRunFile, read_run_file
+from kindling_api.v1alpha1.runfile import PretrainRunFile, Progress, read_run_file
+from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
+from kindling_storage.hold import confirm
 from kindling_storage.progress import ProgressWriter
 from kindling_trainer.checkpoint.load import training_state
 from kindling_trainer.checkpoint.save import Saver
@@ -27,8 +30,9 @@ from kindling_trainer.data.windows import Batch
 from kindling_trainer.evaluate import continue_prompts, validation_loss
 from kindling_trainer.failure import recorded_failure
 from kindling_trainer.finish import finish
-from kindling_trainer.gang import TELL_STACKS
+from kindling_trainer.gang import GATHERING, HEARTBEAT, TELL_STACKS
 from kindling_trainer.hardware import peak_flops
+from kindling_trainer.launch import LOCK
 from kindling_trainer.metrics import Metrics
 from kindling_trainer.optim.adamw import set_learning_rate
 from kindling_trainer.optim.schedule import cosine
@@ -51,7 +55,7 @@ def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
     logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format="%(message)s", stream=sys.stderr)
     _quieten()
-    with recorded_failure(options.failures, rank, options.attempt):
+    with recorded_failure(options.folder, rank, options.attempt):
         run = read_run_file(options.runfile)
         assert isinstance(run, PretrainRunFile)
         code = Training(run, options, stop).go()
@@ -76,8 +80,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--progress", type=Path, help="where the progress document is written")
     parser.add_argument("--attempt", type=int, default=1, help="which start of the run this is")
     parser.add_argument("--started", type=float, default=time.time(), help="when the first start was (Unix time)")
-    parser.add_argument("--heartbeat", type=Path, help="a file to touch after each step")
-    parser.add_argument("--failures", type=Path, help="a folder for the error that ends this process")
+    parser.add_argument("--folder", type=Path, help="where signs of life and the error that ends this process go")
+    parser.add_argument("--hold", help="the token of the right to write in the run's folder")
     parser.add_argument("--parent", type=int, help="the process with which this one is to end")
     return parser.parse_args()
 
@@ -87,14 +91,21 @@ class Training:
 
     def __init__(self, run: PretrainRunFile, options: argparse.Namespace, stop: StopFlag) -> None:
         self.run, self.stop = run, stop
-        self.setup = setup = prepare(run, join(run.spec.layout(), run.spec.resources))
+        ranks = join(run.spec.layout(), run.spec.resources, partial(_waiting, options))
+        self.setup = setup = prepare(run, ranks)
         self.finished = self.saved = restore(setup)
         """Optimizer steps done, and those of them that are in a checkpoint."""
         self.last_save = time.monotonic()
-        facts = _checkpoint_facts(setup, options.attempt)
-        self.saver = Saver(setup.store, facts, keep=run.spec.checkpoint.keep, group=setup.ranks.background)
-        self.stepper = Stepper(setup.model, setup.optimizer, setup.loss, run.spec.training, setup.plan, setup.ranks)
-        self.reporter = _reporter(setup, options, self.finished) if setup.ranks.leads else None
+        facts = _checkpoint_facts(setup, ranks.from_first(options.attempt))
+        self.confirm = partial(_confirm, setup, options.hold)
+        self.reporter = _reporter(setup, options, self.finished) if ranks.leads else None
+        self.saver = Saver(
+            setup.store, facts, keep=run.spec.checkpoint.keep, group=ranks.background,
+            confirm=self.confirm, committed=self._committed,
+        )  # fmt: skip
+        self.save_due = False
+        """Whether a checkpoint is wanted and not yet begun."""
+        self.stepper = Stepper(setup.model, setup.optimizer, setup.loss, run.spec.training, setup.plan, ranks)
         self.interval = row_interval(setup.steps)
 
     def go(self) -> int:
@@ -113,18 +124,21 @@ class Training:
             return EXIT_BASE + stopped.signal
         self.saver.wait()
         self._stage("exporting")
-        finish(self.setup, self.reporter, validation)
+        finish(self.setup, self.reporter, validation, self.confirm)
         return 0
 
     def _advance(self) -> None:
         """One step, and what is due after it."""
         self._step()
-        signal, save = self.setup.ranks.largest(self.stop.signal, self._save_due())
+        self.save_due |= self._wants_save()
+        signal, due, trouble = self.setup.ranks.largest(
+            self.stop.signal, self.save_due, self.saver.is_writing and bool(self.setup.store.trouble)
+        )
         if signal:
             raise Stopped(signal)
         if self.finished % self.run.spec.evaluation.every == 0 and self.finished < self.setup.steps:
             self._evaluate()
-        if save:
+        if due and not trouble:  # while a checkpoint waits for the store, training goes on rather than wait for it
             self._save()
         self.saver.raise_if_failed()
 
@@ -143,7 +157,7 @@ class Training:
             if written:
                 self.reporter.row(self.finished, loss=loss, rate=rate, norm=norm)
 
-    def _save_due(self) -> bool:
+    def _wants_save(self) -> bool:
         """Whether this process wants a checkpoint now; by the clock, the first one speaks for all."""
         every = self.run.spec.checkpoint.every
         if isinstance(every, int):
@@ -159,9 +173,11 @@ class Training:
         self.saver.save(training_state(setup.model, setup.optimizer), step=self.finished, tokens=tokens)
         if not self.run.spec.checkpoint.async_:
             self.saver.wait()
-        self.saved, self.last_save = self.finished, time.monotonic()
+        self.saved, self.last_save, self.save_due = self.finished, time.monotonic(), False
+
+    def _committed(self, newest: CheckpointStatus) -> None:
         if self.reporter is not None:
-            self.reporter.saved(self.saver.newest)
+            self.reporter.saved(newest)
 
     def _evaluate(self, *, whole: bool = False) -> float | None:
         """The loss on a sample of the validation part, or on the whole of it, written down with what the model says."""
@@ -196,6 +212,21 @@ class Training:
             self.reporter.stage(stage)
 
 
+def _waiting(options: argparse.Namespace, here: int, processes: int) -> None:
+    """Say, as the first process, that others have yet to come, and that this is no standstill."""
+    if os.environ.get("RANK") == "0":
+        message = f"waiting for other nodes: {here} of {processes} processes are here"
+        ProgressWriter(options.progress).write(Progress(message=message, training=TrainingProgress(stage="starting")))
+        if options.folder is not None:
+            (options.folder / GATHERING).touch()
+
+
+def _confirm(setup: Setup, token: str | None) -> None:
+    """Make sure that no other attempt has taken the run's folder over; `token` is absent where nobody holds it."""
+    if token is not None:
+        confirm(setup.store, LOCK, token)
+
+
 def _learning_rate(setup: Setup, finished: int) -> float:
     training = setup.run.spec.training
     assert training.optimizer.adam_w is not None and training.schedule.cosine is not None
@@ -221,7 +252,7 @@ def _reporter(setup: Setup, options: argparse.Namespace, finished: int) -> Repor
     return Reporter(
         ProgressWriter(options.progress),
         Metrics(setup.store, finished),
-        heartbeat=options.heartbeat,
+        heartbeat=None if options.folder is None else options.folder / HEARTBEAT,
         steps=setup.steps,
         step_tokens=setup.plan.tokens,
         flops_per_token=flops_per_token(setup.shape, setup.padded_vocab, setup.plan.context),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from kindling_api.base import digest_of
-from kindling_api.errors import StorageError
+from kindling_api.errors import ConflictError, StorageError
 from kindling_api.v1alpha1.model import PRESETS
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.products import CheckpointManifest
 from kindling_storage import ObjectStore, open_store
+from kindling_storage.hold import confirm, hold
 from kindling_trainer.checkpoint.folders import Folder, checkpoint_store, folders, newest_whole
 from kindling_trainer.checkpoint.load import load
 from kindling_trainer.checkpoint.save import Saver
@@ -26,7 +29,7 @@ def run(tmp_path: Path) -> ObjectStore:
     return open_store((tmp_path / "run").as_uri())
 
 
-def saver(run: ObjectStore, attempt: int = 1, keep: int = 3) -> Saver:
+def saver(run: ObjectStore, attempt: int = 1, keep: int = 3, confirm: Callable[[], None] = lambda: None) -> Saver:
     facts = CheckpointManifest(
         key=digest_of(b"key"),
         files=[],
@@ -39,7 +42,7 @@ def saver(run: ObjectStore, attempt: int = 1, keep: int = 3) -> Saver:
         shape=PRESETS["llama-tiny"],
         vocab_size=64,
     )
-    return Saver(run, facts, keep=keep, group=None)
+    return Saver(run, facts, keep=keep, group=None, confirm=confirm, committed=lambda newest: None)
 
 
 def state(value: float) -> State:
@@ -50,6 +53,15 @@ def save(saver: Saver, *steps: int) -> None:
     for step in steps:
         saver.save(state(float(step)), step=step, tokens=10 * step)
     saver.wait()
+
+
+def test_an_attempt_whose_place_was_taken_over_commits_nothing_more(run: ObjectStore) -> None:
+    with hold(run, "lock") as held:
+        older = saver(run, confirm=partial(confirm, run, "lock", held.token))
+        save(older, 5)
+    with hold(run, "lock"), pytest.raises(ConflictError, match="allowed: one writer at a time"):
+        save(older, 10)
+    assert folders(run) == {Folder(5, 1): True, Folder(10, 1): False}
 
 
 def test_what_is_saved_comes_back(run: ObjectStore) -> None:

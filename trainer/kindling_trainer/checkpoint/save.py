@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -26,15 +27,22 @@ class Saver:
     """
 
     def __init__(
-        self, run: ObjectStore, facts: CheckpointManifest, *, keep: int, group: dist.ProcessGroup | None
-    ) -> None:
-        """`facts` holds what all checkpoints of the run share; step, tokens and files are filled in."""
+        self, run: ObjectStore, facts: CheckpointManifest, *, keep: int, group: dist.ProcessGroup | None,
+        confirm: Callable[[], None], committed: Callable[[CheckpointStatus], None],
+    ) -> None:  # fmt: skip
+        """All of this is of the run; the first process alone makes use of the last two, in the background.
+
+        Args:
+            facts: what all checkpoints share; step, tokens and files are filled in.
+            keep: how many checkpoints stay.
+            confirm: raises ConflictError if another attempt has taken the run over, and this one must not commit.
+            committed: is told of each checkpoint that is committed.
+        """
         self._run, self._facts, self._keep, self._group = run, facts, keep, group
+        self._confirm, self._committed = confirm, committed
         self._rank = dist.get_rank(group) if group is not None else 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
-        self.newest: CheckpointStatus | None = None
-        """The newest one committed by this process: known on the first only."""
 
     def save(self, state: dict[str, Tensor], *, step: int, tokens: int) -> None:
         """Copy the state to the host's memory, and write it in the background.
@@ -58,6 +66,11 @@ class Saver:
             writing, self._writing = self._writing, None
             writing.result()
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is on its way."""
+        return self._writing is not None and not self._writing.done()
+
     def raise_if_failed(self) -> None:
         """Like `wait`, but without waiting."""
         if self._writing is not None and self._writing.done():
@@ -71,10 +84,9 @@ class Saver:
             return
         entries.append(put_file(store, METADATA, canonical_json(writer.metadata)))
         manifest = manifest.model_copy(update={"files": sorted(entries, key=lambda entry: entry.path)})
-        digest = commit(store, manifest)
-        self.newest = CheckpointStatus(
-            step=manifest.step, uri=store.uri, digest=digest, time=datetime.now(UTC).isoformat(timespec="seconds")
-        )
+        self._confirm()
+        digest, time = commit(store, manifest), datetime.now(UTC).isoformat(timespec="seconds")
+        self._committed(CheckpointStatus(step=manifest.step, uri=store.uri, digest=digest, time=time))
         prune(self._run, self._keep)
 
     def _gather(self, entry: FileEntry) -> list[FileEntry]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,8 +18,11 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.resources import TrainingResources
+from kindling_trainer.parallel.gathering import Waiting, gather
 
 AXES = ("dp_replicate", "dp_shard", "tp")
+
+Shared = TypeVar("Shared")
 
 
 @dataclass(frozen=True)
@@ -68,18 +72,27 @@ class Ranks:
         dist.all_reduce(together, dist.ReduceOp.MAX, group=self.control)
         return tuple(together.tolist())
 
+    def from_first(self, value: Shared) -> Shared:
+        """What the first process has; it must be something that pickles."""
+        if self.control is None:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, 0, group=self.control)
+        return box[0]
 
-def join(layout: Layout, resources: TrainingResources) -> Ranks:
-    """Meet the other processes of the run, if any.
+
+def join(layout: Layout, resources: TrainingResources, waiting: Waiting = lambda here, processes: None) -> Ranks:
+    """Meet the other processes of the run, if any; until they have come, `waiting` is told how many have.
 
     Raises:
         SpecError: `resources.gpu` is asked for and there are fewer than the processes of this machine.
+        LostContactError: the first process does not answer.
     """
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
     device = _device(resources, local_rank)
     if layout.processes == 1:
         return Ranks(rank, layout, device, mesh=None, control=None, background=None)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    gather("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", waiting)
     sizes = (layout.replicate, layout.shard, layout.tensor)
     mesh = init_device_mesh(device.type, sizes, mesh_dim_names=AXES)
     return Ranks(rank, layout, device, mesh, control=_gloo_group(), background=_gloo_group())
