@@ -9,6 +9,7 @@ from kubenode.places import API_SERVICE, HOST_ADDRESS, PKI, STATE
 from kubenode.processes import run
 
 ADMINISTRATOR = "admin"
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 API_SERVER_NAMES = (
     "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:localhost,"
     f"IP:127.0.0.1,IP:{HOST_ADDRESS},IP:{API_SERVICE}"
@@ -20,7 +21,7 @@ def make_certificates() -> None:
     PKI.mkdir(parents=True, exist_ok=True)
     if not (PKI / "ca.crt").exists():
         authority = ("-subj", "/CN=kubenode-ca", "-keyout", PKI / "ca.key", "-out", PKI / "ca.crt")
-        run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", *authority)
+        run("openssl", "req", "-x509", *NEW_KEY, "-days", "3650", *authority)
         run("openssl", "genrsa", "-out", PKI / "sa.key", "2048")
     issue("apiserver", "/CN=kube-apiserver", API_SERVER_NAMES)
     issue("apiserver-kubelet", "/O=system:masters/CN=kube-apiserver-kubelet-client")
@@ -37,7 +38,7 @@ def issue(name: str, subject: str, alternative_names: str = "") -> None:
     key, request, certificate = (PKI / f"{name}.{ending}" for ending in ("key", "csr", "crt"))
     if certificate.exists():
         return
-    run("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-keyout", key, "-out", request)
+    run("openssl", "req", *NEW_KEY, "-subj", subject, "-keyout", key, "-out", request)
     extensions = PKI / f"{name}.ext"
     names = f"subjectAltName={alternative_names}\n" if alternative_names else ""
     extensions.write_text(f"extendedKeyUsage=serverAuth,clientAuth\n{names}")

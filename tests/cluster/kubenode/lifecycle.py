@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kubenode import tools
 from kubenode.additions import install_additions, kubectl
@@ -11,7 +14,7 @@ from kubenode.certificates import make_certificates
 from kubenode.control_plane import is_healthy, start_control_plane, stop_control_plane
 from kubenode.images import build_images, push_images
 from kubenode.node import Node, all_nodes
-from kubenode.places import LOGS, PKI, STATE
+from kubenode.places import CACHE, LOGS, PKI, STATE
 from kubenode.processes import wait
 
 DEFAULT_NODES = 2
@@ -23,9 +26,34 @@ def up(count: int = DEFAULT_NODES, *, bare: bool = False) -> None:
     Raises:
         ClusterError: something could not be built or did not start.
     """
-    tools.install(tools.CLUSTER if bare else tools.CLUSTER + tools.ADDITIONS)
-    if not is_up():  # what a cluster left that was killed
-        down()
+    with _alone():
+        tools.install(tools.CLUSTER if bare else tools.CLUSTER + tools.ADDITIONS)
+        if not is_up():  # what a cluster left that was killed
+            _destroy()
+        _start(count)
+        if not bare:
+            install_additions(all_nodes()[0])
+            _update_images()
+
+
+def update_images() -> None:
+    """Build what changed, push it, and have every node fetch it."""
+    with _alone():
+        _update_images()
+
+
+def down() -> None:
+    """Stop everything, and leave nothing but programs and images."""
+    with _alone():
+        _destroy()
+
+
+def is_up() -> bool:
+    """Whether a cluster runs on this machine."""
+    return (PKI / "admin.crt").exists() and is_healthy()
+
+
+def _start(count: int) -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     make_certificates()
     start_control_plane()
@@ -34,30 +62,29 @@ def up(count: int = DEFAULT_NODES, *, bare: bool = False) -> None:
         node.create(nodes)
         node.start()
     wait("nodes", lambda: _ready_nodes() >= count, 90)
-    if not bare:
-        install_additions(nodes[0])
-        update_images()
 
 
-def update_images() -> None:
-    """Build what changed, push it, and have every node fetch it."""
+def _update_images() -> None:
     build_images()
     for image in push_images():
         for node in all_nodes():
             node.pull(image)
 
 
-def down() -> None:
-    """Stop everything, and leave nothing but programs and images."""
+def _destroy() -> None:
     for node in all_nodes():
         node.destroy()
     stop_control_plane()
     shutil.rmtree(STATE, ignore_errors=True)
 
 
-def is_up() -> bool:
-    """Whether a cluster runs on this machine."""
-    return (PKI / "admin.crt").exists() and is_healthy()
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Whoever else starts or stops the cluster waits."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _ready_nodes() -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kubenode.places import SOURCES, TOOLS
+from kubenode.places import CGROUPS, SOURCES, TOOLS
 from kubenode.processes import ClusterError, run, run_long
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
@@ -78,6 +78,8 @@ def missing_requirement() -> str | None:
     """Why no cluster can be had on this machine; None: one can."""
     if sys.platform != "linux" or os.geteuid():
         return "a test cluster needs root on Linux: it makes network namespaces and runs containers"
+    if not (CGROUPS / "pids").is_dir():
+        return "a test cluster needs cgroups v1"
     if shutil.which("go") is None and any(not _path(build).exists() for build in CLUSTER + ADDITIONS):
         return "a test cluster needs Go 1.25 or newer, to build Kubernetes"
     if _missing_packages() and shutil.which("apt-get") is None:
