@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from kubenode import tools
 from kubenode.additions import install_additions, kubectl
@@ -14,8 +11,8 @@ from kubenode.certificates import make_certificates
 from kubenode.control_plane import is_healthy, start_control_plane, stop_control_plane
 from kubenode.images import build_images, push_images
 from kubenode.node import Node, all_nodes
-from kubenode.places import CACHE, LOGS, PKI, STATE
-from kubenode.processes import wait
+from kubenode.places import LOGS, PKI, STATE
+from kubenode.processes import alone, wait
 
 DEFAULT_NODES = 2
 
@@ -26,7 +23,7 @@ def up(count: int = DEFAULT_NODES, *, bare: bool = False) -> None:
     Raises:
         ClusterError: something could not be built or did not start.
     """
-    with _alone():
+    with alone("cluster"):
         tools.install(tools.CLUSTER if bare else tools.CLUSTER + tools.ADDITIONS)
         if not is_up():  # what a cluster left that was killed
             _destroy()
@@ -38,13 +35,13 @@ def up(count: int = DEFAULT_NODES, *, bare: bool = False) -> None:
 
 def update_images() -> None:
     """Build what changed, push it, and have every node fetch it."""
-    with _alone():
+    with alone("cluster"):
         _update_images()
 
 
 def down() -> None:
     """Stop everything, and leave nothing but programs and images."""
-    with _alone():
+    with alone("cluster"):
         _destroy()
 
 
@@ -76,15 +73,6 @@ def _destroy() -> None:
         node.destroy()
     stop_control_plane()
     shutil.rmtree(STATE, ignore_errors=True)
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Whoever else starts or stops the cluster waits."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _ready_nodes() -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kubenode.places import LOGS, STATE
+from kubenode.places import CACHE, LOGS, STATE
 
 Word = str | Path
 
@@ -60,6 +61,15 @@ def wait(what: str, ready: Callable[[], bool], seconds: float) -> None:
         if time.monotonic() > deadline:
             raise ClusterError(f"{what}: not ready after {seconds:.0f} s; see {LOGS}")
         time.sleep(0.2)
+
+
+@contextmanager
+def alone(task: str) -> Iterator[None]:
+    """Whoever does the same on this machine waits, or is waited for."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{task}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def spawn(name: str, command: Sequence[Word], network: str | None = None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubenode.places import CGROUPS, SOURCES, TOOLS
-from kubenode.processes import ClusterError, run, run_long
+from kubenode.processes import ClusterError, alone, run, run_long
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
 """What the binary `node` is, by the name that it is run as."""
@@ -95,14 +95,15 @@ def install(builds: Sequence[Build] = CLUSTER + ADDITIONS) -> None:
     """
     if problem := missing_requirement():
         raise ClusterError(problem)
-    install_packages()
     TOOLS.mkdir(parents=True, exist_ok=True)
-    for build in builds:
-        if not _path(build).exists():
-            _build(build)
-    for program in PROGRAMS:
-        if not (TOOLS / program).is_symlink():
-            (TOOLS / program).symlink_to("node")
+    with alone("tools"):
+        install_packages()
+        for build in builds:
+            if not _path(build).exists():
+                _build(build)
+        for program in PROGRAMS:
+            if not (TOOLS / program).is_symlink():
+                (TOOLS / program).symlink_to("node")
 
 
 def install_packages() -> None:
