@@ -76,6 +76,9 @@ app.kubernetes.io/component: storage
 {{- if and (not $storage.uri) (or $storage.endpoint $storage.region $own $storage.existingSecret) -}}
 {{- fail "storage.uri is missing, and other fields of storage are given. Add it, as in s3://bucket/prefix." -}}
 {{- end -}}
+{{- if and $storage.namespaces (not .Values.watch.cluster) -}}
+{{- fail "storage.namespaces is given without watch.cluster: the Secret goes into the watched namespaces. Remove it." -}}
+{{- end -}}
 {{- if $storage.uri -}}
 {{- $secret := ternary (include "kindling.storageSecret" .) $storage.existingSecret (not (empty $own)) -}}
 {{- $all := dict "uri" $storage.uri "endpoint" $storage.endpoint "region" $storage.region "credentialsSecret" $secret -}}
@@ -94,9 +97,6 @@ app.kubernetes.io/component: storage
 
 {{/* The namespaces that Secret is written into, as a JSON list. */}}
 {{- define "kindling.storageNamespaces" -}}
-{{- if and .Values.storage.namespaces (not .Values.watch.cluster) -}}
-{{- fail "storage.namespaces is given without watch.cluster: the Secret goes into the watched namespaces. Remove it." -}}
-{{- end -}}
 {{- if .Values.watch.cluster }}{{ .Values.storage.namespaces | uniq | toJson }}{{ else }}{{ include "kindling.watched" . }}{{ end -}}
 {{- end }}
 
