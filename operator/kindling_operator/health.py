@@ -54,7 +54,7 @@ class Health:
             await asyncio.sleep(CHECK_SECONDS)
             LOOP_LAG_SECONDS.set(loop.time() - due)
             try:
-                self._deaf = await _missed(cluster, cache)
+                self._deaf = await missed(cluster, cache)
             except ClusterError as error:
                 log.warning("the watches cannot be checked: %s", error)
 
@@ -74,7 +74,7 @@ class Health:
         return web.Response(text=problem or "ok", status=500 if problem else 200)
 
 
-async def _missed(cluster: Cluster, cache: Cache) -> str:
+async def missed(cluster: Cluster, cache: Cache) -> str:
     """Which watch has not shown what is there; objects that are gone are dropped from the cache on the way."""
     for key in cache.unconfirmed(longer_than=DEAF_SECONDS)[:MOST_CHECKED]:
         found = await cluster.get(key)

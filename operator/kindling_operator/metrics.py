@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from kindling_api.references import Reference
 from kindling_operator.world import Object
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 RECONCILE_SECONDS = Histogram(
     "kindling_reconcile_seconds",
