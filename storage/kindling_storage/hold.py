@@ -25,6 +25,9 @@ from kindling_api.v1alpha1.runfile import RunFile
 from kindling_storage.atomic import local_errors, make_folder
 from kindling_storage.store import ObjectStore
 
+LOCK = "lock"
+"""The object that stands for a product's folder, in it."""
+
 Holder = dict[str, Any]
 """A process, as it is named to others that want the same place, and its token."""
 

@@ -5,11 +5,17 @@ Products lie in folders named by their keys; people ask for them by name.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import cast
+
 from pydantic import ValidationError
 
 from kindling_api.base import Digest, Kind, Status, canonical_json
 from kindling_api.errors import IntegrityError, NotFoundError, explain
 from kindling_storage.store import ObjectStore
+
+NAMES = "names"
 
 
 class Published(Status):
@@ -56,5 +62,28 @@ def lookup(store: ObjectStore, kind: Kind, namespace: str, name: str) -> Publish
     return published.model_copy(update={"uri": store.child(folder).uri})
 
 
+def lookup_all(store: ObjectStore) -> Iterator[tuple[str, Published]]:
+    """All names of the store, as in `PretrainRun/default/first`, and their products; damaged ones are left out.
+
+    Raises:
+        StorageError: as `ObjectStore.list`.
+    """
+    for info in store.child(NAMES).list():
+        kind, _, rest = info.path.removesuffix(".json").partition("/")
+        namespace, _, name = rest.partition("/")
+        with suppress(IntegrityError):
+            if (published := lookup(store, cast(Kind, kind), namespace, name)) is not None:
+                yield f"{kind}/{namespace}/{name}", published
+
+
+def unpublish(store: ObjectStore, name: str) -> None:
+    """Let a name, as `lookup_all` gives it, lead nowhere.
+
+    Raises:
+        StorageError: as `ObjectStore.delete`.
+    """
+    store.child(NAMES).delete(f"{name}.json")
+
+
 def _path(kind: Kind, namespace: str, name: str) -> str:
-    return f"names/{kind}/{namespace}/{name}.json"
+    return f"{NAMES}/{kind}/{namespace}/{name}.json"

@@ -20,7 +20,7 @@ from kindling_api.v1alpha1.runfile import PretrainRunFile
 from kindling_api.v1alpha1.status import Failure, ModelResult
 from kindling_storage import ObjectStore, open_store
 from kindling_storage.commit import read_manifest
-from kindling_storage.hold import Hold, hold
+from kindling_storage.hold import LOCK, Hold, hold
 from kindling_storage.names import Published, publish
 from kindling_trainer.checkpoint.folders import folders
 from kindling_trainer.gang import Gang, Outcome
@@ -29,7 +29,6 @@ from kindling_trainer.metrics import perplexity
 from kindling_trainer.place import Place
 from kindling_trainer.stopping import EXIT_BASE
 
-LOCK = "lock"
 BARREN_ATTEMPTS = 2
 """After so many attempts in a row without a new checkpoint, another would end like them."""
 

@@ -22,7 +22,7 @@ from kindling_api.quantities import seconds
 from kindling_api.v1alpha1.products import CheckpointManifest
 from kindling_api.v1alpha1.runfile import PretrainRunFile, Progress, read_run_file
 from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
-from kindling_storage.hold import confirm
+from kindling_storage.hold import LOCK, confirm
 from kindling_storage.progress import ProgressWriter
 from kindling_trainer.checkpoint.load import training_state
 from kindling_trainer.checkpoint.save import Saver
@@ -32,7 +32,6 @@ from kindling_trainer.failure import recorded_failure
 from kindling_trainer.finish import finish
 from kindling_trainer.gang import GATHERING, HEARTBEAT, TELL_STACKS
 from kindling_trainer.hardware import peak_flops
-from kindling_trainer.launch import LOCK
 from kindling_trainer.metrics import Metrics
 from kindling_trainer.optim.adamw import set_learning_rate
 from kindling_trainer.optim.schedule import cosine

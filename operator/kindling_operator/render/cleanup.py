@@ -24,11 +24,13 @@ def cleanup_job(settings: Settings, resource: Object, storage: StorageSpec, fold
     It has no owner, since garbage collection deletes what a document owns as soon as that document is to go.
     """
     kind, metadata = resource["kind"], resource["metadata"]
+    namespace = metadata.get("namespace", "default")
     place = json.dumps(storage.document(), sort_keys=True)
+    options = f"--storage-json={place}", f"--prefix={folder}", f"--name={kind}/{namespace}/{metadata['name']}"
     container = Container(
         image=settings.images.dataprep,
         resources=fixed("500m", "512Mi"),
-        command=("python", "-m", "kindling_storage.cleanup", f"--storage-json={place}", f"--prefix={folder}"),
+        command=("python", "-m", "kindling_storage.cleanup", *options),
         secret=storage.credentials_secret,
     )
     labels = run_labels(kind, metadata["name"]) | {UID_LABEL: metadata.get("uid", "")}
@@ -37,7 +39,7 @@ def cleanup_job(settings: Settings, resource: Object, storage: StorageSpec, fold
         "kind": "Job",
         "metadata": {
             "name": f"{metadata['name']}-{SHORT_KINDS[kind]}-delete",
-            "namespace": metadata.get("namespace", "default"),
+            "namespace": namespace,
             "labels": labels,
         },
         "spec": {
