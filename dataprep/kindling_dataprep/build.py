@@ -40,7 +40,7 @@ from kindling_dataprep.tasks import Job
 from kindling_dataprep.tracker import Tracker
 from kindling_storage import ObjectStore
 from kindling_storage.commit import commit, put_file, read_manifest
-from kindling_storage.hold import hold
+from kindling_storage.hold import LOCK, confirm, hold
 from kindling_storage.names import Published, publish
 
 
@@ -69,11 +69,11 @@ def build(run: DatasetBuildFile, tracker: Tracker, *, cluster: bool = False) -> 
     store = job.store()
     manifest = _committed(store)
     if manifest is None or work.is_there(store):
-        with hold(store, "lock") as held:
+        with hold(store, LOCK, run) as held:
             manifest = _committed(store)
             if manifest is None:
                 manifest = _Build(job, run.name, key, inputs, existing, tracker, cluster).run()
-                held.check()
+                confirm(store, LOCK, held.token)
                 commit(store, manifest)
             work.clear(store)
     product = Published(uri=store.uri, digest=manifest.digest, key=key)

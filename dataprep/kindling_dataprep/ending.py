@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from kindling_api.errors import EXIT_DONE, EXIT_OURS, KindlingError, UserError
+from kindling_api.errors import EXIT_DONE, EXIT_OURS, KindlingError, UnreachableError, UserError
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import Failure, Reason
 from kindling_dataprep.tracker import Writer
@@ -46,7 +46,7 @@ def run_to_the_end(work: Callable[[], Progress], writer: Writer) -> int:
         message = "Stopped. What is done is kept; run the same again to go on."
         word = _failed("SuspendedByUser", message, 128 + stopped.signal, stopped.signal.name)
     except KindlingError as error:
-        word = _failed("UserError" if isinstance(error, UserError) else "InternalError", str(error), error.exit_code)
+        word = _failed(_reason(error), str(error), error.exit_code)
     except MemoryError as error:
         word = _failed("OutOfMemory", str(error) or "memory ran out", EXIT_OURS)
     except Exception as error:  # the last word must be written whatever happened; the traceback follows
@@ -57,6 +57,12 @@ def run_to_the_end(work: Callable[[], Progress], writer: Writer) -> int:
     if word.failure is None:
         return EXIT_DONE
     return word.failure.exit_code or EXIT_OURS
+
+
+def _reason(error: KindlingError) -> Reason:
+    if isinstance(error, UnreachableError):
+        return "StorageUnreachable"
+    return "UserError" if isinstance(error, UserError) else "InternalError"
 
 
 def _failed(reason: Reason, message: str, exit_code: int, signal_name: str | None = None) -> Progress:
