@@ -14,7 +14,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "kindling"
-TOOLS = Path(os.environ.get("KUBENODE_BIN", Path.home() / ".cache" / "kubenode" / "bin"))
+TOOLS = Path(os.environ.get("KUBENODE_CACHE", Path.home() / ".cache" / "kubenode")) / "bin"
+"""Where the test cluster keeps its programs."""
 HELM = "helm.sh/helm/v3/cmd/helm@v3.19.0"
 KUBERNETES = "1.34.0"
 """A Helm that is built from its module takes a far older one for granted."""

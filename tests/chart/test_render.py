@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 CHART = HERE.parents[1] / "charts" / "kindling"
 CASES = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
 
-pytestmark = pytest.mark.timeout(900)  # the first test may build Helm
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test may build Helm
 
 Object = dict[str, Any]
 Objects = Callable[..., list[Object]]
@@ -50,12 +50,6 @@ def test_what_is_installed_is_the_golden_file(template: Callable[..., str], case
     if os.environ.get("GOLDEN") == "write":
         golden.write_text(text, encoding="utf-8")
     assert text == golden.read_text(encoding="utf-8"), "run `make golden`, and read the difference"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_charts_definitions_are_the_generated_ones(kind: str) -> None:
-    generated = path_of(kind)
-    assert (CHART / "files" / "crds" / generated.name).read_bytes() == generated.read_bytes(), "run `make crds`"
 
 
 def test_definitions_are_installed_as_generated_and_outlive_the_release(objects: Objects) -> None:

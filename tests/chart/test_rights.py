@@ -13,7 +13,7 @@ CASES = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
 OPERATORS = ("kindling-kindling", "kindling-leader")
 """The operator's roles; the others are for people."""
 
-pytestmark = pytest.mark.timeout(900)  # the first test may build Helm
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test may build Helm
 
 Object = dict[str, Any]
 Objects = Callable[..., list[Object]]

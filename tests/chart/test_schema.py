@@ -48,6 +48,7 @@ def name_of(item: Schema, kubernetes: dict[str, Schema]) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # the first may download the module
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(TESTS)))
 def test_every_object_is_valid(kubernetes: dict[str, Schema], file: Path) -> None:

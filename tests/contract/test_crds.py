@@ -34,7 +34,13 @@ LEVELS = [(kind, path, part) for kind in KINDS for path, part in levels(schema_o
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_committed_file_is_what_the_models_generate(kind: str) -> None:
-    assert path_of(kind).read_text(encoding="utf-8") == text_of(kind), "run `python -m kindling_api.crds`"
+    assert path_of(kind).read_text(encoding="utf-8") == text_of(kind), "run `make crds`"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_charts_copy_is_the_same(kind: str) -> None:
+    copy = FOLDER.parent / "charts" / "kindling" / "files" / "crds" / path_of(kind).name
+    assert copy.read_bytes() == path_of(kind).read_bytes(), "run `make crds`"
 
 
 def test_there_is_no_other_file_beside_the_generated_ones() -> None:
