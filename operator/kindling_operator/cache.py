@@ -8,7 +8,7 @@ the watch, too, before long: that is how a watch that has gone deaf is found out
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,9 @@ WATCHED = (*((API_VERSION, kind) for kind in KINDS), *CHILDREN)
 
 KEPT_OF_SPEC = {"Job": ("suspend", "parallelism", "completions"), "RayJob": ("suspend",), "Pod": ("nodeName",)}
 """The parts of a child's spec that are kept; templates are most of an object and decide nothing."""
+
+MOST_WARNINGS = 4096
+"""Events kept, of all Jobs."""
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ class Cache:
         self._children: defaultdict[Reference, set[ObjectKey]] = defaultdict(set)
         self._targets: dict[Reference, frozenset[Reference]] = {}
         self._referrers: defaultdict[Reference, set[Reference]] = defaultdict(set)
-        self._warnings: dict[ObjectKey, Object] = {}
+        self._warnings: OrderedDict[ObjectKey, Object] = OrderedDict()
 
     def document(self, reference: Reference) -> Object | None:
         """A document as the API server has it, with its status."""
@@ -73,15 +76,18 @@ class Cache:
 
     def warnings(self, jobs: Iterable[Object]) -> list[Object]:
         """The newest Event of each Job, if any, that says why its pods cannot be made."""
-        found = [self._warnings.get(key_of_object(job)) for job in jobs]
-        return [event for event in found if event]
+        found = ((job, self._warnings.get(key_of_object(job))) for job in jobs)
+        return [event for job, event in found if event and event["involvedObject"].get("uid") == job["metadata"]["uid"]]
 
     def warned(self, event: Object) -> None:
-        """A watch shows an Event of that kind."""
+        """A watch shows an Event of that kind; it may do so before the Job itself is known."""
         about = event["involvedObject"]
         key = ObjectKey(BATCH, "Job", about.get("namespace", ""), about.get("name", ""))
+        self._warnings.pop(key, None)
+        self._warnings[key] = _trimmed(event)
+        if len(self._warnings) > MOST_WARNINGS:
+            self._warnings.popitem(last=False)
         if entry := self._entries.get(key):
-            self._warnings[key] = _trimmed(event)
             self._tell(run_of(entry.item))
 
     def saw(self, item: Object) -> None:

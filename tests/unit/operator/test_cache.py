@@ -27,7 +27,8 @@ def document(reference: Reference, version: int, **status: Any) -> Object:
 
 def job(version: int, run: Reference = TINY) -> Object:
     labels = {"kindling.dev/kind": run.kind, "kindling.dev/name": run.name, "kindling.dev/attempt": "1"}
-    metadata = {"name": f"{run.name}-1", "namespace": "team", "resourceVersion": str(version), "labels": labels}
+    metadata: Object = {"name": f"{run.name}-1", "namespace": "team", "uid": "1", "resourceVersion": str(version)}
+    metadata["labels"] = labels
     spec = {"suspend": False, "template": {"spec": {"containers": ["much"]}}}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata | {"managedFields": ["much"]}, "spec": spec}
 
@@ -133,6 +134,26 @@ def test_what_the_watch_showed_before_the_answer_to_the_write_came_is_confirmed(
     cache.learned(document(TINY, 7))
     clock.now += 100
     assert cache.unconfirmed(longer_than=60) == []
+
+
+def test_what_is_said_of_a_job_wakes_its_run_and_is_kept_though_it_comes_first() -> None:
+    cache, told = cache_and_calls()
+    about = {"kind": "Job", "namespace": "team", "name": "tiny-1", "uid": "1"}
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "e"},
+        "involvedObject": about,
+        "message": "quota",
+    }
+    cache.warned(event)
+    assert told == []
+    cache.saw(job(2))
+    cache.warned(event)
+    assert told == [TINY, TINY]
+    (known,) = cache.children(TINY, "Job")
+    assert [one["message"] for one in cache.warnings([known])] == ["quota"]
+    assert cache.warnings([{**known, "metadata": {**known["metadata"], "uid": "2"}}]) == [], "another of its name"
 
 
 def test_only_documents_and_labelled_children_are_ours() -> None:
