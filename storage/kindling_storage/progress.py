@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kindling_api.v1alpha1.runfile import FINAL_PROGRESS_BYTES, Progress
 from kindling_storage.atomic import TEMPORARY_PREFIX, local_errors
+from kindling_storage.trouble import trouble
 
 INTERVAL_SECONDS = 0.5
 MESSAGE_CHARACTERS = 1024  # of `Progress.message`
@@ -42,13 +43,13 @@ class ProgressWriter:
         _replace(self._path, final_bytes(progress) if final else to_bytes(progress))
 
 
-def held_up(progress: Progress, trouble: str) -> Progress:
-    """The document of a run that waits for its store, if `trouble` says so (`ObjectStore.trouble`)."""
-    if not trouble or progress.state != "Running":
+def with_trouble(progress: Progress) -> Progress:
+    """The document, saying so if this process waits for a store."""
+    waiting = trouble()
+    if not waiting or progress.state != "Running":
         return progress
-    return progress.model_copy(
-        update={"trouble": "StorageUnreachable", "message": clip(f"{trouble}; {progress.message}", MESSAGE_CHARACTERS)}
-    )
+    message = clip(f"{waiting}; {progress.message}", MESSAGE_CHARACTERS)
+    return progress.model_copy(update={"trouble": "StorageUnreachable", "message": message})
 
 
 def to_bytes(progress: Progress) -> bytes:

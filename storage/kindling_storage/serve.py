@@ -19,7 +19,7 @@ from socketserver import TCPServer
 from kindling_api.base import Status
 from kindling_api.errors import UserError, explain
 from kindling_api.v1alpha1.runfile import Progress, RunFile
-from kindling_storage.progress import to_bytes
+from kindling_storage.progress import to_bytes, with_trouble
 
 CLIENT_SECONDS = 10.0
 """How long a client may take to send its request or to take the answer."""
@@ -31,8 +31,8 @@ POLL_SECONDS = 0.1
 def serve(port: int | None, run: RunFile, latest: Callable[[], Progress]) -> Iterator[int | None]:
     """Serve what `latest` returns on `port`, on all addresses, while the block runs; without a port, serve nothing.
 
-    `latest` is called from other threads, once a request. The port that is served on is given to the block: for 0 it
-    is a free one.
+    `latest` is called from other threads, once a request; that a store is waited for is added to what it says. The port
+    that is served on is given to the block: for 0 it is a free one.
 
     Raises:
         UserError: the port cannot be had.
@@ -81,7 +81,7 @@ def _numbers(part: Status | None) -> Iterator[tuple[str, str, float]]:
 
 def _listening(port: int, run: RunFile, latest: Callable[[], Progress]) -> _Server:
     answers: dict[str, tuple[str, Callable[[], bytes]]] = {
-        "/progress": ("application/json", lambda: to_bytes(latest())),
+        "/progress": ("application/json", lambda: to_bytes(with_trouble(latest()))),
         "/metrics": ("text/plain; version=0.0.4; charset=utf-8", lambda: figures(run, latest()).encode()),
         "/healthz": ("text/plain; charset=utf-8", lambda: b"ok\n"),
     }

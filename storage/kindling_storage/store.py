@@ -38,7 +38,8 @@ class ObjectInfo:
 class ObjectStore(ABC):
     """A folder or an S3 prefix, holding objects under relative paths with forward slashes.
 
-    Safe to use from several threads. Can be pickled and opened again in another process.
+    Safe to use from several threads. Can be pickled and opened again in another process. A server that stops answering
+    is waited for, for minutes; `kindling_storage.trouble` tells of that.
 
     Every method raises StorageError where the store cannot be reached (UnreachableError), refuses, or is full, and
     where a path is not a plain relative one; methods that read one object raise NotFoundError (a StorageError) where it
@@ -49,14 +50,6 @@ class ObjectStore(ABC):
     @abstractmethod
     def uri(self) -> str:
         """Where this store begins, as in `file:///folder` or `s3://bucket/prefix`, without a slash at the end."""
-
-    @property
-    def trouble(self) -> str:
-        """What this process's requests are waiting for just now, as a sentence without a stop; empty if nothing.
-
-        A server that stops answering is waited for, for minutes, before a method raises.
-        """
-        return ""
 
     @abstractmethod
     def child(self, path: str) -> ObjectStore:

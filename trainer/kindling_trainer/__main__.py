@@ -24,7 +24,7 @@ from kindling_api.v1alpha1.products import model_folder
 from kindling_api.v1alpha1.runfile import PretrainRunFile, Progress, read_run_file
 from kindling_api.v1alpha1.status import Failure, ModelResult
 from kindling_storage import open_store
-from kindling_storage.progress import ProgressWriter, held_up
+from kindling_storage.progress import ProgressWriter
 from kindling_storage.serve import serve
 from kindling_trainer.failure import describe
 from kindling_trainer.launch import Request, RunFailed, launch
@@ -88,12 +88,11 @@ def _train(options: argparse.Namespace, asked: list[int]) -> Progress:
 
 
 def _latest(request: Request) -> Progress:
-    """What the first training process has written; and, whoever wrote what, whether the store can be reached."""
-    progress = Progress(message="starting")
-    if request.progress is not None:
-        with suppress(FileNotFoundError):
-            progress = Progress.model_validate_json(request.progress.read_bytes())
-    return held_up(progress, request.store.trouble)
+    """What the first training process has written."""
+    assert request.progress is not None
+    with suppress(FileNotFoundError):
+        return Progress.model_validate_json(request.progress.read_bytes())
+    return Progress(message="starting")
 
 
 def _summary(result: ModelResult) -> str:

@@ -22,6 +22,7 @@ from kindling_storage import ObjectStore, open_store
 from kindling_storage.commit import read_manifest
 from kindling_storage.hold import LOCK, Hold, hold
 from kindling_storage.names import Published, publish
+from kindling_storage.trouble import trouble
 from kindling_trainer.checkpoint.folders import folders
 from kindling_trainer.gang import Gang, Outcome
 from kindling_trainer.inputs import check_supported, read_dataset
@@ -176,7 +177,7 @@ def _start(request: Request, attempt: int, started: float, held: Hold | None) ->
     with tempfile.TemporaryDirectory(prefix="kindling-run-", ignore_cleanup_errors=True) as folder:
         gang = Gang(command, Path(folder), place=request.place, attempt=attempt)
         hang_timeout = seconds(request.run.spec.restart.hang_timeout)
-        return gang.watch(hang_timeout, request.asked, held, excuse=lambda: request.store.trouble)
+        return gang.watch(hang_timeout, request.asked, held, excuse=trouble)
 
 
 def _next_attempt(store: ObjectStore, attempt: int) -> int:

@@ -24,6 +24,7 @@ from kindling_api.v1alpha1.runfile import PretrainRunFile, Progress, read_run_fi
 from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
 from kindling_storage.hold import LOCK, confirm
 from kindling_storage.progress import ProgressWriter
+from kindling_storage.trouble import trouble
 from kindling_trainer.checkpoint.load import training_state
 from kindling_trainer.checkpoint.save import Saver
 from kindling_trainer.data.windows import Batch
@@ -130,14 +131,14 @@ class Training:
         """One step, and what is due after it."""
         self._step()
         self.save_due |= self._wants_save()
-        signal, due, trouble = self.setup.ranks.largest(
-            self.stop.signal, self.save_due, self.saver.is_writing and bool(self.setup.store.trouble)
+        signal, due, waiting = self.setup.ranks.largest(
+            self.stop.signal, self.save_due, self.saver.is_writing and bool(trouble())
         )
         if signal:
             raise Stopped(signal)
         if self.finished % self.run.spec.evaluation.every == 0 and self.finished < self.setup.steps:
             self._evaluate()
-        if due and not trouble:  # while a checkpoint waits for the store, training goes on rather than wait for it
+        if due and not waiting:  # while a checkpoint waits for the store, training goes on rather than wait for it
             self._save()
         self.saver.raise_if_failed()
 

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from kindling_api.errors import StorageError, explain
 from kindling_storage.s3.errors import FAILURES, MISSING, Address, Failure, code_of, storage_error
-from kindling_storage.s3.patience import Patience
+from kindling_storage.s3.patience import be_patient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -54,7 +54,6 @@ class Bucket:
         self._region = region
         self._lock = threading.Lock()
         self._client: S3Client | None = None
-        self._patience = Patience(self._address)
         self._conditional = False  # whether the server has shown that it honours conditional writes
 
     def __reduce__(self) -> tuple[type[Bucket], tuple[str, str, str | None, str | None]]:
@@ -73,13 +72,8 @@ class Bucket:
                     session = Session(region_name=self._region)
                     self._greet(self._connect(session, FIRST_CONTACT_ATTEMPTS, FIRST_CONTACT_SECONDS))
                     self._client = self._connect(session, ATTEMPTS, READ_SECONDS)
-                    self._patience.watch_over(self._client)
+                    be_patient(self._client, self._address)
             return self._client
-
-    @property
-    def trouble(self) -> str:
-        """See `ObjectStore.trouble`."""
-        return self._patience.trouble
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:

@@ -7,7 +7,6 @@ away for minutes; a run that has worked for days should still be there when it c
 from __future__ import annotations
 
 import random
-import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from kindling_storage.s3.errors import Address, found_in, is_transient
+from kindling_storage.trouble import note_end, note_trouble
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -27,29 +27,13 @@ LONGEST_PAUSE = 5.0
 _FIRST_FAILURE = "kindling_first_failure"
 
 
-class Patience:
-    """Makes a client's requests go on trying, and knows what they wait for."""
+def be_patient(client: S3Client, address: Address) -> None:
+    """Make the client's requests go on trying; what they wait for is told to `trouble`.
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
-        self._lock = threading.Lock()
-        self._since: datetime | None = None
-        self._found = ""
+    boto3 still decides on errors other than these.
+    """
 
-    @property
-    def trouble(self) -> str:
-        """See `ObjectStore.trouble`."""
-        with self._lock:
-            since = self._since
-            return "" if since is None else f"waiting for {self._address} since {since:%H:%M:%S} UTC: {self._found}"
-
-    def watch_over(self, client: S3Client) -> None:
-        """Have the first say in each request's retries; boto3 still decides on errors other than these."""
-        events = client.meta.events
-        events.register_first("needs-retry.s3", self._pause, unique_id="kindling-patience")  # type: ignore[arg-type]
-
-    def _pause(
-        self,
+    def pause(
         response: tuple[Any, dict[str, Any]] | None,
         attempts: int,
         caught_exception: Exception | None,
@@ -62,18 +46,16 @@ class Patience:
         """
         failure = caught_exception or _refusal(response)
         if failure is None or not is_transient(failure):
-            self._note("")
+            note_end(str(address))
             return None
         first: float = request_dict["context"].setdefault(_FIRST_FAILURE, time.monotonic())
         if time.monotonic() - first > SECONDS:
             return None
-        self._note(found_in(failure))
+        note_trouble(str(address), f"waiting for {address} since {datetime.now(UTC):%H:%M:%S} UTC: {found_in(failure)}")
         return random.uniform(0.5, 1.0) * min(0.25 * 2.0**attempts, LONGEST_PAUSE)
 
-    def _note(self, found: str) -> None:
-        with self._lock:
-            self._since = (self._since or datetime.now(UTC)) if found else None
-            self._found = found
+    events = client.meta.events
+    events.register_first("needs-retry.s3", pause, unique_id="kindling-patience")  # type: ignore[arg-type]
 
 
 def _refusal(response: tuple[Any, dict[str, Any]] | None) -> ClientError | None:

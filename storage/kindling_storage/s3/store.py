@@ -50,10 +50,6 @@ class S3Store(ObjectStore):
     def uri(self) -> str:
         return f"s3://{self.bucket.name}/{self.prefix}".rstrip("/")
 
-    @property
-    def trouble(self) -> str:
-        return self.bucket.trouble
-
     def child(self, path: str) -> S3Store:
         return S3Store(self.bucket, f"{self.key(path.rstrip('/'))}/")
 

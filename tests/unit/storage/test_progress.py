@@ -11,7 +11,8 @@ import pytest
 from kindling_api.errors import StorageError
 from kindling_api.v1alpha1.runfile import FINAL_PROGRESS_BYTES, Progress
 from kindling_api.v1alpha1.status import CheckpointStatus, DatasetProgress, Failure, ModelResult, TrainingProgress
-from kindling_storage.progress import ProgressWriter, clip, final_bytes, held_up
+from kindling_storage.progress import ProgressWriter, clip, final_bytes, with_trouble
+from kindling_storage.trouble import note_end, note_trouble
 
 
 def message_in(path: Path) -> str:
@@ -109,14 +110,20 @@ def test_a_termination_message_gets_the_last_word_alone(tmp_path: Path) -> None:
     assert message_in(path) == writer.latest.message == "done"
 
 
-def test_a_run_that_waits_for_its_store_says_so() -> None:
+def test_a_process_that_waits_for_a_store_says_so() -> None:
     progress = Progress(message="training, step 5 of 20", training=TrainingProgress(step=5))
-    assert held_up(progress, "") == progress
-    waiting = held_up(progress, "waiting for bucket 'b'")
-    assert (waiting.trouble, waiting.training) == ("StorageUnreachable", progress.training)
-    assert waiting.message == "waiting for bucket 'b'; training, step 5 of 20"
     last = Progress(state="Failed")
-    assert held_up(last, "waiting for bucket 'b'") == last
+    assert with_trouble(progress) == progress
+    note_trouble("b", "waiting for bucket 'b'")
+    note_trouble("b", "this is said already")
+    try:
+        waiting = with_trouble(progress)
+        assert (waiting.trouble, waiting.training) == ("StorageUnreachable", progress.training)
+        assert waiting.message == "waiting for bucket 'b'; training, step 5 of 20"
+        assert with_trouble(last) == last
+    finally:
+        note_end("b")
+    assert with_trouble(progress) == progress
 
 
 def test_a_short_last_word_is_kept_as_it_is() -> None:
