@@ -82,6 +82,7 @@ def test_an_unknown_field_is_refused_wherever_it_stands() -> None:
         (("images", "tag"), "a b"),
         (("images", "operator", "digest"), "sha256:0123"),
         (("images", "trainer", "name"), "trainer:latest"),
+        (("images", "allowedPrefixes"), ["registry.example.com"]),
         (("storage", "uri"), "bucket/prefix"),
         (("storage", "uri"), "file:///data"),
         (("storage", "endpoint"), "minio:9000"),
