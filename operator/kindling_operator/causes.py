@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import IntEnum
 
 from kindling_api.base import GROUP
-from kindling_api.errors import EXIT_DONE, EXIT_USER
+from kindling_api.errors import EXIT_USER
 from kindling_api.v1alpha1.status import Failure, Reason
 from kindling_operator.children import Child
 from kindling_operator.conditions import shortened
@@ -21,6 +21,7 @@ from kindling_operator.moments import moment, seconds_since
 from kindling_operator.pods import (
     disruption,
     end_of,
+    has_failed,
     is_going,
     is_over,
     last_lines,
@@ -86,7 +87,7 @@ def is_failing(child: Child, pods: Sequence[Object]) -> bool:
     """Whether the attempt has failed, or is bound to: a gang does not outlive its first pod."""
     if child.ending is not None or child.is_ray:
         return child.ending == "failed"
-    return any(is_going(pod) or disruption(pod) or _failed(pod) for pod in pods)
+    return any(is_going(pod) or disruption(pod) or has_failed(pod) for pod in pods)
 
 
 def cause_of(child: Child, pods: Sequence[Object], *, expected: int, now: datetime) -> Cause | None:
@@ -143,7 +144,7 @@ def _clue(child: Child, pod: Object) -> _Clue | None:
         why = str(pod["status"].get("message") or "it used more than its limits")
         failure = Failure(reason="Evicted", message=f"The {where} was evicted: {why}", pod=name)
         return _Clue(Rank.DIED, failure, counts=True, time=time)
-    if _failed(pod):
+    if has_failed(pod):
         return _of_program(pod, where, time)
     if is_going(pod):
         failure = Failure(reason="Evicted", message=f"The {where} was deleted.", pod=name)
@@ -203,12 +204,6 @@ def _without_pods(child: Child, pods: Sequence[Object], expected: int) -> _Clue:
 def _told(pod: Object) -> Failure | None:
     word = last_word(pod)
     return word.failure if word is not None else None
-
-
-def _failed(pod: Object) -> bool:
-    ended = end_of(pod)
-    code = ended.get("exitCode", EXIT_DONE) if ended is not None else EXIT_DONE
-    return (pod.get("status") or {}).get("phase") == "Failed" or code != EXIT_DONE
 
 
 def _is_leaving(pod: Object, now: datetime) -> bool:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from kindling_api.errors import EXIT_DONE
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_operator.world import Object
 
@@ -47,6 +48,12 @@ def is_going(pod: Object) -> bool:
 def is_over(pod: Object) -> bool:
     """Whether it has ended, and for good: containers of a Ray node start again."""
     return _status(pod).get("phase") in ("Succeeded", "Failed") or (end_of(pod) is not None and not _is_ray(pod))
+
+
+def has_failed(pod: Object) -> bool:
+    """Whether it ended badly."""
+    code = (end_of(pod) or {}).get("exitCode", EXIT_DONE)
+    return _status(pod).get("phase") == "Failed" or code != EXIT_DONE
 
 
 def end_of(pod: Object) -> Object | None:

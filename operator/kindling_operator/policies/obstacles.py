@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 10.0
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 _CONTAINER = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
 _SECRET = re.compile(r"secret \"?([^\"\s]+)\"? not found|couldn't find key (\S+) in Secret \S+", re.IGNORECASE)
-_LACKING = re.compile(r"Insufficient ([\w./-]+)")
+_LACKING = re.compile(r"Insufficient ([\w/-]+(?:\.[\w/-]+)*)")
 _REFUSALS = ("forbidden", "denied", "NameTaken", "Invalid", "MountVolume")
 """Words of warnings that do not pass by themselves."""
 

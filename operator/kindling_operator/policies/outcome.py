@@ -10,10 +10,12 @@ from kindling_api.v1alpha1.status import (
     AlignmentResult,
     AlignmentRunStatus,
     DatasetBuildStatus,
+    DatasetProgress,
     DatasetResult,
     Failure,
     ModelResult,
     RunStatus,
+    TrainingProgress,
 )
 from kindling_operator.attempts import end_attempt, fail_attempt
 from kindling_operator.causes import SETTLE_SECONDS, Cause, cause_of, is_failing
@@ -52,19 +54,26 @@ def expected_pods(draft: Draft) -> int:
 
 
 def _succeed(draft: Draft, word: Progress, result: Result) -> Draft:
-    progress = word.dataset if isinstance(draft.status, DatasetBuildStatus) else word.training
-    if progress is None:
-        progress = getattr(draft.status, "progress", None)
-    if progress is not None:
-        progress = progress.model_copy(update={"percent": 100.0, "eta_seconds": 0})
+    message = word.message or "It is done."
+    draft = draft.update(progress=_at_the_end(draft.status, word, result))
     if word.checkpoint is not None and not isinstance(draft.status, DatasetBuildStatus):
         draft = draft.update(checkpoint=word.checkpoint)
-    message = word.message or "It is done."
-    draft = end_attempt(draft, "Completed", message)
-    draft = draft.update(progress=progress, result=result, completion_time=stamp(draft.now))
+    draft = end_attempt(draft, "Completed", message).update(result=result, completion_time=stamp(draft.now))
     draft = draft.unsay("Running", "Completed", message).unsay("Restarting", "Completed", message)
     told = f"{message.rstrip('.')}. It is at {result.uri}."
     return draft.say("Succeeded", "True", "Completed", told, note="Normal", note_reason="Succeeded").settle()
+
+
+def _at_the_end(status: RunStatus, word: Progress, result: Result) -> DatasetProgress | TrainingProgress | None:
+    """The last figures: those of the last word, or else those that were heard before it, brought to the end."""
+    said = word.dataset if isinstance(status, DatasetBuildStatus) else word.training
+    last: DatasetProgress | TrainingProgress | None = said or getattr(status, "progress", None)
+    if last is None:
+        return None
+    done: dict[str, object] = {"percent": 100.0, "eta_seconds": 0}
+    if isinstance(result, ModelResult):
+        done |= {"step": result.steps, "tokens": result.tokens}
+    return last.model_copy(update=done)
 
 
 def _without_last_word(draft: Draft, child: Child, speaker: Object | None) -> Draft:

@@ -1,12 +1,14 @@
 """What earlier attempts have left: gone at once where it is still at work, kept for its logs where it was the last.
 
+A Job of which a pod has failed counts as ended: its controller ends the other pods, and leaves the logs of all.
 Asked after all policies, about the status as they left it.
 """
 
 from __future__ import annotations
 
-from kindling_operator.children import Child
+from kindling_operator.children import Child, pods_of
 from kindling_operator.draft import Draft
+from kindling_operator.pods import has_failed
 from kindling_operator.world import ObjectKey
 
 _BESIDE_A_JOB = (("networking.k8s.io/v1", "NetworkPolicy"), ("v1", "Service"), ("v1", "ConfigMap"))
@@ -30,4 +32,5 @@ def _stays(child: Child, draft: Draft) -> bool:
         return True
     if child.attempt == newest.attempt and newest.ended is None:
         return True
-    return child.ending is not None and child.attempt >= newest.attempt - 1
+    ends = child.ending is not None or (not child.is_ray and any(map(has_failed, pods_of(draft.world, child))))
+    return ends and child.attempt >= newest.attempt - 1
