@@ -39,7 +39,7 @@ def obstacles(draft: Draft) -> Draft:
     if obstacle is not None:
         reason, message = obstacle
         return draft.say("Running", "False", reason, message, note="Warning")
-    if any(_waits_for_node(pod) for pod in pods):
+    if child.is_ray or any(_waits_for_node(pod) for pod in pods):  # KubeRay's complaints are asked for, not watched
         draft = draft.look_again(PATIENCE_SECONDS)
     message = f"Attempt {attempt.attempt} is being started."
     return draft.say("Running", "False", "Starting", message)
