@@ -125,7 +125,7 @@ class Observer:
         status = resource.get("status") or {}
         phase, result = status.get("phase") or "Pending", status.get("result")
         if phase != "Succeeded" or not result:
-            return Referred(phase, message=(status.get("lastFailure") or {}).get("message", ""))
+            return Referred(phase, message=_why_failed(status))
         storage = self._storage(self._document(target, resource)[0])
         return Referred(phase, Finished(result["uri"], result["digest"], storage if storage != own else None))
 
@@ -158,6 +158,14 @@ class Observer:
             self._ray_checked = time.monotonic()
             self._ray_installed = await self._cluster.installed(RAY, "RayJob")
         return self._ray_installed
+
+
+def _why_failed(status: Object) -> str:
+    """What a document that has failed, or was refused, says of that."""
+    for condition in status.get("conditions") or ():
+        if (condition["type"], condition["status"]) in (("Failed", "True"), ("Accepted", "False")):
+            return str(condition["message"])
+    return ""
 
 
 def _owned(children: Iterable[Object], resource: Object) -> tuple[Object, ...]:

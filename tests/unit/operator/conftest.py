@@ -1,4 +1,4 @@
-"""A cluster in memory, as far as `decide` sees it: one document, its Jobs and pods, and what controllers make of them."""
+"""A cluster in memory, as `decide` sees it: one document, its Jobs and pods, and what controllers make of them."""
 
 from __future__ import annotations
 

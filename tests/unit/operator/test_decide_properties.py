@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from kindling_operator.conditions import find
 from kindling_operator.draft import STATUSES
@@ -182,12 +189,11 @@ class Life(RuleBasedStateMachine):
         return [int(pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]) for pod in live]
 
 
-@pytest.mark.timeout(300)
-def test_every_life_of_a_run_keeps_what_must_hold(cluster: Any) -> None:
-    from hypothesis.stateful import run_state_machine_as_test
-
+@pytest.mark.parametrize(
+    ("lives", "steps"), [(8, 25), pytest.param(100, 50, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
+def test_every_life_of_a_run_keeps_what_must_hold(cluster: Any, lives: int, steps: int) -> None:
     Life.make = cluster
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
-    run_state_machine_as_test(
-        Life, settings=settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=checks)
-    )
+    chosen = settings(max_examples=lives, stateful_step_count=steps, deadline=None, suppress_health_check=checks)
+    run_state_machine_as_test(Life, settings=chosen)
