@@ -14,6 +14,7 @@ from kindling_operator.children import key_of_object
 from kindling_operator.cluster import Cluster, ClusterError
 from kindling_operator.events import Recorder
 from kindling_operator.metrics import STATUS_WRITES
+from kindling_operator.render.cleanup import UID_LABEL
 from kindling_operator.world import Object, ObjectKey, Plan
 
 MANAGER = "kindling"
@@ -161,8 +162,10 @@ def _check_owner(resource: Object, there: Object | None) -> None:
     """Refuse to touch an object of somebody else's that has the name of ours."""
     if there is None:
         return
-    if not any(owner["uid"] == resource["metadata"]["uid"] for owner in there["metadata"].get("ownerReferences", ())):
-        name = f"{there['kind']} {there['metadata']['name']}"
+    metadata, uid = there["metadata"], resource["metadata"]["uid"]
+    owners = [owner["uid"] for owner in metadata.get("ownerReferences") or ()]
+    if uid not in (*owners, (metadata.get("labels") or {}).get(UID_LABEL)):
+        name = f"{there['kind']} {metadata['name']}"
         remedy = f"delete it, or give this {resource['kind']} another name"
         raise ClusterError(409, "NameTaken", f"{name} is there already and belongs to something else; {remedy}")
 
