@@ -6,6 +6,7 @@ Needs neither root nor nodes. Several can run side by side, and beside a whole c
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import ssl
@@ -96,9 +97,12 @@ class ApiServer:
     def _spawn(self, name: str, *options: str) -> None:
         if name in self._processes:
             return
+        command = [str(TOOLS / name), *options]
+        kept = {key: value for key, value in os.environ.items() if key != "KINDLING_TESTS"}  # outlives a test
         with (self.folder / f"{name}.log").open("ab") as log:
-            command = [str(TOOLS / name), *options]
-            self._processes[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._processes[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=kept
+            )
 
     def _etcd(self) -> tuple[str, ...]:
         address = f"http://127.0.0.1:{self._etcd_port}"

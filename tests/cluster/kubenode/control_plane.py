@@ -64,7 +64,7 @@ def start(name: str) -> None:
     """Start a daemon; the API server is waited for."""
     spawn(name, command(name))
     if name == "apiserver":
-        wait("the API server", is_healthy, 90)
+        wait("the API server", is_healthy, 180)
 
 
 def status() -> dict[str, bool]:

@@ -58,7 +58,7 @@ def _start(count: int) -> None:
     for node in nodes:
         node.create(nodes)
         node.start()
-    wait("nodes", lambda: _ready_nodes() >= count, 90)
+    wait("nodes", lambda: _ready_nodes() >= count, 180)
 
 
 def _update_images() -> None:

@@ -146,9 +146,9 @@ class Node:
 
     def _start_containerd(self) -> None:
         command = ("containerd", "--config", self.folder / "containerd.toml", "--log-level", "warn")
-        spawn(self._daemon("containerd"), command, self.namespace)
+        spawn(self._daemon("containerd"), command, self.namespace, humble=True)
         answers = lambda: self.containerd("version", check=False).returncode == 0  # noqa: E731
-        wait(f"containerd on {self.name}", answers, 30)
+        wait(f"containerd on {self.name}", answers, 60)
         if not (self.folder / "kubelet" / "pods").exists():  # a new cluster, and containers of an earlier one
             for container in self.containerd("containers", "ls", "-q").stdout.split():
                 self.containerd("containers", "rm", container, check=False)

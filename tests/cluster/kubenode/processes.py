@@ -72,8 +72,11 @@ def alone(task: str) -> Iterator[None]:
         yield
 
 
-def spawn(name: str, command: Sequence[Word], network: str | None = None) -> None:
-    """Start a daemon, in a network namespace or the host's, unless it runs; its output goes to `LOGS/name.log`."""
+def spawn(name: str, command: Sequence[Word], network: str | None = None, *, humble: bool = False) -> None:
+    """Start a daemon, in a network namespace or the host's, unless it runs; its output goes to `LOGS/name.log`.
+
+    A `humble` one, and what it starts, has the priority of its caller, which may be low; others have the normal one.
+    """
     if is_running(name):
         return
     if network:  # not `ip netns exec`, which would hide the mounts of cgroups
@@ -89,6 +92,8 @@ def spawn(name: str, command: Sequence[Word], network: str | None = None) -> Non
             start_new_session=True,
             env={key: value for key, value in os.environ.items() if key != "KINDLING_TESTS"},
         )
+    if not humble:
+        os.setpriority(os.PRIO_PROCESS, daemon.pid, 0)
     _pid_file(name).write_text(f"{daemon.pid} {_start_time(daemon.pid)}")
 
 
