@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,11 +29,17 @@ class Job:
 
     def store(self) -> ObjectStore:
         """The folder of the product."""
-        return open_store(self.output).child(self.folder)
+        return _opened(self.output.uri, self.output.endpoint, self.output.region).child(self.folder)
 
     def open_input(self, uri: str) -> ObjectStore:
         """A store that sources lie in: reached as the output is, where both are S3."""
-        return open_store(uri, endpoint=self.output.endpoint, region=self.output.region)
+        return _opened(uri, self.output.endpoint, self.output.region)
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(uri: str, endpoint: str | None, region: str | None) -> ObjectStore:
+    """Once a process: only the first contact, which asks whether this is the right server, does not wait for it."""
+    return open_store(uri, endpoint=endpoint, region=region)
 
 
 def split(inputs: Sequence[InputFile]) -> list[tuple[InputFile, ...]]:
