@@ -30,6 +30,9 @@ def progress(draft: Draft) -> Draft:
     said, at = draft.world.progress, draft.world.progress_at
     if said is None or at is None:
         return draft
+    running = draft.condition("Running")
+    if said.trouble is None and running is not None and running.status == "True" and running.reason != "Started":
+        draft = draft.update(progress_time=stamp(at))  # a trouble is over: silence counts from here
     if isinstance(draft.status, DatasetBuildStatus):
         return _dataset(draft, draft.status, said.dataset, at)
     assert isinstance(draft.status, PretrainRunStatus | AlignmentRunStatus)
