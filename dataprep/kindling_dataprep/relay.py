@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,7 +11,7 @@ from contextlib import suppress
 from pydantic import ValidationError
 
 from kindling_api.v1alpha1.runfile import Progress
-from kindling_storage.progress import final_bytes, to_bytes
+from kindling_storage.progress import final_bytes, to_bytes, with_trouble
 
 INTERVAL_SECONDS = 10.0
 """A long build writes some megabytes in all."""
@@ -19,23 +20,33 @@ _MARK = "kindling-progress: "
 
 
 class LogWriter:
-    """Writes progress documents to standard output, a line each, at most every ten seconds."""
+    """Writes progress documents to standard output, a line each: the newest every ten seconds, if there is news."""
 
     def __init__(self) -> None:
-        self._next = 0.0  # on the monotonic clock
         self.latest = Progress()
+        self._said = ""
+        self._lock = threading.Lock()
+        threading.Thread(target=self._keep_saying, name="kindling-progress", daemon=True).start()
 
     def write(self, progress: Progress, force: bool = False) -> None:
-        """One line. The last word, and what is forced, is written at once."""
-        now = time.monotonic()
-        final = progress.state != "Running"
+        """To be said when it is time. The last word, and what is forced, is said at once."""
         self.latest = progress
-        if now < self._next and not force and not final:
-            return
-        self._next = now + INTERVAL_SECONDS
-        data = final_bytes(progress) if final else to_bytes(progress)
-        sys.stdout.write(f"{_MARK}{data.decode()}\n")
-        sys.stdout.flush()
+        if force or progress.state != "Running":
+            self._say()
+
+    def _keep_saying(self) -> None:
+        while True:
+            time.sleep(INTERVAL_SECONDS)
+            self._say()
+
+    def _say(self) -> None:
+        with self._lock:
+            latest = self.latest
+            data = to_bytes(with_trouble(latest)) if latest.state == "Running" else final_bytes(latest)
+            if (line := f"{_MARK}{data.decode()}\n") != self._said:
+                sys.stdout.write(line)
+                sys.stdout.flush()
+                self._said = line
 
 
 def split(lines: Iterable[str]) -> tuple[Progress | None, list[str]]:

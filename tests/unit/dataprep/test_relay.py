@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import DatasetProgress, Failure
 from kindling_dataprep.relay import LogWriter, split
+from kindling_storage.trouble import note_end, note_trouble
 
 HALF = Progress(message="Reading 3 files", dataset=DatasetProgress(stage="reading", percent=50))
 LAST = Progress(state="Failed", message="no", failure=Failure(reason="UserError", message="line one\nline two"))
@@ -14,21 +17,41 @@ LAST = Progress(state="Failed", message="no", failure=Failure(reason="UserError"
 
 def test_the_newest_document_counts_and_the_rest_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     writer = LogWriter()
-    writer.write(HALF)
+    writer.write(HALF, force=True)
     print("a warning of some library")
     writer.write(LAST)
     assert split(capsys.readouterr().out.splitlines()) == (LAST, ["a warning of some library"])
 
 
-def test_a_document_is_written_now_and_then_unless_it_is_forced(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_newest_document_is_written_now_and_then_and_only_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kindling_dataprep.relay.INTERVAL_SECONDS", 0.05)
     writer = LogWriter()
-    for force in (False, False, True):
-        writer.write(HALF, force)
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    for percent in range(100):
+        writer.write(Progress(dataset=DatasetProgress(percent=percent)))
+    time.sleep(0.5)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 2, "the first of them, perhaps, and the newest"
+    newest, _ = split(lines)
+    assert newest is not None
+    assert newest.dataset is not None
+    assert newest.dataset.percent == 99
+
+
+def test_a_store_that_is_waited_for_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    note_trouble("here", "waiting for a store")
+    try:
+        LogWriter().write(HALF, force=True)
+    finally:
+        note_end("here")
+    newest, _ = split(capsys.readouterr().out.splitlines())
+    assert newest is not None
+    assert (newest.trouble, newest.message) == ("StorageUnreachable", "waiting for a store; Reading 3 files")
 
 
 def test_half_a_line_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
-    LogWriter().write(HALF)
+    LogWriter().write(HALF, force=True)
     line = capsys.readouterr().out.strip()
     assert split([line, line[:-5]]) == (HALF, [])
     assert split([]) == (None, [])
