@@ -35,7 +35,10 @@ class Referred:
 
 @dataclass(frozen=True)
 class World:
-    """All that a decision about one document depends on."""
+    """All that a decision about one document depends on.
+
+    Children that are missing here count as deleted: whoever makes a World has seen all children first.
+    """
 
     now: datetime
     """With time zone UTC."""
@@ -100,7 +103,7 @@ class Plan:
     create: tuple[Object, ...] = ()
     """Created once, in this order: the run file's ConfigMap, its Job or RayJob; one that is there is left as it is."""
     change: tuple[tuple[ObjectKey, Object], ...] = ()
-    """Merge patches of objects that are there: `suspend` of a Job or RayJob."""
+    """Merge patches of objects that are there: the document's finalizers."""
     delete: tuple[ObjectKey, ...] = ()
     """Objects that go, with what they own."""
     notes: tuple[Note, ...] = ()
