@@ -20,7 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from kindling_api.errors import EXIT_DONE, EXIT_OURS, KindlingError, SpecError, explain
-from kindling_api.v1alpha1.products import model_folder
 from kindling_api.v1alpha1.runfile import PretrainRunFile, Progress, read_run_file
 from kindling_api.v1alpha1.status import Failure, ModelResult
 from kindling_storage import open_store
@@ -74,12 +73,11 @@ def _train(options: argparse.Namespace, asked: list[int]) -> Progress:
     if not isinstance(run, PretrainRunFile):
         allowed, remedy = "PretrainRun; this version of the trainer knows no other kind", "wait for one that does"
         raise SpecError(explain("kind", found=run.kind, allowed=allowed, remedy=remedy))
-    resources, store = run.spec.resources, open_store(run.output).child(model_folder(run.key))
-    managed = options.nodes is not None
+    resources, managed = run.spec.resources, options.nodes is not None
     place = among(options.nodes, options.master, resources, os.environ) if managed else alone(resources)
     with tempfile.TemporaryDirectory(prefix="kindling-progress-") as folder:
         live = options.progress if options.serve is None else Path(folder) / "progress.json"
-        request = Request(run, options.run_file, store, place, managed, live, asked)
+        request = Request(run, options.run_file, open_store(run.output), place, managed, live, asked)
         with serve(options.serve, run, lambda: _latest(request)):
             result = launch(request)
     if result is None:

@@ -14,7 +14,6 @@ from kindling_trainer.checkpoint.huggingface import export
 from kindling_trainer.inputs import read_base
 from kindling_trainer.models.initialize import plain_name
 from kindling_trainer.progress import Reporter
-from kindling_trainer.report import render
 from kindling_trainer.setup import Setup
 
 
@@ -55,6 +54,8 @@ def finish(setup: Setup, reporter: Reporter | None, validation_loss: float | Non
         loss=reporter.last_loss,
         validation_loss=validation_loss,
     )
+    from kindling_trainer.report import render  # not above: matplotlib takes half a second of every start
+
     confirm()
     setup.store.put(REPORT, render(reporter.course(setup.run, manifest)).encode())
     commit(setup.store, manifest)

@@ -117,8 +117,8 @@ class Gang:
             process.terminate()
         self._wait(GRACE_SECONDS)
         self._kill()
-        if any(not is_secondary(failure) for failure in self._last_words()):
-            return self._cause()
+        if errors := [failure for failure in self._last_words() if not is_secondary(failure)]:
+            return Outcome("raised", min(errors, key=lambda failure: failure.time or ""))
         code = next((code for code in self._codes() if code in ASKED_CODES), EXIT_BASE + signal.SIGTERM)
         return Outcome("stopped", exit_code=code) if any(self._codes()) else Outcome("finished")
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kindling_api.quantities import seconds
-from kindling_api.v1alpha1.products import MODEL_FOLDER, ModelManifest
+from kindling_api.v1alpha1.products import MODEL_FOLDER, ModelManifest, model_folder
 from kindling_api.v1alpha1.runfile import PretrainRunFile
 from kindling_api.v1alpha1.status import Failure, ModelResult
-from kindling_storage import ObjectStore, open_store
+from kindling_storage import ObjectStore
 from kindling_storage.commit import read_manifest
 from kindling_storage.hold import LOCK, Hold, hold
 from kindling_storage.names import Published, publish
@@ -50,8 +50,8 @@ class Request:
 
     run: PretrainRunFile
     runfile: Path
-    store: ObjectStore
-    """The run's folder."""
+    output: ObjectStore
+    """The whole store in which the run is kept."""
     place: Place
     managed: bool
     """Whether this is one attempt, and another one is started by whoever started this."""
@@ -59,6 +59,11 @@ class Request:
     """Where the first training process says how far it is."""
     asked: list[int]
     """Signals that have come in so far; the handler appends to it."""
+
+    @property
+    def store(self) -> ObjectStore:
+        """The run's folder."""
+        return self.output.child(model_folder(self.run.key))
 
 
 def launch(request: Request) -> ModelResult | None:
@@ -98,7 +103,7 @@ def _lead(request: Request) -> ModelManifest:
 def _publish(request: Request, finished: ModelManifest) -> ModelResult:
     run, store = request.run, request.store
     product = Published(uri=store.uri, digest=finished.digest, key=run.key)
-    publish(open_store(run.output), "PretrainRun", run.namespace, run.name, product)
+    publish(request.output, "PretrainRun", run.namespace, run.name, product)
     return ModelResult(
         digest=finished.digest,
         uri=store.uri,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -14,7 +15,6 @@ from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
 from kindling_storage.progress import ProgressWriter
 from kindling_trainer.evaluate import Continuation
 from kindling_trainer.metrics import Metrics, Row, perplexity
-from kindling_trainer.report import Course
 
 WARM_UP_STEPS = 2
 """The first steps of a start, which compile and fill caches, foretell nothing of the time that the others take."""
@@ -22,6 +22,18 @@ ETA_STEPS = 50
 """The estimate follows the mean of so many of the newest steps."""
 LARGEST_CURVE = 2000
 """Rows of training steps in metrics.jsonl, about; longer runs write every n-th step."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the report at the end is about."""
+
+    run: PretrainRunFile
+    manifest: ModelManifest
+    rows: list[Row]
+    """Of metrics.jsonl."""
+    seconds: float
+    """From the first start of this launch to now."""
 
 
 class Reporter:
@@ -98,10 +110,13 @@ class Reporter:
         self._update(validation_loss=loss)
         self.beat()
 
+    def upload(self) -> None:
+        """Bring the curves in the store up to date. This may be called from another thread."""
+        self._metrics.upload()
+
     def saved(self, newest: CheckpointStatus) -> None:
         """A checkpoint has been committed. This may be called from another thread."""
         self._checkpoint = newest
-        self._metrics.upload()
 
     @property
     def last_loss(self) -> float | None:

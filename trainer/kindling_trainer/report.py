@@ -7,33 +7,20 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from dataclasses import dataclass
 
 import jinja2
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kindling_api.v1alpha1.products import REPORT, ModelManifest
-from kindling_api.v1alpha1.runfile import PretrainRunFile
+from kindling_api.v1alpha1.products import REPORT
 from kindling_trainer.metrics import Row, perplexity
+from kindling_trainer.progress import Course
 from kindling_trainer.sizes import parameters
 
 SAMPLES_SHOWN = 6
 """Of each prompt, spread over the run; the last is among them."""
 INK, MUTED, RULE, FILL, ACCENT = "#26221c", "#857c70", "#d9d2c5", "#7f9c94", "#b4532a"
-
-
-@dataclass(frozen=True)
-class Course:
-    """What the report is about."""
-
-    run: PretrainRunFile
-    manifest: ModelManifest
-    rows: list[Row]
-    """Of metrics.jsonl."""
-    seconds: float
-    """From the first start of this launch to now."""
 
 
 def render(course: Course) -> str:

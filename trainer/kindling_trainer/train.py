@@ -101,7 +101,7 @@ class Training:
         self.reporter = _reporter(setup, options, self.finished) if ranks.leads else None
         self.saver = Saver(
             setup.store, facts, keep=run.spec.checkpoint.keep, group=ranks.background,
-            confirm=self.confirm, committed=self._committed,
+            committing=self._committing, committed=self._committed,
         )  # fmt: skip
         self.save_due = False
         """Whether a checkpoint is wanted and not yet begun."""
@@ -174,6 +174,12 @@ class Training:
         if not self.run.spec.checkpoint.async_:
             self.saver.wait()
         self.saved, self.last_save, self.save_due = self.finished, time.monotonic(), False
+
+    def _committing(self) -> None:
+        """Whoever goes on from the checkpoint wants the curves up to it; and nobody does, if this is a latecomer's."""
+        self.confirm()
+        if self.reporter is not None:
+            self.reporter.upload()
 
     def _committed(self, newest: CheckpointStatus) -> None:
         if self.reporter is not None:

@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> ObjectStore:
     return open_store((tmp_path / "run").as_uri())
 
 
-def saver(run: ObjectStore, attempt: int = 1, keep: int = 3, confirm: Callable[[], None] = lambda: None) -> Saver:
+def saver(run: ObjectStore, attempt: int = 1, keep: int = 3, committing: Callable[[], None] = lambda: None) -> Saver:
     facts = CheckpointManifest(
         key=digest_of(b"key"),
         files=[],
@@ -42,7 +42,7 @@ def saver(run: ObjectStore, attempt: int = 1, keep: int = 3, confirm: Callable[[
         shape=PRESETS["llama-tiny"],
         vocab_size=64,
     )
-    return Saver(run, facts, keep=keep, group=None, confirm=confirm, committed=lambda newest: None)
+    return Saver(run, facts, keep=keep, group=None, committing=committing, committed=lambda newest: None)
 
 
 def state(value: float) -> State:
@@ -57,7 +57,7 @@ def save(saver: Saver, *steps: int) -> None:
 
 def test_an_attempt_whose_place_was_taken_over_commits_nothing_more(run: ObjectStore) -> None:
     with hold(run, "lock") as held:
-        older = saver(run, confirm=partial(confirm, run, "lock", held.token))
+        older = saver(run, committing=partial(confirm, run, "lock", held.token))
         save(older, 5)
     with hold(run, "lock"), pytest.raises(ConflictError, match="allowed: one writer at a time"):
         save(older, 10)

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from kindling_api.v1alpha1.runfile import Progress
+from kindling_api.base import canonical_json, key_of
+from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
+from kindling_api.v1alpha1.runfile import AlignmentRunFile, Input, Progress
 from kindling_api.v1alpha1.status import Failure
+from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_storage import open_store
 from kindling_storage.hold import hold
 from kindling_trainer.__main__ import main
@@ -19,6 +22,7 @@ from kindling_trainer.launch import _verdict
 from kindling_trainer.metrics import Metrics
 
 RunFactory = Callable[..., Path]
+ALIGNMENT = {"base": {"uri": "s3://llm/m"}, "method": {"dpo": {}}, "data": [{"uri": "s3://llm/pairs.jsonl"}]}
 
 
 def last_word(tmp_path: Path, run: Path) -> tuple[int, Progress]:
@@ -116,3 +120,14 @@ def test_rows_after_the_restored_step_are_cut(tmp_path: Path) -> None:
     again.close()
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(row["step"], row["loss"]) for row in rows] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.5)]
+
+
+def test_another_kind_is_refused_by_name(tmp_path: Path) -> None:
+    storage = StorageSpec(uri=(tmp_path / "store").as_uri())
+    spec = AlignmentRunSpec.model_validate(ALIGNMENT, strict=False)
+    run = AlignmentRunFile(name="chat", key=key_of("chat"), output=storage, spec=spec, base=Input(uri="s3://llm/m"))
+    path = tmp_path / "run.json"
+    path.write_bytes(canonical_json(run.document()))
+    code, word = last_word(tmp_path, path)
+    assert code == 2 and word.failure is not None and word.failure.reason == "UserError"
+    assert word.message.startswith("kind: found AlignmentRun; allowed: PretrainRun; ")

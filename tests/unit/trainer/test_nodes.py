@@ -16,11 +16,15 @@ from typing import Any
 
 import pytest
 
+from kindling_api.errors import DataError, SpecError, UnreachableError
 from kindling_api.v1alpha1.products import ModelManifest
+from kindling_api.v1alpha1.resources import TrainingResources
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_storage.commit import read_manifest
 from kindling_trainer.checkpoint.folders import folders
-from kindling_trainer.failure import is_secondary
+from kindling_trainer.failure import LostContactError, describe, is_secondary
+from kindling_trainer.parallel.gathering import await_master
+from kindling_trainer.place import NODE_VARIABLE, among
 
 RunFactory = Callable[..., Path]
 TWO_NODES = {"resources": {"nodes": 2}, "parallelism": {"tensor": 2}}
@@ -63,7 +67,7 @@ class Pods:
             return Progress.model_validate_json(answer.read())
 
     def wait_for(self, condition: Callable[[Progress], bool]) -> Progress:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while True:
             try:
                 if condition(progress := self.progress()):
@@ -80,6 +84,7 @@ class Pods:
     def kill(self) -> None:
         for launcher in self.launchers.values():
             launcher.kill()
+        for launcher in self.launchers.values():
             launcher.communicate()
 
     def _termination_message(self, node: int) -> Path:
@@ -128,3 +133,112 @@ def test_a_run_whose_process_is_killed_ends_everywhere_and_goes_on_as_if_nothing
     assert runs.losses(disturbed) == runs.losses(undisturbed)
     models = [read_manifest(runs.store(run), ModelManifest) for run in (disturbed, undisturbed)]
     assert models[0].files == models[1].files, "bit for bit"
+
+
+@pytest.mark.slow
+def test_a_newer_attempt_takes_over_from_one_that_still_trains(
+    run_file: RunFactory, runs: Any, pods: Callable[..., Pods]
+) -> None:
+    run = run_file(name="zombie", training={"steps": 3000, "batch": {"tokens": 128}}, **TWO_NODES)
+    older = pods(run).start(0, 1)
+    older.wait_for(step_reached(3))
+    newer = pods(run, attempt=2).start(0, 1)
+    newer.wait_for(step_reached(10))
+    words = older.end(2, 1)
+    assert words[0].failure is not None and "allowed: the lock file that this process made" in words[0].message
+    for launcher in newer.launchers.values():
+        launcher.terminate()
+    newer.end(143, 143)
+
+
+@pytest.mark.slow
+def test_nodes_that_come_late_are_waited_for_and_one_that_is_asked_to_leave_takes_all_with_it(
+    run_file: RunFactory, runs: Any, pods: Callable[..., Pods]
+) -> None:
+    run = run_file(name="late", training={"steps": 2000, "batch": {"tokens": 128}}, **TWO_NODES)
+    attempt = pods(run).start(0)
+    waiting = attempt.wait_for(lambda progress: progress.message.startswith("waiting for other nodes"))
+    assert waiting.message == "waiting for other nodes: 1 of 2 processes are here"
+    attempt.start(1).wait_for(step_reached(7))
+    attempt.launchers[1].terminate()
+    words = attempt.end(143, 143)
+    assert {word.failure.reason for word in words if word.failure is not None} == {"SuspendedByUser"}
+    steps = len(runs.losses(run))
+    saved = max(folder.step for folder, committed in folders(runs.store(run)).items() if committed)
+    assert steps == saved >= 7, "all stopped after the same step, and saved it"
+
+
+@pytest.mark.slow
+def test_nodes_of_a_finished_run_end_at_once(run_file: RunFactory, runs: Any, pods: Callable[..., Pods]) -> None:
+    run = run_file(name="done", training={"steps": 2, "batch": {"tokens": 128}}, **TWO_NODES)
+    first = pods(run).start(0, 1).end(0, 0)
+    again = [pods(run, attempt=2).start(node).end(0)[0] for node in (1, 0)]  # neither waits for the other
+    assert again[1].result == first[0].result is not None
+    assert again[0].message == "node 1 of 2 has done its part"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "index", "message"),
+    [
+        (3, "0", "--nodes: found 3; allowed: 2, as in the run. "),
+        (2, None, "JOB_COMPLETION_INDEX: found nothing; allowed: 0 to 1. "),
+        (2, "2", "JOB_COMPLETION_INDEX: found 2; allowed: 0 to 1. "),
+        (2, "-1", "JOB_COMPLETION_INDEX: found -1; allowed: 0 to 1. "),
+    ],
+    ids=["another number of nodes", "no index", "an index too large", "a negative index"],
+)
+def test_a_node_that_has_no_place_is_refused(nodes: int, index: str | None, message: str) -> None:
+    resources = TrainingResources(nodes=2)
+    with pytest.raises(SpecError) as raised:
+        among(nodes, "first", resources, {} if index is None else {NODE_VARIABLE: index})
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("master", "cpu", "port", "threads"),
+    [("first.run", "64", "29500", None), ("first.run:1234", "500m", "1234", "1")],
+    ids=["in a pod", "with a port, on half a core"],
+)
+def test_a_process_is_told_its_place_among_all(
+    monkeypatch: pytest.MonkeyPatch, master: str, cpu: str, port: str, threads: str | None
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    resources = TrainingResources(nodes=3, processes_per_node=4, cpu=cpu)
+    place = among(3, master, resources, {NODE_VARIABLE: "2"})
+    told = place.environment(1)
+    assert [told[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")] == ["9", "1", "12", "4"]
+    assert (told["MASTER_ADDR"], told["MASTER_PORT"]) == ("first.run", port)
+    assert threads is None or told["OMP_NUM_THREADS"] == threads
+    assert not place.leads
+
+
+def test_a_first_process_that_does_not_come_is_named() -> None:
+    with pytest.raises(LostContactError, match=r"at 127\.0\.0\.1:1, did not answer for 0 s \(.*refused.*\)"):
+        await_master("127.0.0.1", 1, limit=0.3)
+    with pytest.raises(LostContactError, match=r"at nowhere\.invalid:1, .* \(its name does not resolve\)"):
+        await_master("nowhere.invalid", 1, limit=0.3)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "code", "secondary"),
+    [
+        (
+            RuntimeError("[/pytorch/gloo/pair.cc:534] Connection closed by peer [10.0.0.7]:1234"),
+            "RankFailed",
+            None,
+            True,
+        ),
+        (LostContactError("nobody came"), "RankFailed", None, True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "InternalError", 1, False),
+        (UnreachableError("bucket b: found no answer"), "StorageUnreachable", 1, False),
+        (DataError("spec.dataset: found nothing"), "UserError", 2, False),
+        (MemoryError(), "OutOfMemory", 1, False),
+        (OSError("connection refused"), "InternalError", 1, False),
+    ],
+    ids=["gloo", "gathering", "shapes", "store", "data", "memory", "another connection"],
+)
+def test_who_lost_contact_does_not_claim_to_know_the_cause(
+    error: Exception, reason: str, code: int | None, secondary: bool
+) -> None:
+    failure = describe(error, rank=3)
+    assert (failure.reason, failure.exit_code, is_secondary(failure)) == (reason, code, secondary)

@@ -28,18 +28,18 @@ class Saver:
 
     def __init__(
         self, run: ObjectStore, facts: CheckpointManifest, *, keep: int, group: dist.ProcessGroup | None,
-        confirm: Callable[[], None], committed: Callable[[CheckpointStatus], None],
+        committing: Callable[[], None], committed: Callable[[CheckpointStatus], None],
     ) -> None:  # fmt: skip
         """All of this is of the run; the first process alone makes use of the last two, in the background.
 
         Args:
             facts: what all checkpoints share; step, tokens and files are filled in.
             keep: how many checkpoints stay.
-            confirm: raises ConflictError if another attempt has taken the run over, and this one must not commit.
+            committing: is called before each commit, which what it raises prevents.
             committed: is told of each checkpoint that is committed.
         """
         self._run, self._facts, self._keep, self._group = run, facts, keep, group
-        self._confirm, self._committed = confirm, committed
+        self._committing, self._committed = committing, committed
         self._rank = dist.get_rank(group) if group is not None else 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
@@ -84,7 +84,7 @@ class Saver:
             return
         entries.append(put_file(store, METADATA, canonical_json(writer.metadata)))
         manifest = manifest.model_copy(update={"files": sorted(entries, key=lambda entry: entry.path)})
-        self._confirm()
+        self._committing()
         digest, time = commit(store, manifest), datetime.now(UTC).isoformat(timespec="seconds")
         self._committed(CheckpointStatus(step=manifest.step, uri=store.uri, digest=digest, time=time))
         prune(self._run, self._keep)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -76,6 +77,8 @@ def _as_a_whole(model: Decoder, ranks: Ranks) -> bool:
 
 def _missing(device: torch.device) -> str:
     """What torch.compile would lack on this machine; "" if nothing."""
+    if unwritable := _unwritable_cache():
+        return unwritable
     if device.type == "cuda":
         from torch.utils._triton import has_triton
 
@@ -85,3 +88,14 @@ def _missing(device: torch.device) -> str:
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
         return "Python's C headers are not installed"
     return ""
+
+
+def _unwritable_cache() -> str:
+    from torch._inductor.runtime.cache_dir_utils import cache_dir  # not above: runs that do not compile start sooner
+
+    try:
+        with tempfile.TemporaryFile(dir=cache_dir()):
+            return ""
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        return f"the compiler's cache cannot be written ({reason}); TORCHINDUCTOR_CACHE_DIR names its folder"
