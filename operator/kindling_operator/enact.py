@@ -68,7 +68,8 @@ class Enactor:
         for key in plan.delete:
             await self._cluster.delete(key, uid=resource["metadata"]["uid"] if _is(resource, key) else None)
             self._settled.pop(key, None)
-        await asyncio.gather(*(self._recorder.record(resource, note) for note in plan.notes))
+        for note in plan.notes:
+            self._recorder.tell(resource, note)
         return _decisive(current) != _decisive(resource)
 
     async def _write_status(self, resource: Object, status: Object) -> Object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
@@ -15,20 +16,34 @@ LONGEST_MESSAGE = 1024
 REMEMBERED = 4096
 """Events whose count is known; one that is forgotten starts from 1 again."""
 
+MOST_UNTOLD = 10_000
+"""About a kilobyte each."""
+
 log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Writes Notes as Events; the same note again raises the count of the first."""
+    """Writes Notes as Events, aside from all else; the same note again raises the count of the first."""
 
     def __init__(self, cluster: Cluster, *, identity: str) -> None:
         self._cluster = cluster
         self._identity = identity
         self._counts: OrderedDict[ObjectKey, int] = OrderedDict()
+        self._untold: asyncio.Queue[Object] = asyncio.Queue(MOST_UNTOLD)
 
-    async def record(self, about: Object, note: Note) -> None:
-        """Tell it; an Event that cannot be written is logged, and nothing else stops for it."""
-        event = self._event(about, note)
+    def tell(self, about: Object, note: Note) -> None:
+        """Have it written soon; nobody waits for it, and nothing is held up by an API server that takes no Events."""
+        try:
+            self._untold.put_nowait(self._event(about, note))
+        except asyncio.QueueFull:
+            log.warning("the Event %s %r was not written: too many wait", note.reason, note.message)
+
+    async def run(self) -> None:
+        """Write what is to be told, in its order, until cancelled; what cannot be written is logged."""
+        while True:
+            await self._write(await self._untold.get())
+
+    async def _write(self, event: Object) -> None:
         metadata = event["metadata"]
         key = ObjectKey("v1", "Event", metadata["namespace"], metadata["name"])
         count = self._counts.pop(key, 0) + 1
@@ -39,7 +54,7 @@ class Recorder:
                 await self._repeat(key, event, count)
         except ClusterError as error:
             if error.reason != "AlreadyExists":  # an earlier process has told it
-                log.warning("the Event %s %r was not written: %s", note.reason, note.message, error)
+                log.warning("the Event %s %r was not written: %s", event["reason"], event["message"], error)
         self._counts[key] = count
         if len(self._counts) > REMEMBERED:
             self._counts.popitem(last=False)

@@ -30,8 +30,9 @@ from kindling_operator.reconcile import Reconciler
 from kindling_operator.resync import fill, resync
 from kindling_operator.settings import Settings
 
-WORKERS = 8
-"""Runs looked at at the same time: enough to keep an API server busy, few enough for each to be quick."""
+WORKERS = 4
+"""Runs looked at at the same time. One busy event loop serves them all: more would only make each slower (measured by
+bench/operator), fewer would let two requests that hang hold up the rest."""
 
 RAY_CHECK_SECONDS = 30.0
 
@@ -50,8 +51,8 @@ class Leader:
         self._cache = Cache(self._notify)
         self._poller = Poller(self._targets, self._notify)
         self._observer = Observer(settings, cluster, self._cache, self._poller.heard)
-        recorder = Recorder(cluster, identity=identity)
-        enactor = Enactor(cluster, self._cache, recorder, self._observer.refused)
+        self._recorder = Recorder(cluster, identity=identity)
+        enactor = Enactor(cluster, self._cache, self._recorder, self._observer.refused)
         self._queue = Queue(Reconciler(self._observer, enactor).reconcile, workers=WORKERS)
         self.health = Health(self._queue.stuck_seconds)
         """What the probes ask."""
@@ -86,6 +87,7 @@ class Leader:
         await _first_of(
             asyncio.create_task(self._queue.run()),
             asyncio.create_task(self._poller.run()),
+            asyncio.create_task(self._recorder.run()),
             asyncio.create_task(resync(self._cluster, self._cache, self._queue, kinds, namespaces)),
             asyncio.create_task(self.health.listen(self._cluster, self._cache)),
             asyncio.create_task(self._ray_appears((RAY, "RayJob") in kinds)),

@@ -191,10 +191,12 @@ def test_a_status_decided_on_an_old_version_is_not_written(on_cluster: OnCluster
 def test_a_repeated_note_raises_the_count_of_its_event(on_cluster: OnCluster, namespace: str) -> None:
     async def go(cluster: Cluster) -> list[Object]:
         about = await cluster.create(a_run(namespace), manager="user")
-        recorder, note = Recorder(cluster, identity="test"), Note("Warning", "Restarting", "The node is lost.")
-        for _ in range(3):
-            await recorder.record(about, note)
-        await Recorder(cluster, identity="test").record(about, note)
+        note = Note("Warning", "Restarting", "The node is lost.")
+        for times in (3, 1):  # the second process does not know of the first one's
+            recorder = Recorder(cluster, identity="test")
+            for _ in range(times):
+                recorder.tell(about, note)
+            await asyncio.wait({asyncio.create_task(recorder.run())}, timeout=1)
         return [event async for event in cluster.list("v1", "Event", namespace)]
 
     events = on_cluster(go)
