@@ -154,6 +154,7 @@ def test_a_clean_up_takes_its_arguments_literally() -> None:
     storage = StorageSpec(uri="s3://llm", endpoint="http://$(AWS_SECRET_ACCESS_KEY)", credentials_secret="minio")
     job = cleanup_job(SETTINGS, resource("PretrainRun"), storage, "models/0123456789abcdef")
     command = job["spec"]["template"]["spec"]["containers"][0]["command"]
-    assert command[-1] == "--prefix=models/0123456789abcdef"
-    assert "http://$$(AWS_SECRET_ACCESS_KEY)" in command[-2]
+    place, *others = command[3:]
+    assert "http://$$(AWS_SECRET_ACCESS_KEY)" in place
+    assert others == ["--prefix=models/0123456789abcdef", "--name=PretrainRun/team/x"]
     assert "ownerReferences" not in job["metadata"]
