@@ -1,0 +1,222 @@
+"""The chart on a real API server: what Helm does there, and whether the rights it gives are enough for the operator."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+sys.path.insert(0, str(PROJECT / "tests" / "cluster"))
+
+from kubenode.api_server import ApiServer, free_port  # noqa: E402
+
+CHART = PROJECT / "charts" / "kindling"
+ACCOUNT = "system:serviceaccount:kindling:kindling"
+NAMESPACED = {"watch": {"namespaces": ["team-a"]}, "minio": {"enabled": True}}
+CLUSTER = {"watch": {"cluster": True}, "minio": {"enabled": True}, "storage": {"namespaces": ["team-a"]}}
+
+RUN = """
+apiVersion: kindling.dev/v1alpha1
+kind: PretrainRun
+metadata: {namespace: team-a, name: tiny}
+spec:
+  dataset: {uri: s3://kindling/dataset}
+  model: {preset: llama-tiny}
+  training: {steps: 10, batch: {tokens: 65536}}
+  retention: Delete
+"""
+
+OF_EVERYBODY = {
+    "selfsubjectaccessreviews.authorization.k8s.io": {"create"},
+    "selfsubjectrulesreviews.authorization.k8s.io": {"create"},
+    "selfsubjectreviews.authentication.k8s.io": {"create"},
+}
+"""What Kubernetes lets every account do: ask about itself."""
+OF_THE_LEADER = {
+    "leases.coordination.k8s.io": {"create"},
+    "leases.coordination.k8s.io kindling-operator": {"get", "update"},
+}
+_KINDS = ("datasetbuilds", "pretrainruns", "alignmentruns")
+IN_WATCHED = {
+    **{f"{kind}.kindling.dev": {"get", "list", "watch", "patch", "delete"} for kind in _KINDS},
+    **{f"{kind}/status.kindling.dev": {"get", "patch"} for kind in _KINDS},
+    **{f"{kind}/finalizers.kindling.dev": {"update"} for kind in _KINDS},
+    "jobs.batch": {"get", "list", "watch", "create", "patch", "delete"},
+    "rayjobs.ray.io": {"get", "list", "watch", "create", "patch", "delete"},
+    "pods": {"get", "list", "watch"},
+    "configmaps": {"get", "create", "patch", "delete"},
+    "services": {"get", "create", "patch", "delete"},
+    "networkpolicies.networking.k8s.io": {"get", "create", "patch", "delete"},
+    "events": {"list", "watch", "create", "patch"},
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test may build Helm
+
+Object = dict[str, Any]
+
+
+class Release:
+    """The chart's release `kindling`, in the namespace `kindling`."""
+
+    def __init__(self, helm: Any, server: ApiServer) -> None:
+        self._helm, self.server = helm, server
+        self._admin = f"--kubeconfig={server.kubeconfig()}"
+
+    def helm(self, *command: str, values: Object | None = None) -> str:
+        file = self.server.folder / "values.yaml"
+        file.write_text(yaml.safe_dump(values or {}), encoding="utf-8")
+        given = () if values is None else ("--values", str(file))
+        done = self._helm(*command, *given, "--namespace=kindling", self._admin)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
+    def upgrade(self, values: Object) -> str:
+        return self.helm("upgrade", "--install", "kindling", str(CHART), values=values)
+
+    def kubectl(self, *command: str, text: str | None = None) -> str:
+        command = ("kubectl", self._admin, *command)
+        done = subprocess.run(command, input=text, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def get(self, *what: str) -> Object:
+        found: Object = json.loads(self.kubectl("get", *what, "--output=json"))
+        return found
+
+    def rights(self, namespace: str) -> dict[str, set[str]]:
+        """What the operator may do in a namespace: verbs by resource, as `kubectl auth can-i --list` tells."""
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectRulesReview",
+            "spec": {"namespace": namespace},
+        }
+        command = ("create", "--validate=false", "--filename=-", "--output=json", f"--as={ACCOUNT}")
+        said = self.kubectl(*command, text=json.dumps(review))
+        found: dict[str, set[str]] = {}
+        for rule in json.loads(said)["status"]["resourceRules"]:
+            for resource in (
+                f"{resource}.{group}".rstrip(".") for group in rule["apiGroups"] for resource in rule["resources"]
+            ):
+                for name in rule.get("resourceNames", [""]):
+                    found.setdefault(f"{resource} {name}".rstrip(), set()).update(rule["verbs"])
+        return found
+
+    @contextmanager
+    def operator(self) -> Iterator[Path]:
+        """The operator as a process, with the installed settings and account; gives its log."""
+        folder = self.server.folder
+        settings = self.get("configmap", "kindling-settings", "--namespace=kindling")["data"]["settings.json"]
+        (folder / "settings.json").write_text(settings, encoding="utf-8")
+        kubeconfig = json.loads(self.server.kubeconfig().read_text(encoding="utf-8"))
+        token = self.kubectl("create", "token", "kindling", "--namespace=kindling").strip()
+        kubeconfig["users"][0]["user"] = {"token": token}
+        (folder / "account.kubeconfig").write_text(json.dumps(kubeconfig), encoding="utf-8")
+        command = [sys.executable, "-m", "kindling_operator", str(folder / "settings.json"), "--port", str(free_port())]
+        log = folder / "operator.log"
+        with log.open("wb") as output:
+            environment = {**os.environ, "KUBECONFIG": str(folder / "account.kubeconfig")}
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        try:
+            yield log
+        finally:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def releasable(helm: Any, folder: Path) -> Iterator[Release]:
+    """An API server with the namespaces that the tests use."""
+    if problem := ApiServer.missing():
+        pytest.skip(problem)
+    with ApiServer(folder) as server:
+        release = Release(helm, server)
+        for namespace in ("kindling", "team-a", "team-b"):
+            release.kubectl("create", "namespace", namespace)
+        yield release
+
+
+@pytest.fixture(scope="module", params=[NAMESPACED, CLUSTER], ids=["in namespaces", "in the cluster"])
+def installed(request: pytest.FixtureRequest, helm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    """The chart in each of its two modes."""
+    with releasable(helm, tmp_path_factory.mktemp("api-server")) as release:
+        release.upgrade(request.param)
+        yield release
+
+
+def wait(ready: Callable[[], Any], log: Path, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, log.read_text(encoding="utf-8")[-4000:]
+        time.sleep(0.2)
+
+
+def test_an_upgrade_keeps_the_key_and_an_uninstall_keeps_documents(helm: Any, tmp_path: Path) -> None:
+    with releasable(helm, tmp_path) as release:
+
+        def key() -> Object:
+            found: Object = release.get("secret", "kindling-storage", "--namespace=team-a")["data"]
+            return found
+
+        assert "kubectl --namespace team-a apply" in release.upgrade(NAMESPACED)
+        before = key()
+        release.kubectl("apply", "--filename=-", text=RUN)
+        release.upgrade({**NAMESPACED, "operator": {"replicas": 2}})
+        assert key() == before
+        release.helm("uninstall", "kindling")
+        assert release.get("pretrainrun", "tiny", "--namespace=team-a")["spec"]["retention"] == "Delete"
+        release.upgrade({**NAMESPACED, "minio": {"enabled": False}})  # definitions that stayed are taken over
+
+
+def test_the_operators_rights_are_enough(installed: Release) -> None:
+    release = installed
+
+    def status() -> Object:
+        found: Object = release.get("pretrainrun", "tiny", "--namespace=team-a").get("status", {})
+        return found
+
+    def jobs() -> set[str]:
+        return {item["metadata"]["name"] for item in release.get("jobs", "--namespace=team-a")["items"]}
+
+    def children() -> set[str]:
+        kinds = "jobs,configmaps,services,networkpolicies"
+        items = release.get(kinds, "--namespace=team-a", "--selector=kindling.dev/name=tiny")["items"]
+        return {item["kind"] for item in items}
+
+    with release.operator() as log:
+        release.kubectl("apply", "--filename=-", text=RUN)
+        wait(lambda: children() == {"Job", "ConfigMap", "Service", "NetworkPolicy"}, log)
+        wait(lambda: status().get("attempt") == 1, log)
+        events = release.get("events", "--namespace=team-a", "--field-selector=involvedObject.name=tiny")["items"]
+        assert {event["reason"] for event in events} >= {"Accepted"}
+        assert release.get("pretrainrun", "tiny", "--namespace=team-a")["metadata"]["finalizers"]
+        release.kubectl(
+            "patch",
+            "pretrainrun",
+            "tiny",
+            "--namespace=team-a",
+            "--type=merge",
+            f"--patch={json.dumps({'spec': {'suspend': True}})}",
+        )
+        wait(lambda: status().get("phase") == "Suspended", log)
+        release.kubectl("delete", "pretrainrun", "tiny", "--namespace=team-a", "--wait=false")
+        wait(lambda: jobs() == {"tiny-ptr-delete"}, log)
+        said = log.read_text(encoding="utf-8")
+        assert "orbidden" not in said and "403" not in said, said[-4000:]
+
+
+def test_the_operator_may_no_more(installed: Release) -> None:
+    everywhere = installed.get("configmap", "kindling-settings", "--namespace=kindling")["data"]["settings.json"]
+    elsewhere = OF_EVERYBODY if json.loads(everywhere)["namespaces"] else OF_EVERYBODY | IN_WATCHED
+    assert installed.rights("team-a") == OF_EVERYBODY | IN_WATCHED
+    assert installed.rights("team-b") == elsewhere
+    assert installed.rights("kindling") == elsewhere | OF_THE_LEADER
