@@ -38,10 +38,13 @@ SPECS: dict[str, Object] = {
         "restart": {"maxRestarts": 3, "hangTimeout": "5m"},
     },
     "DatasetBuild": {"sources": [{"uri": "s3://raw/*.jsonl"}]},
+    "AlignmentRun": {"base": {"uri": "s3://llm/m"}, "method": {"sft": {}}, "data": [{"uri": "s3://chat.jsonl"}]},
 }
 
+MODEL = {"digest": "sha256:1", "uri": "s3://llm/models/1", "model": "s3://llm/models/1/model", "steps": 100}
 RESULTS: dict[str, Object] = {
-    "PretrainRun": {"digest": "sha256:1", "uri": "s3://llm/models/1", "model": "s3://llm/models/1/model", "steps": 100},
+    "PretrainRun": MODEL,
+    "AlignmentRun": MODEL,
     "DatasetBuild": {"digest": "sha256:1", "uri": "s3://llm/datasets/0123456789abcdef", "tokens": 5},
 }
 
