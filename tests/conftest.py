@@ -1,26 +1,76 @@
-"""S3 servers for all tests: moto's everywhere, and a real MinIO for tests marked slow where Go is at hand."""
+"""What all tests share: S3 servers, and that nothing outlives a test.
+
+The servers are moto's everywhere, and a real MinIO for tests marked slow where Go is at hand.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import JSONFileLoader
 from moto.server import ThreadedMotoServer
 
 ACCESS_KEY, SECRET_KEY = "kindling-test", "kindling-test-secret"
-CACHE = Path.home() / ".cache" / "kindling" / "bin"
+CACHE = Path.home() / ".cache" / "kubenode" / "bin"
 S3_SERVERS = ["moto", pytest.param("minio", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+
+MARK = "KINDLING_TESTS"
+"""In the environment of what a test starts, however far down: the process id of pytest."""
+LONGEST_RUN = 100 * 60
+"""Seconds; pytest-timeout ends a test long before, but for one that is stuck in C code."""
+LONGEST_END = 300
+"""Seconds that the interpreter may take to end."""
+
+
+def pytest_configure() -> None:
+    """Whatever happens, the run ends: when it is asked to, and when nothing else ends it."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # on matrices this small, more threads only wait for each other
+    _exit_after(LONGEST_RUN)
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@functools.cache
+def _description(path: str) -> Any:
+    return _parse(JSONFileLoader(), path)
+
+
+# botocore parses what it knows of S3, a megabyte of JSON, for every session anew; for all tests once is enough.
+_parse, JSONFileLoader.load_file = JSONFileLoader.load_file, lambda _, path: _description(path)
+
+
+def pytest_unconfigure() -> None:
+    """Threads and processes that do not end must not hold up the interpreter's end."""
+    _end(_processes())
+    _exit_after(LONGEST_END)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_outlives_a_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kills what a test has started and left running, as one that fails half-way does; a test cluster stays."""
+    if request.node.get_closest_marker("cluster"):
+        yield
+        return
+    before = _processes()
+    monkeypatch.setenv(MARK, str(os.getpid()))
+    yield
+    _end(_processes() - before)
 
 
 @dataclass(frozen=True)
@@ -47,6 +97,7 @@ def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     address = f"127.0.0.1:{_free_port()}"
     command = [_minio(), "server", "--quiet", "--address", address, str(tmp_path_factory.mktemp("minio"))]
     settings = {**os.environ, "MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
+    settings.pop(MARK, None)  # it outlives the test that asks for it first
     with subprocess.Popen(command, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(f"http://{address}")
@@ -114,3 +165,37 @@ def _wait_for(endpoint: str) -> None:
         except (BotoCoreError, ClientError):
             time.sleep(0.1)
     raise TimeoutError(f"{endpoint} did not start")
+
+
+def _exit_after(seconds: float) -> None:
+    """Unless told otherwise before, say where each thread is, and exit."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_real_stderr())
+
+
+@functools.cache
+def _real_stderr() -> TextIO:
+    """As it is before tests begin, whose own is captured."""
+    return os.fdopen(os.dup(2), "w")
+
+
+def _processes() -> set[int]:
+    """All of the machine; none where there is no /proc."""
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()} if os.path.isdir("/proc") else set()
+
+
+def _end(candidates: set[int]) -> None:
+    """Kill those of the processes that tests have started, and what these start meanwhile."""
+    killed: set[int] = set()
+    while marked := {process for process in candidates - killed if _is_marked(process)}:
+        for process in marked:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        killed |= marked
+        candidates = _processes()
+
+
+def _is_marked(process: int) -> bool:
+    try:
+        return f"{MARK}={os.getpid()}".encode() in Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    except OSError:  # gone, or another user's
+        return False

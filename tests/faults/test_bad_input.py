@@ -78,7 +78,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def kindling_run(folder: Path, *options: str, documents: str = "run.yaml", store: str = "store") -> tuple[int, str]:
     """Exit code and stderr of `kindling run`, as a user in `folder` would start it."""
     command = [sys.executable, "-P", "-m", "kindling_cli.main", "run", documents, "--store", store, *options]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    env = {**os.environ, "COLUMNS": "200"}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stderr.strip()
 

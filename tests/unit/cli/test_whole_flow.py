@@ -54,7 +54,7 @@ def kindling_run(folder: Path) -> Command:
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-P", "-m", "kindling_cli.main", "run", "tiny.yaml", "--store", "store", *arguments]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        env = {**os.environ, "COLUMNS": "200"}
         return subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     return start

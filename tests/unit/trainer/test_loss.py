@@ -1,10 +1,14 @@
-"""The loss over a sharded vocabulary is the loss, in value and gradient; a step that is not finite is not taken."""
+"""The loss over a sharded vocabulary is the loss, in value and gradient; a step that is not finite is not taken.
+
+Also the program of each process that holds a part of the vocabulary: `test_loss.py RENDEZVOUS PROCESSES RANK`.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,8 +35,8 @@ def problem() -> tuple[torch.Tensor, torch.Tensor]:
     return logits, targets
 
 
-def compare_slice(rank: int, processes: int, port: int) -> None:
-    store = dist.TCPStore("127.0.0.1", port, processes, is_master=rank == 0)
+def compare_slice(rendezvous: str, processes: int, rank: int) -> None:
+    store = dist.FileStore(rendezvous, processes)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=processes)
     logits, targets = problem()
     whole = logits.clone().requires_grad_()
@@ -50,17 +54,10 @@ def compare_slice(rank: int, processes: int, port: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
-def test_vocab_parallel_loss_is_cross_entropy(processes: int) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    started = [context.Process(target=compare_slice, args=(rank, processes, port)) for rank in range(processes)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(60)
-    assert [process.exitcode for process in started] == [0] * processes
+def test_vocab_parallel_loss_is_cross_entropy(processes: int, tmp_path: Path) -> None:
+    command = [sys.executable, __file__, str(tmp_path / "rendezvous"), str(processes)]
+    started = [subprocess.Popen([*command, str(rank)]) for rank in range(processes)]
+    assert [process.wait(timeout=120) for process in started] == [0] * processes
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +116,7 @@ def test_gradients_are_clipped_to_the_norm_asked_for(clip: float) -> None:
     )
     _, norm = taking.take(batches(), 0)
     assert seen[0] == pytest.approx(min(norm, clip) if clip else norm, rel=1e-4)
+
+
+if __name__ == "__main__":
+    compare_slice(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
