@@ -9,7 +9,7 @@ from kindling_api.v1alpha1.status import Reason
 from kindling_operator.children import Child, pods_of, warnings_about
 from kindling_operator.draft import Draft
 from kindling_operator.moments import seconds_since, stamp
-from kindling_operator.pods import condition, held_up, is_running, name_of, reporter
+from kindling_operator.pods import condition, held_up, is_over, is_running, name_of, reporter
 from kindling_operator.policies.outcome import expected_pods
 from kindling_operator.world import Object
 
@@ -32,8 +32,8 @@ def obstacles(draft: Draft) -> Draft:
     assert child is not None and attempt is not None, "creation lets only attempts with a Job pass"
     pods = pods_of(draft.world, child)
     speaker = reporter(pods)
-    running = sum(map(is_running, pods))
-    if speaker is not None and is_running(speaker) and (child.is_ray or running >= expected_pods(draft)):
+    started = [pod for pod in pods if is_running(pod) or is_over(pod)]  # one that is done waits for the others
+    if speaker in started and (child.is_ray or len(started) >= expected_pods(draft)):
         return _runs(draft, len(pods))
     obstacle = next(_obstacles(draft, child, pods), None)
     if obstacle is not None:

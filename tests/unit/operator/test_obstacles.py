@@ -124,6 +124,18 @@ def test_once_it_is_mended_the_run_goes_on(cluster: Make) -> None:
     assert (run.status["phase"], run.said("Running"), run.status["attempt"]) == ("Running", ("True", "Started"), 1)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_run_of_which_one_pod_is_done_before_the_other_still_runs(cluster: Make, first: int) -> None:
+    run = cluster()
+    run.run()
+    run.ends(first, 0, reason="Completed")
+    run.reconcile()
+    assert run.said("Running") == ("True", "Started")
+    run.succeeds()
+    run.reconcile()
+    assert run.said("Running") == ("False", "Completed")
+
+
 def test_a_pod_that_has_just_come_is_given_some_seconds_to_find_a_node(cluster: Make) -> None:
     run = cluster()
     run.reconcile()
