@@ -19,12 +19,13 @@ run: $(ENVIRONMENT) ## The main job: raw text to a talking model (examples/01-qu
 	$(BIN)/kindling run examples/01-quickstart
 
 .PHONY: test
-test: lint ## Everything that is tested: format, types, imports, and all tests
-	$(BIN)/pytest
+test: lint ## Everything that is tested: format, types, imports, and all tests; those on a cluster one by one
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not cluster"
+	$(BIN)/pytest -m cluster
 
 .PHONY: check
 check: lint ## What to run before each commit, in under two minutes: all but the slow tests
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest --quiet --numprocesses 2 --dist worksteal -m "not slow"
 
 .PHONY: images
 images: $(ENVIRONMENT) ## Build the images that changed, with buildah (root); a running test cluster gets them

@@ -52,7 +52,7 @@ def wait(progress: Path, stubborn: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: told.append(number))
     Path(os.environ["FAKE_STAGES_RUN"]).with_suffix(".pid").write_text(json.dumps(os.getpid()))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and (stubborn or not told):
         time.sleep(0.02)
     print("saved", file=sys.stderr, flush=True)
