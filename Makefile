@@ -37,7 +37,7 @@ cluster: $(ENVIRONMENT) ## Start the test cluster: Kubernetes, MinIO, KubeRay an
 
 .PHONY: e2e
 e2e: $(ENVIRONMENT) ## The tests on a real cluster: the one of `make cluster`, of KUBECONFIG, or one of their own
-	$(BIN)/pytest tests/cluster
+	E2E_KUBECONFIG="$$KUBECONFIG" $(BIN)/pytest tests/cluster
 
 .PHONY: kind
 kind: ## Kindling in kind, from this tree (Docker, kind and Helm)

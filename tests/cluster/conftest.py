@@ -1,6 +1,7 @@
 """What tests on a real cluster share: the cluster, its object store, its nodes, and Kindling installed on it.
 
-The cluster is the one of `KUBECONFIG`, or the one that runs on this machine, or one that is started and stopped.
+The cluster is the one of `E2E_KUBECONFIG`, which `make e2e` takes from `KUBECONFIG`, or the one of `make cluster`, or one
+that is started and stopped. `KUBECONFIG` itself is not looked at: whoever runs all tests does not mean their own cluster.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from kubenode.client import Cluster, wait_until
 from kubenode.installation import Installation, installed
 from kubenode.node import Node, all_nodes, node
 from kubenode.store import Store, forwarded
+from runs import Run, dataset
 
 LONGEST_START = 75 * 60
 """Seconds, when Kubernetes and all images must be built."""
@@ -35,13 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A cluster with MinIO, KubeRay and the project's images."""
-    if given := os.environ.get("KUBECONFIG"):
+    if given := os.environ.get("E2E_KUBECONFIG"):
         if Path(given) == kubeconfig():
             lifecycle.update_images()
         yield Cluster(Path(given))
         return
     if problem := tools.missing_requirement():
-        pytest.skip(f"{problem}; KUBECONFIG may name another cluster")
+        pytest.skip(f"{problem}; `make e2e` runs them on the cluster of KUBECONFIG")
     was_up = lifecycle.is_up()
     lifecycle.up()
     yield Cluster(kubeconfig())
@@ -72,6 +74,15 @@ def kindling(cluster: Cluster, _store: Store) -> Iterator[Installation]:
     _store.wait()
     with installed(cluster, _store) as installation:
         yield installation
+
+
+@pytest.fixture(scope="session")
+def corpus(kindling: Installation) -> Run:
+    """A small dataset, built by one pod, in the default storage."""
+    kindling.cluster.apply(dataset("corpus"), namespace=kindling.runs)
+    build = Run(kindling.cluster, "DatasetBuild", "corpus", kindling.runs)
+    build.finish()
+    return build
 
 
 @pytest.fixture

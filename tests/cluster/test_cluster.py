@@ -28,7 +28,7 @@ def test_two_pods_on_two_nodes_have_pytorch(cluster: Cluster, namespace: str) ->
 def test_the_trainer_image_compiles(cluster: Cluster, namespace: str) -> None:
     program = "import torch; print(float(torch.compile(lambda x: (x * 2).sum())(torch.ones(8))))"
     cluster.apply(job("compile", "trainer", program), namespace=namespace)
-    cluster.wait_for_condition("job", "compile", "Complete", namespace, 240)
+    cluster.wait_for_condition("job", "compile", "Complete", namespace, 500)
     assert cluster.logs("job/compile", namespace).strip() == "16.0"
 
 
