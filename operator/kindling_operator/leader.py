@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import warnings
 
 import kopf
 
@@ -30,9 +29,9 @@ from kindling_operator.reconcile import Reconciler
 from kindling_operator.resync import fill, resync
 from kindling_operator.settings import Settings
 
-WORKERS = 4
-"""Runs looked at at the same time. One busy event loop serves them all: more would only make each slower (measured by
-bench/operator), fewer would let two requests that hang hold up the rest."""
+WORKERS = 3
+"""Runs looked at at the same time. One event loop serves them all: with eight, each took three times as long and no
+more were done (bench/operator)."""
 
 RAY_CHECK_SECONDS = 30.0
 
@@ -75,15 +74,13 @@ class Leader:
     async def _lead(self) -> None:
         kinds, namespaces = await self._prepare(), self._settings.namespaces
         log.info("watching %s", ", ".join(kind for _, kind in kinds))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            watching = kopf.operator(
-                registry=handlers.registry(self._cache, kinds),
-                settings=handlers.settings(kinds),
-                standalone=True,
-                clusterwide=not namespaces,
-                namespaces=namespaces,
-            )
+        watching = kopf.operator(
+            registry=handlers.registry(self._cache, kinds),
+            settings=handlers.settings(kinds),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+        )
         await _first_of(
             asyncio.create_task(self._queue.run()),
             asyncio.create_task(self._poller.run()),

@@ -25,6 +25,13 @@ Result = TypeVar("Result")
 OnCluster = Callable[[Callable[[Cluster], Awaitable[Result]]], Result]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The server takes seconds to start."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """With Kindling's kinds, and an operator that may do anything."""

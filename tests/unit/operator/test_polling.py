@@ -117,6 +117,28 @@ def test_news_are_passed_on_once_and_forgotten_when_the_run_ends(monkeypatch: py
     assert poller.heard == {}
 
 
+def test_news_of_many_runs_are_passed_on_no_faster_than_statuses_may_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Reference] = []
+    many = [Target(Reference("PretrainRun", "team", f"run-{number}"), 1, "127.0.0.1") for number in range(40)]
+    monkeypatch.setattr(polling, "EVERY_SECONDS", 0.2)
+    monkeypatch.setattr(polling, "MOST_A_SECOND", 1000)
+
+    async def go() -> Poller:
+        runner = await served(good, monkeypatch)
+        poller = Poller(lambda: many, told.append)
+        running = asyncio.create_task(poller.run())
+        await asyncio.sleep(1.5)
+        running.cancel()
+        await runner.cleanup()
+        return poller
+
+    assert len(asyncio.run(go()).heard) == 40
+    assert 5 <= len(told) <= 1.5 * polling.NEWS_A_SECOND
+    assert len(set(told)) == len(told), "each in its turn"
+
+
 def pod(index: str | None, attempt: str = "1", phase: str = "Running", **metadata: Any) -> dict[str, Any]:
     labels = {"kindling.dev/attempt": attempt}
     if index is not None:
