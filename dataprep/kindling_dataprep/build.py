@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -130,7 +131,9 @@ class _Build:
         )
         from kindling_dataprep.report import Build, write_report  # not above: a finished build needs no matplotlib
 
-        write_report(Build(self.job, self.name, manifest, len(groups), deduplicated.facts, self.tracker.seconds))
+        lines = sum((Counter(part.facts.get("linesRemoved", {})) for part in cleaned), Counter[str]())
+        facts = deduplicated.facts
+        write_report(Build(self.job, self.name, manifest, len(groups), lines, facts, self.tracker.seconds))
         return manifest
 
     def _executor(self, tasks: int, input_bytes: int) -> AbstractContextManager[Executor]:

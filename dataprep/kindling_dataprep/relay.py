@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -24,29 +23,34 @@ class LogWriter:
 
     def __init__(self) -> None:
         self.latest = Progress()
-        self._said = ""
+        self._said = _line(self.latest)
         self._lock = threading.Lock()
+        self._ended = threading.Event()
         threading.Thread(target=self._keep_saying, name="kindling-progress", daemon=True).start()
 
     def write(self, progress: Progress, force: bool = False) -> None:
         """To be said when it is time. The last word, and what is forced, is said at once."""
         self.latest = progress
-        if force or progress.state != "Running":
+        if progress.state != "Running":
+            self._ended.set()
+        if force or self._ended.is_set():
             self._say()
 
     def _keep_saying(self) -> None:
-        while True:
-            time.sleep(INTERVAL_SECONDS)
+        while not self._ended.wait(INTERVAL_SECONDS):
             self._say()
 
     def _say(self) -> None:
         with self._lock:
-            latest = self.latest
-            data = to_bytes(with_trouble(latest)) if latest.state == "Running" else final_bytes(latest)
-            if (line := f"{_MARK}{data.decode()}\n") != self._said:
+            if (line := _line(self.latest)) != self._said:
                 sys.stdout.write(line)
                 sys.stdout.flush()
                 self._said = line
+
+
+def _line(progress: Progress) -> str:
+    data = to_bytes(with_trouble(progress)) if progress.state == "Running" else final_bytes(progress)
+    return f"{_MARK}{data.decode()}\n"
 
 
 def split(lines: Iterable[str]) -> tuple[Progress | None, list[str]]:

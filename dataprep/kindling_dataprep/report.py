@@ -48,6 +48,8 @@ class Build:
     manifest: DatasetManifest
     parts: int
     """Tasks of the first stage."""
+    lines_removed: dict[str, int]
+    """Lines taken out of documents, by rule."""
     duplicates: dict[str, Any]
     """Facts of the second."""
     seconds: dict[str, float]
@@ -80,6 +82,7 @@ def _facts(build: Build) -> dict[str, Any]:
         "digest": manifest.digest,
         "sources": [source.uri for source in spec.sources],
         "funnel": funnel(manifest.documents),
+        "lines_removed": dict(sorted(build.lines_removed.items())),
         "totals": totals,
         "bytes_per_token": totals["bytes"] / totals["tokens"],
         "tokens_per_word": totals["tokens"] / max(totals["words"], 1),

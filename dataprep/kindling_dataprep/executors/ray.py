@@ -38,6 +38,10 @@ _SETTINGS = {
     "RAY_task_oom_retries": str(RETRIES),
 }
 
+# Also read when Ray is imported: without clusters, which is what this says on Linux too, this machine's address is
+# 127.0.0.1, and Ray's servers listen there alone.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 
 class RayExecutor:
     """Does tasks on Ray's workers, each on one core, evenly over the nodes."""
@@ -95,6 +99,7 @@ def local_ray(workers: int) -> Iterator[RayExecutor]:
     When this process is killed, the kernel ends Ray's servers with it, the workers follow, and Ray's agents within some
     eighty seconds (they first wait for an answer from the dead server).
     """
+    os.environ.update(_LOOPBACK)
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # other users of the machine can reach Ray's ports
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     folder = _new_folder()

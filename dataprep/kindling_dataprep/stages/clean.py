@@ -1,4 +1,5 @@
-"""The first stage, task by task: read, repair, measure, decide, and take the fingerprints that deduplication compares.
+"""The first stage, task by task: read, repair, remove lines, measure, decide, and take the fingerprints that
+deduplication compares.
 
 A task writes the documents that stay, the ledger of those that do not, and all measures. Text goes from file to file, a
 batch at a time.
@@ -7,18 +8,19 @@ batch at a time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kindling_api.errors import DataError, NotFoundError, explain
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
-from kindling_api.v1alpha1.filters import Formatting
 from kindling_dataprep import ledger, work
 from kindling_dataprep.records import BAD_RECORD, Document, InputFile, Removal, excerpt_of
+from kindling_dataprep.steps.c4 import c4_lines
 from kindling_dataprep.steps.decide import decide
 from kindling_dataprep.steps.exact import text_digest
 from kindling_dataprep.steps.formats import FAULTS
@@ -51,6 +53,8 @@ class Outcome:
     removed: list[Removal] = field(default_factory=list)
     measures: pa.Table = field(default_factory=lambda: pa.table({}))
     """Of every document that was judged, one row each."""
+    lines_removed: Counter[str] = field(default_factory=Counter)
+    """Lines that rules took out of documents, by rule."""
     rules: list[str | None] = field(default_factory=list)
     """The rule that removed each of them."""
 
@@ -92,6 +96,7 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
             pq.ParquetWriter(measures, measures_schema, compression="zstd") as measures_writer,
         ):
             counts: Counter[str] = Counter()
+            lines: Counter[str] = Counter()
             bad: list[str] = []
             for batch in _batches(_records(task)):
                 outcome = judge(batch, spec)
@@ -100,12 +105,13 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
                 measures_writer.write_table(_measures_table(outcome))
                 counts.update(removal.rule for removal in outcome.removed)
                 counts["kept"] += len(outcome.kept)
+                lines += outcome.lines_removed
                 bad += [f"{each.id} ({FAULTS[each.measure]})" for each in outcome.removed if each.rule == BAD_RECORD]
         part.put(documents_path(task.index), documents)
         part.put(ledger.part_path(ledger.REMOVED, task.index), removed)
         part.put(measures_path(task.index), measures)
         kept = counts.pop("kept", 0)
-        part.facts = {"kept": kept, "removed": counts, "badRecords": bad[:BAD_RECORDS_SHOWN]}
+        part.facts = {"kept": kept, "removed": counts, "linesRemoved": lines, "badRecords": bad[:BAD_RECORDS_SHOWN]}
         part.facts["bytes"] = sum(file.size for file in task.inputs)
         return task.index, work.finish(part, name)
 
@@ -113,10 +119,10 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
 def judge(records: Iterable[Document | Removal], spec: DatasetBuildSpec) -> Outcome:
     """Repairs, measures and decides: which of the records stay as documents, and why the others do not."""
     outcome = Outcome()
-    formatting = next((chosen.formatting for chosen in spec.filters if chosen.formatting is not None), None)
+    rules = dict(each.chosen for each in spec.filters)
     documents = []
     for record in records:
-        result = record if isinstance(record, Removal) or formatting is None else _repaired(record, formatting)
+        result = record if isinstance(record, Removal) else _prepared(record, rules, outcome.lines_removed)
         if isinstance(result, Removal):
             outcome.removed.append(result)
         else:
@@ -140,15 +146,25 @@ def judge(records: Iterable[Document | Removal], spec: DatasetBuildSpec) -> Outc
     return outcome
 
 
-def _repaired(document: Document, formatting: Formatting) -> Document | Removal:
-    result = repair(document.text, formatting)
-    if isinstance(result, str):
-        return Document(document.id, document.source, result)
-    measured, value, threshold = result
+def _prepared(document: Document, rules: Mapping[str, Any], lines_removed: Counter[str]) -> Document | Removal:
+    """The document repaired and without unwanted lines, which are counted; or why nothing is left of it."""
+    text = document.text
+    if "formatting" in rules:
+        result = repair(text, rules["formatting"])
+        if not isinstance(result, str):
+            return _nothing_left(document, "formatting", *result)
+        text = result
+    if "c4" in rules:
+        text, removed = c4_lines(text, rules["c4"])
+        lines_removed["c4"] += removed
+        if not text:
+            return _nothing_left(document, "c4", "characters", 0.0, 1.0)
+    return Document(document.id, document.source, text)
+
+
+def _nothing_left(document: Document, rule: str, measured: str, value: float, threshold: float) -> Removal:
     excerpt = excerpt_of(document.text)
-    return Removal(
-        id=document.id, rule="formatting", measure=measured, value=value, threshold=threshold, excerpt=excerpt
-    )
+    return Removal(id=document.id, rule=rule, measure=measured, value=value, threshold=threshold, excerpt=excerpt)
 
 
 def _documents_table(documents: list[Document], spec: DatasetBuildSpec) -> pa.Table:

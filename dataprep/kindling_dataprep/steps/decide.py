@@ -1,8 +1,9 @@
 """From measures to decisions: which rule, if any, removes a document.
 
 A rule is a bound in the spec: `min_words: 50` removes a document whose `words` is below 50, `max_…` one whose measure
-is above; a value equal to the bound stays. Rule sets are asked in the order of MEASURES, and the bounds of a set in the
-order of its fields; the first that is broken is the document's reason.
+is above; a value equal to the bound stays. Fields that name no measure say something else, such as which lines go. Rule
+sets are asked in the order of MEASURES, and the bounds of a set in the order of its fields; the first that is broken is
+the document's reason.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pyarrow as pa
 from pydantic.alias_generators import to_camel
 
 from kindling_api.v1alpha1.filters import Filter
-from kindling_dataprep.steps.measure import MEASURES
+from kindling_dataprep.steps.measure import MEASURES, measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,11 @@ class Bound:
 
 def bounds(filters: Sequence[Filter]) -> Iterator[Bound]:
     """The thresholds that `filters` set, in the order in which they are asked."""
+    measured = set(measure([], filters).column_names)
     for rule in MEASURES:
-        for name, settings in (each.chosen for each in filters):
-            if name == rule:
+        for chosen, settings in (each.chosen for each in filters):
+            if chosen == rule:
                 for field, threshold in settings:
-                    side, _, measure = field.partition("_")
-                    yield Bound(rule, to_camel(measure), side == "min", threshold)
+                    side, _, name = field.partition("_")
+                    if side in ("min", "max") and f"{rule}.{to_camel(name)}" in measured:
+                        yield Bound(rule, to_camel(name), side == "min", threshold)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kindling_api.v1alpha1.filters import Filter
+from kindling_dataprep.steps.c4 import c4
 from kindling_dataprep.steps.quality import fine_web, gopher_quality
 from kindling_dataprep.steps.repetition import gopher_repetition
 from kindling_dataprep.steps.words import Words, split_words
@@ -22,6 +23,7 @@ Columns = dict[str, NDArray[np.int64] | NDArray[np.float64]]
 MEASURES: dict[str, Callable[[Sequence[str], Words], Columns]] = {
     "gopherQuality": gopher_quality,
     "gopherRepetition": gopher_repetition,
+    "c4": c4,
     "fineWeb": fine_web,
 }
 """For each rule set that decides by measures, the function that gives its columns."""

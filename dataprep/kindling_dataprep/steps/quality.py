@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 _BULLETS = ("•", "-")
 _ELLIPSES = ("...", "…")
-_TERMINAL_PUNCTUATION = (".", "'", '"', "!", "?")
+TERMINAL_PUNCTUATION = (".", "'", '"', "!", "?")
 _SHORT_LINE = 30
 """Characters."""
 
@@ -33,14 +33,14 @@ def gopher_quality(texts: Sequence[str], words: Words) -> dict[str, Integers | F
     total = np.diff(words.starts)
     counted_total = _sums(words, counted)
     lines = [text.splitlines() for text in texts]
-    line_total = _counts(len(each) for each in lines)
-    bullets = _counts(sum(line.lstrip().startswith(_BULLETS) for line in each) for each in lines)
-    ellipses = _counts(sum(line.rstrip().endswith(_ELLIPSES) for line in each) for each in lines)
+    line_total = counts(len(each) for each in lines)
+    bullets = counts(sum(line.lstrip().startswith(_BULLETS) for line in each) for each in lines)
+    ellipses = counts(sum(line.rstrip().endswith(_ELLIPSES) for line in each) for each in lines)
     return {
         "words": counted_total,
         "meanWordLength": fraction(_sums(words, counted * lengths), counted_total),
-        "hashFraction": fraction(_counts(text.count("#") for text in texts), total),
-        "ellipsisFraction": fraction(_counts(text.count("...") + text.count("…") for text in texts), total),
+        "hashFraction": fraction(counts(text.count("#") for text in texts), total),
+        "ellipsisFraction": fraction(counts(text.count("...") + text.count("…") for text in texts), total),
         "bulletLineFraction": fraction(bullets, line_total),
         "ellipsisLineFraction": fraction(ellipses, line_total),
         "alphabeticWordFraction": fraction(_sums(words, alphabetic), total),
@@ -54,12 +54,12 @@ def fine_web(texts: Sequence[str], words: Words) -> dict[str, Integers | Floats]
     Lines are what lies between line feeds and is not blank; the fraction of characters is of all but the line feeds.
     """
     lines = [[line for line in text.split("\n") if line.strip()] for text in texts]
-    line_total = _counts(len(each) for each in lines)
-    punctuated = _counts(sum(line.endswith(_TERMINAL_PUNCTUATION) for line in each) for each in lines)
-    short = _counts(sum(len(line) <= _SHORT_LINE for line in each) for each in lines)
-    newlines = _counts(text.count("\n") for text in texts)
-    characters = _counts(map(len, texts)) - newlines
-    repeated = _counts(duplicates(each)[1] for each in lines)
+    line_total = counts(len(each) for each in lines)
+    punctuated = counts(sum(line.endswith(TERMINAL_PUNCTUATION) for line in each) for each in lines)
+    short = counts(sum(len(line) <= _SHORT_LINE for line in each) for each in lines)
+    newlines = counts(text.count("\n") for text in texts)
+    characters = counts(map(len, texts)) - newlines
+    repeated = counts(duplicates(each)[1] for each in lines)
     return {
         "punctuatedLineFraction": fraction(punctuated, line_total),
         "duplicateLineCharacterFraction": fraction(repeated, characters),
@@ -87,7 +87,7 @@ def fraction(part: Integers, whole: Integers) -> Floats:
 
 def _of_words(words: Words, property_of: Callable[[str], int]) -> Integers:
     """[words] A property of each word, computed once for each distinct one."""
-    values: Integers = _counts(map(property_of, words.vocabulary))[words.ids]
+    values: Integers = counts(map(property_of, words.vocabulary))[words.ids]
     return values
 
 
@@ -108,5 +108,5 @@ def _distinct_stop_words(words: Words) -> Integers:
     return held_by_text
 
 
-def _counts(values: Iterable[int]) -> Integers:
+def counts(values: Iterable[int]) -> Integers:
     return np.fromiter(values, dtype=np.int64)
