@@ -33,7 +33,8 @@ class Installation:
     def values(self) -> dict[str, Any]:
         """Of the chart."""
         return {
-            "images": {"registry": REGISTRY, "tag": "dev"},
+            "images": {"registry": REGISTRY, "tag": "dev", "allowedPrefixes": [f"{REGISTRY}/"]},
+            "operator": {"nodeSelector": {"kubernetes.io/hostname": "node-1"}},  # where the store is
             "watch": {"namespaces": [self.runs]},
             "storage": {
                 "uri": f"s3://{self.bucket}/runs",
