@@ -132,9 +132,14 @@ class Reporter:
         self._metrics.close()
 
     def _update(self, *, force: bool = False, **changes: object) -> None:
-        self._now = self._now.model_copy(update=changes)
+        self._now = self._now.model_copy(update={name: _shown(value) for name, value in changes.items()})
         message = f"{self._now.stage}, step {self._now.step} of {self._now.steps}"
         self._writer.write(Progress(message=message, training=self._now, checkpoint=self._checkpoint), force=force)
+
+
+def _shown(value: object) -> object:
+    """Progress is for display, in tables too; the exact figures are in the curves and in the result."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def row_interval(steps: int) -> int:
