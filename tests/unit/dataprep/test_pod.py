@@ -17,8 +17,6 @@ import pytest
 
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress
 
-UNPRIVILEGED = 65532
-
 
 def command(file: DatasetBuildFile, folder: Path, port: int) -> list[str]:
     """The command of the pod's container; the run file and the last word are in `folder`."""
@@ -62,14 +60,13 @@ def test_ray_runs_in_a_pod_without_privileges_on_a_read_only_root(tmp_path: Path
         (pod / "corpus" / module.name).write_bytes(module.read_bytes())
     file = new_run(seen / "corpus", store="file:///srv/store", engine={"workers": 2})
     words = [word.replace(str(pod), str(seen)) for word in command(file, pod, _free_port())]
-    subprocess.run(["chown", "-R", str(UNPRIVILEGED), str(pod)], check=True)
     script = f"""
         mount --make-rprivate /
         mount --bind {pod} {seen}
         mount -t tmpfs -o size=256m tmpfs /tmp
         mount -t tmpfs -o size=160m tmpfs /dev/shm
         mount -o remount,bind,ro /
-        exec setpriv --reuid={UNPRIVILEGED} --regid={UNPRIVILEGED} --clear-groups --no-new-privs --inh-caps=-all "$@"
+        exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all "$@"
     """
     environment = {"PATH": os.environ["PATH"], "HOME": "/tmp"}
     done = subprocess.run(
