@@ -11,12 +11,16 @@ STEP_VERSIONS = {
     "read": 1,
     "repair": 1,
     "rules": 1,
+    "c4": 1,
     "exact": 1,
     "minHash": 1,
     "tokenizer": 1,
     "shard": 1,
 }
-"""Steps of a dataset build."""
+"""Steps of a dataset build. `rules` is Gopher's, FineWeb's, and how measures become decisions."""
+
+OWN_VERSION = {"c4"}
+"""Rule sets whose version counts only where they are used."""
 
 PRETRAIN_VERSION = 1
 """Initial weights, data order, model and optimizer."""
@@ -30,6 +34,7 @@ def step_versions(spec: DatasetBuildSpec) -> dict[str, int]:
     unused = set()
     if not spec.filters:
         unused |= {"repair", "rules"}
+    unused |= OWN_VERSION - {each.chosen[0] for each in spec.filters}
     if not spec.deduplicate.exact:
         unused.add("exact")
     if spec.deduplicate.min_hash is None:

@@ -84,6 +84,10 @@ class C4(Spec):
     """A line with a longer word is removed."""
     min_sentences: Annotated[int, Field(ge=0)] = 5
     """Fewest sentences in a document, counted after lines were removed."""
+    max_curly_brackets: Annotated[int, Field(ge=0)] = 0
+    """Most curly brackets in the lines that stay; code has them and prose does not."""
+    max_lorem_ipsums: Annotated[int, Field(ge=0)] = 0
+    """Most occurrences of the filler text `lorem ipsum` in the lines that stay."""
 
 
 class FineWeb(Spec):

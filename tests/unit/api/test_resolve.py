@@ -14,7 +14,7 @@ from kindling_api.schema import Schema, structural_schema
 from kindling_api.v1alpha1.resources import CONTENT_FREE_FIELDS
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, PretrainRunFile, RunFile, read_run_file
 from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_api.versions import STEP_VERSIONS, step_versions
+from kindling_api.versions import OWN_VERSION, STEP_VERSIONS, step_versions
 
 Make = Callable[..., Document]
 
@@ -236,10 +236,11 @@ def test_content_can_be_read_again_into_the_same_content(make: Make) -> None:
 @pytest.mark.parametrize(
     ("spec", "left_out"),
     [
-        pytest.param({}, set(), id="everything"),
-        pytest.param({"deduplicate": {}}, {"minHash"}, id="exact only"),
-        pytest.param({"deduplicate": {"exact": False}}, {"exact", "minHash"}, id="no deduplication"),
-        pytest.param({"filters": []}, {"repair", "rules"}, id="no filters"),
+        pytest.param({}, OWN_VERSION, id="defaults"),
+        pytest.param({"filters": [{name: {}} for name in sorted(OWN_VERSION)]}, set(), id="everything"),
+        pytest.param({"deduplicate": {}}, OWN_VERSION | {"minHash"}, id="exact only"),
+        pytest.param({"deduplicate": {"exact": False}}, OWN_VERSION | {"exact", "minHash"}, id="no deduplication"),
+        pytest.param({"filters": []}, OWN_VERSION | {"repair", "rules"}, id="no filters"),
     ],
 )
 def test_only_the_versions_of_steps_that_are_applied_count(spec: dict, left_out: set[str], make: Make) -> None:

@@ -279,3 +279,16 @@ def test_the_same_build_over_s3_has_the_same_manifest(corpus: Path, new_run, new
     file = new_run(corpus, store=bucket.uri + "/here")
     file = file.model_copy(update={"output": file.output.model_copy(update={"endpoint": bucket.endpoint})})
     assert build(file, Tracker(ProgressWriter(None))).digest == local.digest
+
+
+def test_lines_are_taken_out_before_documents_are_judged(tmp_path: Path, new_run) -> None:
+    notice = "This site uses cookies.\n"
+    prose = "The river rose. It fell again. The mill stood still. We slept well. It was over.\n"
+    texts = {"good": notice + prose, "code": prose + "It is a {brace} at last.\n", "menu": "Home\nAbout\n" + notice}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    store, manifest = run(new_run(tmp_path / "*.txt", filters=[{"c4": {}}], tokenizer={"byte": {}}))
+    removed = {row["id"]: (row["rule"], row["measure"]) for row in ledger.read_removed(store).to_pylist()}
+    assert removed == {"0/code.txt#1": ("c4", "curlyBrackets"), "0/menu.txt#1": ("c4", "characters")}
+    assert bytes(documents(store, manifest, "train")[0][:-1]).decode() == prose.rstrip("\n")
+    assert "c4 took 4 lines out of documents" in store.get("report.html").decode()

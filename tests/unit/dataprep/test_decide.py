@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 from pydantic.alias_generators import to_camel
 
-from kindling_api.v1alpha1.filters import Filter, FineWeb, GopherQuality, GopherRepetition
-from kindling_dataprep.steps.decide import Decision, decide
+from kindling_api.v1alpha1.filters import C4, Filter, FineWeb, GopherQuality, GopherRepetition
+from kindling_dataprep.steps.decide import Decision, bounds, decide
 from kindling_dataprep.steps.measure import measure
 
-Settings = GopherQuality | GopherRepetition | FineWeb
+Settings = GopherQuality | GopherRepetition | C4 | FineWeb
 
 WIDE_OPEN: dict[str, Settings] = {
     "gopherQuality": GopherQuality(
@@ -25,6 +25,7 @@ WIDE_OPEN: dict[str, Settings] = {
         min_stop_words=0,
     ),
     "gopherRepetition": GopherRepetition(**dict.fromkeys(GopherRepetition.model_fields, 1.0)),
+    "c4": C4(min_sentences=0, max_curly_brackets=10**9, max_lorem_ipsums=10**9),
     "fineWeb": FineWeb(
         min_punctuated_line_fraction=0.0,
         max_duplicate_line_character_fraction=1.0,
@@ -32,6 +33,9 @@ WIDE_OPEN: dict[str, Settings] = {
         max_newlines_per_word=1e9,
     ),
 }
+
+NOT_OF_DOCUMENTS = {"c4": ("require_terminal_punctuation", "min_words_per_line", "max_word_length")}
+"""Fields that are no bounds on a measure."""
 
 
 def distinct(count: int, length: int = 5) -> list[str]:
@@ -105,6 +109,11 @@ RULES: dict[str, list[tuple[str, str, str, float]]] = {
         ("max_duplicate_9_gram_character_fraction", grams(9, 5), grams(9, 6), 5 * 27 / 1000),
         ("max_duplicate_10_gram_character_fraction", grams(10, 4), grams(10, 5), 4 * 30 / 1000),
     ],
+    "c4": [
+        ("min_sentences", "An ox. Go on! Eh?\nFar) (Gone.) h.", "E.g. an ox. Go! Eh?\nMr. Far) Gone h.", 4),
+        ("max_curly_brackets", "no }", "one {", 1),
+        ("max_lorem_ipsums", "Lorem and ipsum", "Lorem Ipsum, dolor: lorem ipsum", 2),
+    ],
     "fineWeb": [
         ("min_punctuated_line_fraction", lines(25, 3, after="."), lines(25, 2, after="!"), 0.08),
         ("max_duplicate_line_character_fraction", pieces("x" * 10, 2, 4), pieces("x" * 12, 2, 4), 12 / 104),
@@ -123,13 +132,18 @@ def test_a_rule_keeps_one_document_and_removes_the_other(
     threshold = getattr(type(wide_open)(), bound)
     filters = [filter_of(rule, wide_open.model_copy(update={bound: threshold}))]
     decisions = decide(measure([kept, removed], filters), filters)
-    measured = to_camel(bound.removeprefix("min_").removeprefix("max_"))
-    assert decisions == [None, Decision(rule, measured, value, threshold)]
+    assert decisions == [None, Decision(rule, measured(bound), value, threshold)]
 
 
 def test_every_bound_of_every_rule_set_has_its_documents() -> None:
-    bounds = {rule: list(type(settings).model_fields) for rule, settings in WIDE_OPEN.items()}
-    assert {rule: [case[0] for case in cases] for rule, cases in RULES.items()} == bounds
+    fields = {
+        rule: [field for field in type(settings).model_fields if field not in NOT_OF_DOCUMENTS.get(rule, ())]
+        for rule, settings in WIDE_OPEN.items()
+    }
+    assert {rule: [case[0] for case in cases] for rule, cases in RULES.items()} == fields
+    filters = [filter_of(rule, settings) for rule, settings in WIDE_OPEN.items()]
+    asked = [(bound.rule, bound.measure) for bound in bounds(filters)]
+    assert asked == [(rule, measured(field)) for rule in RULES for field in fields[rule]]
 
 
 def test_good_prose_passes_every_rule_at_its_published_threshold() -> None:
@@ -152,6 +166,10 @@ def test_a_rule_set_given_twice_is_asked_with_both_thresholds() -> None:
     ]
     decisions = decide(measure([prose(55), prose(60)], filters), filters)
     assert decisions == [Decision("gopherQuality", "words", 55.0, 60.0), None]
+
+
+def measured(bound: str) -> str:
+    return to_camel(bound.removeprefix("min_").removeprefix("max_"))
 
 
 def filter_of(rule: str, settings: Settings) -> Filter:

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kindling_api.v1alpha1.filters import Filter, FineWeb, Formatting, GopherQuality, GopherRepetition
+from kindling_api.v1alpha1.filters import C4, Filter, FineWeb, Formatting, GopherQuality, GopherRepetition
 from kindling_dataprep.steps.measure import measure
 
 FILTERS = [
     Filter(gopher_quality=GopherQuality()),
     Filter(gopher_repetition=GopherRepetition()),
+    Filter(c4=C4()),
     Filter(fine_web=FineWeb()),
 ]
 LICENCES = Path("/usr/share/common-licenses")
@@ -30,7 +31,7 @@ def test_measures_of_licences_are_as_defined() -> None:
     assert_as_defined([file.read_text() for file in sorted(LICENCES.iterdir())])
 
 
-@given(st.lists(st.text("ab1#.…-•\n\t \x0c\u2028é字", max_size=80), max_size=6))
+@given(st.lists(st.text('abC1#.…-•\n\t \x0c\u2028é字"{', max_size=80), max_size=6))
 @settings(max_examples=60, deadline=None)
 def test_measures_of_repetitive_texts_are_as_defined(texts: list[str]) -> None:
     assert_as_defined(texts)
@@ -70,7 +71,7 @@ def test_without_rules_there_is_a_row_for_each_text_all_the_same(texts: list[str
 
 
 def assert_as_defined(texts: list[str]) -> None:
-    expected = [gopher_quality(text) | gopher_repetition(text) | fine_web(text) for text in texts]
+    expected = [gopher_quality(text) | gopher_repetition(text) | c4(text) | fine_web(text) for text in texts]
     assert measure(texts, FILTERS).to_pylist() == expected
 
 
@@ -121,6 +122,21 @@ def repeated_characters(words: list[str], n: int) -> int:
             seen.add(gram)
             position += 1
     return characters
+
+
+def c4(text: str) -> dict[str, float]:
+    sentences = 0
+    for line in filter(str.strip, text.splitlines()):
+        sentences += 1
+        words = re.split(r"\s+", line.strip())
+        for word in words[:-1]:
+            last = word.rstrip("\"')]”’")
+            sentences += last.endswith((".", "!", "?")) and not re.search(r"(\b\w|\b(Mrs?|Ms|Dr|St|vs))\.$", last)
+    return {
+        "c4.sentences": sentences,
+        "c4.curlyBrackets": text.count("{"),
+        "c4.loremIpsums": text.lower().count("lorem ipsum"),
+    }
 
 
 def fine_web(text: str) -> dict[str, float]:

@@ -7,14 +7,14 @@ import pytest
 
 from kindling_api.errors import SpecError
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
-from kindling_dataprep.supported import check_supported
+from kindling_dataprep.supported import SUPPORTED_FILTERS, check_supported
 
 
 def spec_of(fields: dict[str, Any]) -> DatasetBuildSpec:
     return DatasetBuildSpec.model_validate_json(json.dumps({"sources": [{"uri": "builtin:python-stdlib"}], **fields}))
 
 
-FILTERS = "formatting, gopherQuality, gopherRepetition, fineWeb"
+FILTERS = ", ".join(SUPPORTED_FILTERS)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ FILTERS = "formatting, gopherQuality, gopherRepetition, fineWeb"
     [
         {},
         {"filters": []},
-        {"filters": [{"fineWeb": {}}, {"formatting": {}}, {"gopherQuality": {}}, {"gopherRepetition": {}}]},
+        {"filters": [{name: {}} for name in SUPPORTED_FILTERS]},
         {"deduplicate": {"minHash": {"keep": "longest"}}},
     ],
     ids=["defaults", "no filters", "every rule set of this version", "keep the longest"],

@@ -1,0 +1,77 @@
+"""C4's rules: first the lines that no reader wants, then the pages of which too little is left.
+
+Raffel et al. 2020 (arXiv:1910.10683), section 2.2, and the code that made the corpus (tensorflow_datasets,
+`text/c4_utils.py`). That code looks for brackets and filler text in a few lines besides that it then removes for a
+phrase; here they are counted in the lines that stay. C4's list of bad words is left to the rule set `adult`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from kindling_api.v1alpha1.filters import C4
+from kindling_dataprep.steps.quality import TERMINAL_PUNCTUATION, Floats, Integers, counts
+from kindling_dataprep.steps.words import Words, words_of
+
+UNWANTED_PHRASES = (
+    "javascript",
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
+)
+"""A line that holds one of them, in upper or lower case, is a notice of the site."""
+
+_CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
+_SENTENCE_END_INSIDE = re.compile(r"""(?:(?<!\b\w)(?<!\b(?:Mr|Ms|Dr|St|vs))(?<!\bMrs)\.|[!?])["')\]”’]*\s+(?=\S)""")
+
+
+def c4_lines(text: str, spec: C4) -> tuple[str, int]:
+    """The text without the lines that C4 removes, and how many those are; blank lines go too, and do not count.
+
+    Wikipedia's marks (`[1]`, `[edit]`, `[citation needed]`) are cut out of the lines. A line ends in terminal
+    punctuation with one of `. ? ! " '`, unless that is an ellipsis.
+    """
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    lowered = text.lower()
+    phrases = [phrase for phrase in UNWANTED_PHRASES if phrase in lowered]
+    kept = []
+    for line in lines:
+        cut = _CITATION.sub("", line).rstrip() if "[" in line else line
+        if _is_content(cut, spec) and not (phrases and _holds_any(phrases, cut.lower())):
+            kept.append(cut)
+    return "\n".join(kept), len(lines) - len(kept)
+
+
+def c4(texts: Sequence[str], words: Words) -> dict[str, Integers | Floats]:
+    """What C4 asks about a page, of the lines that stay.
+
+    A sentence ends with its line, or inside one at `.`, `?` or `!`, perhaps in quotation marks or brackets, before
+    white space; the full stop of a single letter (`e.g.`, `J. S. Bach`) or of a title ends none. (The corpus was made
+    with NLTK's trained splitter.) Curly brackets are those that open.
+    """
+    return {
+        "sentences": counts(_sentences(text) for text in texts),
+        "curlyBrackets": counts(text.count("{") for text in texts),
+        "loremIpsums": counts(text.lower().count("lorem ipsum") for text in texts),
+    }
+
+
+def _is_content(line: str, spec: C4) -> bool:
+    if spec.require_terminal_punctuation and (not line.endswith(TERMINAL_PUNCTUATION) or line.endswith("...")):
+        return False
+    words = words_of(line)
+    if len(line) > spec.max_word_length and max(map(len, words), default=0) > spec.max_word_length:
+        return False
+    return len(words) >= max(1, spec.min_words_per_line)
+
+
+def _holds_any(phrases: Sequence[str], line: str) -> bool:
+    return any(phrase in line for phrase in phrases)
+
+
+def _sentences(text: str) -> int:
+    return sum(1 + len(_SENTENCE_END_INSIDE.findall(line)) for line in text.splitlines() if line.strip())
