@@ -55,9 +55,14 @@ class Enactor:
         """
         current = await self._write_status(resource, plan.status)
         try:
-            await asyncio.gather(*(self._apply(resource, item) for item in plan.apply))
-            for item in plan.create:
-                await self._create(resource, item)
+            beside = [item for item in plan.create if item["kind"] not in CHILD_KINDS]
+            await asyncio.gather(
+                *(self._apply(resource, item) for item in plan.apply),
+                *(self._create(resource, item) for item in beside),
+            )
+            for item in plan.create:  # the Job last: its pods need all the others
+                if item["kind"] in CHILD_KINDS:
+                    await self._create(resource, item)
             self._refused.pop(run_of(resource), None)
         except ClusterError as error:
             if 400 <= error.status < 500 and error.status != 429:

@@ -101,7 +101,7 @@ class Plan:
     apply: tuple[Object, ...] = ()
     """Objects for server-side apply: Services, NetworkPolicies, and what serves a model."""
     create: tuple[Object, ...] = ()
-    """Created once, in this order: the run file's ConfigMap, its Job or RayJob; one that is there is left as it is."""
+    """Created once: the run file's ConfigMap, then its Job or RayJob; one that is there is left as it is."""
     change: tuple[tuple[ObjectKey, Object], ...] = ()
     """Merge patches of objects that are there: the document's finalizers."""
     delete: tuple[ObjectKey, ...] = ()
