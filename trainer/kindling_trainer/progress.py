@@ -92,7 +92,7 @@ class Reporter:
             }
         )  # fmt: skip
         self._update(
-            step=step, percent=100 * step / self._now.steps, tokens=step * self._step_tokens,
+            step=step, percent=round(100 * step / self._now.steps, 1), tokens=step * self._step_tokens,
             loss=loss, perplexity=perplexity(loss), learning_rate=rate, gradient_norm=norm, tokens_per_second=speed,
             mfu=mfu,
             goodput=min(1.0, self._counted / max(1e-9, time.time() - self._started)),
