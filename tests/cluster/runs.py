@@ -91,7 +91,7 @@ def pretraining(name: str, source: str | Object, **spec: Any) -> Object:
     default = {
         "dataset": {"name": source} if isinstance(source, str) else source,
         "model": {"architecture": "llama", "layers": 2, "heads": 4, "kvHeads": 2, "width": 64, "context": 128},
-        "training": {"steps": 400, "batch": {"tokens": "1Ki"}, "compile": "never", "precision": "fp32"},
+        "training": {"steps": 300, "batch": {"tokens": "1Ki"}, "compile": "never", "precision": "fp32"},
         "parallelism": {"tensor": 2},
         "resources": {"nodes": 2, "cpu": "500m", "memory": "2Gi"},
         "checkpoint": {"every": 50},

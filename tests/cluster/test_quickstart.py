@@ -1,0 +1,95 @@
+"""From `helm install` to a trained model, as a user goes there."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import yaml
+
+from kubenode.client import Object
+from kubenode.installation import RELEASE, Installation
+from kubenode.places import PROJECT
+from kubenode.store import Store
+from runs import Run
+
+EXAMPLE = PROJECT / "examples" / "01-quickstart" / "quickstart.yaml"
+LONGEST = 5 * 60
+"""Seconds from the installation to the model, with the images on the nodes."""
+
+
+STEPS = 150
+"""Two cores, which the nodes, the cluster and the store share here, do not take all steps of the example in time."""
+
+
+def on_two_nodes() -> list[Object]:
+    """The example's documents, in their order, with the model's tensors over two pods of one core each."""
+    documents: list[Object] = list(yaml.safe_load_all(EXAMPLE.read_text()))
+    run = documents[0]["spec"]
+    run["training"]["steps"] = STEPS
+    run["resources"] = {"nodes": 2, "cpu": "900m"}
+    run["parallelism"] = {"tensor": 2}
+    return documents
+
+
+def test_text_becomes_a_model_on_two_nodes_within_five_minutes(kindling: Installation, minio: Store) -> None:
+    cluster, namespace = kindling.cluster, kindling.runs
+    kindling.helm("uninstall", RELEASE, "--wait")
+    start = time.monotonic()
+    assert "kubectl" in kindling.upgrade(), "the notes say the next command"
+    installed = time.monotonic() - start
+
+    documents = on_two_nodes()
+    assert [document["kind"] for document in documents] == ["PretrainRun", "DatasetBuild"], "the wrong order"
+    cluster.kubectl("apply", "-n", namespace, "-f", "-", standard_input=yaml.safe_dump_all(documents))
+    run, build = (Run(cluster, each["kind"], "quickstart", namespace) for each in documents)
+    waits = run.wait("says what it waits for", lambda _: run.condition("DatasetReady"), 30)
+    assert (waits["status"], waits["reason"]) == ("False", "Building") or waits["reason"] == "NotFound"
+
+    shown = watched(run, start + LONGEST)
+    print(f"installed after {installed:.0f} s, a model after {time.monotonic() - start:.0f} s")
+    cluster.kubectl("wait", "pretrainrun/quickstart", "-n", namespace, "--for=condition=Succeeded", "--timeout=5s")
+    cluster.kubectl("wait", "datasetbuild/quickstart", "-n", namespace, "--for=condition=Succeeded", "--timeout=5s")
+    assert time.monotonic() - start <= LONGEST
+    assert len(shown) >= 5, f"the steps that `kubectl get kindling` showed on the way: {shown}"
+
+    pods = run.pods()
+    assert {pod["spec"]["nodeName"] for pod in pods} == {"node-1", "node-2"}
+    assert not any(pod["spec"].get("automountServiceAccountToken", True) for pod in pods)
+    assert (status := run.status())["restarts"] == 0
+    assert status["result"]["validationLoss"] < 5.5
+    there = minio.names(kindling.bucket)
+    folders = (
+        f"{folder_of(build)}manifest.json",
+        f"{folder_of(run)}checkpoints/",
+        f"{folder_of(run)}model/config.json",
+    )
+    for folder in (*folders, f"{folder_of(run)}model/model.safetensors", f"{folder_of(run)}model/tokenizer.json"):
+        assert any(folder in name for name in there), folder
+    build.delete()
+    run.delete()
+
+
+def watched(run: Run, deadline: float) -> list[int]:
+    """The steps that `kubectl get kindling` shows until the run is over; each line is printed once."""
+    shown: dict[str, None] = {}
+    while time.monotonic() < deadline:
+        table = run.cluster.kubectl("get", "kindling", "-n", run.namespace)
+        for line in table.splitlines():
+            said = re.sub(r"\s+\S+$", "", line)  # all but the age
+            if said not in shown:
+                shown[said] = None
+                print(line)
+        if any(run.condition(end).get("status") == "True" for end in ("Succeeded", "Failed")):
+            break
+        time.sleep(3)
+    else:
+        raise AssertionError(f"not within {LONGEST} s\n{run.describe()}")
+    rows = [line.split() for line in shown if line.startswith("pretrainrun")]
+    return sorted({int(row[3]) for row in rows if row[1] == "Running" and len(row) > 4})
+
+
+def folder_of(run: Run) -> str:
+    """Where its product is, in its bucket."""
+    uri: str = run.status()["result"]["uri"]
+    return uri.removeprefix("s3://").partition("/")[2] + "/"
