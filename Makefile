@@ -73,8 +73,9 @@ golden: $(ENVIRONMENT) ## Write the golden files: what the operator renders, and
 	GOLDEN=write $(BIN)/pytest -q tests/chart -k golden
 
 .PHONY: lock
-lock: $(ENVIRONMENT) ## Write the versions in .venv to requirements.lock
+lock: $(ENVIRONMENT) ## Write the versions in .venv to requirements.lock, and those that an image needs to its own
 	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' > requirements.lock
+	$(BIN)/python images/lock.py
 
 $(ENVIRONMENT): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "Kindling needs Python 3.11 or newer; install it, or say make PYTHON=/path/to/python"; exit 1; }

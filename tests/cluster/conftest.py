@@ -1,7 +1,7 @@
 """What tests on a real cluster share: the cluster, its object store, its nodes, and Kindling installed on it.
 
-The cluster is the one of `E2E_KUBECONFIG`, which `make e2e` takes from `KUBECONFIG`, or the one of `make cluster`, or one
-that is started and stopped. `KUBECONFIG` itself is not looked at: whoever runs all tests does not mean their own cluster.
+The cluster is the one of `E2E_KUBECONFIG`, which `make e2e` takes from `KUBECONFIG`, or that of `make cluster`, or one
+that is started and stopped. `KUBECONFIG` itself is not looked at: who runs all tests does not mean their own cluster.
 """
 
 from __future__ import annotations

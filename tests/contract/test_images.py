@@ -1,0 +1,27 @@
+"""What the images hold."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+_found = importlib.util.spec_from_file_location("image_lock", PROJECT / "images" / "lock.py")
+assert _found is not None and _found.loader is not None
+lock = importlib.util.module_from_spec(_found)
+_found.loader.exec_module(lock)
+
+
+@pytest.mark.parametrize("name", lock.NAMES)
+def test_an_image_installs_the_locked_versions(name: str) -> None:
+    assert lock.path(name).read_text() == lock.locked(name), "run `make lock`, or .venv/bin/python images/lock.py"
+
+
+@pytest.mark.parametrize(
+    ("name", "absent"),
+    [("operator", {"torch", "ray", "boto3", "numpy"}), ("trainer", {"ray"}), ("dataprep", {"torch"})],
+)
+def test_an_image_lacks_what_its_program_has_no_use_for(name: str, absent: set[str]) -> None:
+    assert not absent & {line.split("==")[0] for line in lock.locked(name).split()}
