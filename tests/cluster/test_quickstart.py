@@ -57,7 +57,7 @@ def test_text_becomes_a_model_on_two_nodes_within_five_minutes(kindling: Install
     assert {pod["spec"]["nodeName"] for pod in pods} == {"node-1", "node-2"}
     assert not any(pod["spec"].get("automountServiceAccountToken", True) for pod in pods)
     assert (status := run.status())["restarts"] == 0
-    assert status["result"]["validationLoss"] < 5.5
+    assert status["result"]["validationLoss"] < 6.5, "untrained, it is 7.6"
     there = minio.names(kindling.bucket)
     folders = (
         f"{folder_of(build)}manifest.json",
