@@ -12,6 +12,7 @@ STEP_VERSIONS = {
     "repair": 1,
     "rules": 1,
     "c4": 1,
+    "spam": 1,
     "exact": 1,
     "minHash": 1,
     "tokenizer": 1,
@@ -19,7 +20,7 @@ STEP_VERSIONS = {
 }
 """Steps of a dataset build. `rules` is Gopher's, FineWeb's, and how measures become decisions."""
 
-OWN_VERSION = {"c4"}
+OWN_VERSION = {"c4", "spam"}
 """Rule sets whose version counts only where they are used."""
 
 PRETRAIN_VERSION = 1

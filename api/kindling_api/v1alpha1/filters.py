@@ -113,7 +113,7 @@ class Language(Spec):
 
 
 class Spam(Spec):
-    """Link and keyword density, phone and price floods, search-engine bait."""
+    """Floods of links, keywords, prices and selling phrases; what occurs fewer than five times is none."""
 
     max_link_fraction: Fraction = 0.2
     """Largest fraction of words that are links."""
@@ -121,6 +121,8 @@ class Spam(Spec):
     """Largest fraction of words that one word of four letters or more makes up."""
     max_phone_price_fraction: Fraction = 0.1
     """Largest fraction of words that are telephone numbers or prices."""
+    max_bait_fraction: Fraction = 0.02
+    """Most selling phrases (`buy now`, `click here`, `free shipping`) for each word."""
 
 
 class Boilerplate(Spec):

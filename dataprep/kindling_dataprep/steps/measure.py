@@ -16,6 +16,7 @@ from kindling_api.v1alpha1.filters import Filter
 from kindling_dataprep.steps.c4 import c4
 from kindling_dataprep.steps.quality import fine_web, gopher_quality
 from kindling_dataprep.steps.repetition import gopher_repetition
+from kindling_dataprep.steps.spam import spam
 from kindling_dataprep.steps.words import Words, split_words
 
 Columns = dict[str, NDArray[np.int64] | NDArray[np.float64]]
@@ -25,6 +26,7 @@ MEASURES: dict[str, Callable[[Sequence[str], Words], Columns]] = {
     "gopherRepetition": gopher_repetition,
     "c4": c4,
     "fineWeb": fine_web,
+    "spam": spam,
 }
 """For each rule set that decides by measures, the function that gives its columns."""
 

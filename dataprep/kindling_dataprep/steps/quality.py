@@ -27,23 +27,23 @@ def gopher_quality(texts: Sequence[str], words: Words) -> dict[str, Integers | F
     has a list of symbols instead). The fractions of hashes, ellipses and words with a letter (`str.isalpha`) are of
     all words, those of lines of all lines (`str.splitlines`). Stop words are counted once each, in lower case.
     """
-    counted = _of_words(words, lambda word: any(map(str.isalnum, word)))
-    lengths = _of_words(words, len)
-    alphabetic = _of_words(words, lambda word: any(map(str.isalpha, word)))
+    counted = of_words(words, lambda word: any(map(str.isalnum, word)))
+    lengths = of_words(words, len)
+    alphabetic = of_words(words, lambda word: any(map(str.isalpha, word)))
     total = np.diff(words.starts)
-    counted_total = _sums(words, counted)
+    counted_total = sums(words, counted)
     lines = [text.splitlines() for text in texts]
     line_total = counts(len(each) for each in lines)
     bullets = counts(sum(line.lstrip().startswith(_BULLETS) for line in each) for each in lines)
     ellipses = counts(sum(line.rstrip().endswith(_ELLIPSES) for line in each) for each in lines)
     return {
         "words": counted_total,
-        "meanWordLength": fraction(_sums(words, counted * lengths), counted_total),
+        "meanWordLength": fraction(sums(words, counted * lengths), counted_total),
         "hashFraction": fraction(counts(text.count("#") for text in texts), total),
         "ellipsisFraction": fraction(counts(text.count("...") + text.count("…") for text in texts), total),
         "bulletLineFraction": fraction(bullets, line_total),
         "ellipsisLineFraction": fraction(ellipses, line_total),
-        "alphabeticWordFraction": fraction(_sums(words, alphabetic), total),
+        "alphabeticWordFraction": fraction(sums(words, alphabetic), total),
         "stopWords": _distinct_stop_words(words),
     }
 
@@ -85,13 +85,13 @@ def fraction(part: Integers, whole: Integers) -> Floats:
     return np.divide(part, whole, out=np.zeros(len(part), dtype=np.float64), where=whole != 0)
 
 
-def _of_words(words: Words, property_of: Callable[[str], int]) -> Integers:
+def of_words(words: Words, property_of: Callable[[str], int]) -> Integers:
     """[words] A property of each word, computed once for each distinct one."""
     values: Integers = counts(map(property_of, words.vocabulary))[words.ids]
     return values
 
 
-def _sums(words: Words, values: Integers) -> Integers:
+def sums(words: Words, values: Integers) -> Integers:
     """[texts] The sum over each text's words of `values` [words]."""
     running = np.append(0, np.cumsum(values))
     sums: Integers = running[words.starts[1:]] - running[words.starts[:-1]]
@@ -101,7 +101,7 @@ def _sums(words: Words, values: Integers) -> Integers:
 def _distinct_stop_words(words: Words) -> Integers:
     """[texts] How many of the stop words each text holds."""
     numbers = {word: number for number, word in enumerate(STOP_WORDS)}
-    stop_words = _of_words(words, lambda word: numbers.get(word, -1))
+    stop_words = of_words(words, lambda word: numbers.get(word, -1))
     held = np.zeros((len(words.starts) - 1, len(STOP_WORDS)), dtype=bool)
     held[words.texts[stop_words >= 0], stop_words[stop_words >= 0]] = True
     held_by_text: Integers = held.sum(axis=1, dtype=np.int64)

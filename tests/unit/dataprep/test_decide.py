@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 from pydantic.alias_generators import to_camel
 
-from kindling_api.v1alpha1.filters import C4, Filter, FineWeb, GopherQuality, GopherRepetition
+from kindling_api.v1alpha1.filters import C4, Filter, FineWeb, GopherQuality, GopherRepetition, Spam
 from kindling_dataprep.steps.decide import Decision, bounds, decide
 from kindling_dataprep.steps.measure import measure
 
-Settings = GopherQuality | GopherRepetition | C4 | FineWeb
+Settings = GopherQuality | GopherRepetition | C4 | FineWeb | Spam
 
 WIDE_OPEN: dict[str, Settings] = {
     "gopherQuality": GopherQuality(
@@ -32,6 +32,7 @@ WIDE_OPEN: dict[str, Settings] = {
         max_short_line_fraction=1.0,
         max_newlines_per_word=1e9,
     ),
+    "spam": Spam(**dict.fromkeys(Spam.model_fields, 1.0)),
 }
 
 NOT_OF_DOCUMENTS = {"c4": ("require_terminal_punctuation", "min_words_per_line", "max_word_length")}
@@ -119,6 +120,12 @@ RULES: dict[str, list[tuple[str, str, str, float]]] = {
         ("max_duplicate_line_character_fraction", pieces("x" * 10, 2, 4), pieces("x" * 12, 2, 4), 12 / 104),
         ("max_short_line_fraction", pieces("x" * 31, 3, 6), pieces("x" * 31, 3, 7), 0.7),
         ("max_newlines_per_word", prose(10) + "\n" * 3, prose(10) + "\n" * 4, 0.4),
+    ],
+    "spam": [
+        ("max_link_fraction", prose(20) + " www.a.org" * 5, prose(15) + " (https://a.org/b)" * 5, 0.25),
+        ("max_keyword_fraction", prose(45) + " Pills," * 5, prose(35) + " Pills, pills!" * 2 + " “pills”", 0.125),
+        ("max_phone_price_fraction", prose(50) + " $9.99" * 5, prose(40) + " (555) 123-4567" * 4 + " 9 €", 0.2),
+        ("max_bait_fraction", prose(240) + " buy now" * 5, prose(190) + " Buy now" * 3 + " click here" * 2, 0.025),
     ],
 }
 CASES = [pytest.param(rule, *case, id=f"{rule}-{to_camel(case[0])}") for rule, cases in RULES.items() for case in cases]

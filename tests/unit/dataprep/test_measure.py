@@ -1,6 +1,7 @@
 """Every measure equals, to the last bit, a plain definition of it, on real and on contrived texts."""
 
 import re
+import string
 import sysconfig
 from collections import Counter
 from pathlib import Path
@@ -9,14 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kindling_api.v1alpha1.filters import C4, Filter, FineWeb, Formatting, GopherQuality, GopherRepetition
+from kindling_api.v1alpha1.filters import C4, Filter, FineWeb, Formatting, GopherQuality, GopherRepetition, Spam
 from kindling_dataprep.steps.measure import measure
+from kindling_dataprep.steps.spam import BAIT_PHRASES
 
 FILTERS = [
     Filter(gopher_quality=GopherQuality()),
     Filter(gopher_repetition=GopherRepetition()),
     Filter(c4=C4()),
     Filter(fine_web=FineWeb()),
+    Filter(spam=Spam()),
 ]
 LICENCES = Path("/usr/share/common-licenses")
 
@@ -71,7 +74,9 @@ def test_without_rules_there_is_a_row_for_each_text_all_the_same(texts: list[str
 
 
 def assert_as_defined(texts: list[str]) -> None:
-    expected = [gopher_quality(text) | gopher_repetition(text) | c4(text) | fine_web(text) for text in texts]
+    expected = [
+        gopher_quality(text) | gopher_repetition(text) | c4(text) | fine_web(text) | spam(text) for text in texts
+    ]
     assert measure(texts, FILTERS).to_pylist() == expected
 
 
@@ -149,6 +154,26 @@ def fine_web(text: str) -> dict[str, float]:
         "fineWeb.shortLineFraction": ratio(sum(len(line) <= 30 for line in lines), len(lines)),
         "fineWeb.newlinesPerWord": ratio(text.count("\n"), len(text.split())),
     }
+
+
+def spam(text: str) -> dict[str, float]:
+    words = text.split()
+    plain = [word.lower().strip(string.punctuation + "“”‘’„«»…–—") for word in words]
+    keywords = Counter(word for word in plain if len(word) >= 4 and word.isalpha())
+    times = {
+        "linkFraction": sum(bool(re.search(r"(?i)(https?|ftp)://|\bwww\.", word)) for word in words),
+        "keywordFraction": max(keywords.values(), default=0),
+        "phonePriceFraction": sum(len(found.split()) for found in numbers_of_spam(text)),
+        "baitFraction": sum(text.lower().count(phrase) for phrase in BAIT_PHRASES),
+    }
+    return {f"spam.{name}": ratio(count, len(words)) if count >= 5 else 0.0 for name, count in times.items()}
+
+
+def numbers_of_spam(text: str) -> list[str]:
+    international = r"\+\d[\d ().-]{7,17}\d(?![\d-])"
+    american = r"(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![.-]?\w)"
+    price = r"[$€£¥₹] ?\d[\d.,]*|\d[\d.,]* ?(?:[$€£¥₹]|USD\b|EUR\b|GBP\b)"
+    return re.findall(rf"(?<![\w.+-])(?:{international}|{american}|{price})", text)
 
 
 def ratio(part: int, whole: int) -> float:
