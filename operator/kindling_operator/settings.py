@@ -49,7 +49,7 @@ class Settings(Spec):
     """The cluster's DNS domain."""
     ray_version: str = "2.60.0"
     """The Ray in the dataprep image, as KubeRay wants to know it."""
-    lost_node_seconds: Annotated[int, Field(ge=1)] = 20
+    lost_node_seconds: Annotated[int, Field(ge=1)] = 10
     """How long a pod stays bound to a node that does not answer."""
 
 

@@ -122,7 +122,8 @@ def unreachable(run: Run) -> Object | None:
 
 def kill_rank(run: Run, rank: int) -> None:
     """Kill -9 of the training process in one pod, which sees its own processes alone."""
-    pod = next(pod["metadata"]["name"] for pod in run.pods() if pod["metadata"]["name"].count(f"-{rank}-"))
+    index = "batch.kubernetes.io/job-completion-index"
+    pod = next(each["metadata"]["name"] for each in run.pods() if each["metadata"]["labels"][index] == str(rank))
     program = (
         "import os, pathlib, signal\n"
         "for folder in pathlib.Path('/proc').glob('[0-9]*'):\n"
