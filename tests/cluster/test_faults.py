@@ -34,9 +34,11 @@ def half_way(kindling: Installation, corpus: Run, name: str) -> Iterator[Run]:
     spec: dict[str, Any] = {"storage": storage(kindling.bucket, name)}
     kindling.cluster.apply(pretraining(name, corpus.name, **spec), namespace=kindling.runs)
     run = Run(kindling.cluster, "PretrainRun", name, kindling.runs)
-    run.wait("a checkpoint is committed", lambda status: status.get("checkpoint", {}).get("step", 0) >= 100, 120)
-    yield run
-    run.delete()
+    try:
+        run.wait("a checkpoint is committed", lambda status: status.get("checkpoint", {}).get("step", 0) >= 100, 120)
+        yield run
+    finally:
+        run.delete()
 
 
 def test_a_run_survives_the_loss_of_a_node(
