@@ -50,6 +50,7 @@ def be_patient(client: S3Client, address: Address) -> None:
             return None
         first: float = request_dict["context"].setdefault(_FIRST_FAILURE, time.monotonic())
         if time.monotonic() - first > SECONDS:
+            note_end(str(address))  # nobody waits any more
             return None
         note_trouble(str(address), f"waiting for {address} since {datetime.now(UTC):%H:%M:%S} UTC: {found_in(failure)}")
         return random.uniform(0.5, 1.0) * min(0.25 * 2.0**attempts, LONGEST_PAUSE)

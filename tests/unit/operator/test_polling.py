@@ -135,7 +135,7 @@ def test_news_of_many_runs_are_passed_on_no_faster_than_statuses_may_be_written(
         return poller
 
     assert len(asyncio.run(go()).heard) == 40
-    assert 5 <= len(told) <= 1.5 * polling.NEWS_A_SECOND
+    assert 0 < len(told) <= 1.5 * polling.NEWS_A_SECOND
     assert len(set(told)) == len(told), "each in its turn"
 
 

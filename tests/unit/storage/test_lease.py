@@ -33,7 +33,11 @@ def test_a_lease_is_held_by_one_and_then_at_once_by_the_next(s3_store: S3Store) 
 
 
 def test_a_second_writer_is_told_who_the_first_is(s3_store: S3Store) -> None:
-    with lease(s3_store, "lock", seconds=1.5), pytest.raises(ConflictError) as raised, lease(s3_store, "lock"):
+    with (
+        lease(s3_store, "lock", seconds=1.5),
+        pytest.raises(ConflictError) as raised,
+        lease(s3_store, "lock", seconds=3),
+    ):
         pass
     message = str(raised.value)
     assert message.startswith(f"{s3_store.uri}: found held by process {os.getpid()} on {os.uname().nodename}, since ")
@@ -71,7 +75,7 @@ def test_a_holder_notices_that_its_lease_was_taken_over(s3_store: S3Store) -> No
 
 def test_a_lease_that_cannot_be_renewed_is_held_until_another_has_taken_it(proxied) -> None:
     proxy, store = proxied
-    store.put("lock", b"")  # conditional writes have been tried out
+    store.put_if_absent("any", b"")  # conditional writes have been tried out
     with lease(store, "lock", {"token": "mine"}, seconds=0.6) as held:
         proxy.cuts, proxy.after = 1000, 0
         time.sleep(1.5)
@@ -107,7 +111,7 @@ def test_a_newer_attempt_takes_the_lease_of_an_older_one_at_once(
                 with pytest.raises(ConflictError):
                     old.check()
         else:
-            with pytest.raises(ConflictError), lease(s3_store, "lock", me):
+            with pytest.raises(ConflictError), lease(s3_store, "lock", me, seconds=3):
                 pass
 
 
