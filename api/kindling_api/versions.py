@@ -13,6 +13,7 @@ STEP_VERSIONS = {
     "rules": 1,
     "c4": 1,
     "spam": 1,
+    "language": 1,
     "exact": 1,
     "minHash": 1,
     "tokenizer": 1,
@@ -20,7 +21,7 @@ STEP_VERSIONS = {
 }
 """Steps of a dataset build. `rules` is Gopher's, FineWeb's, and how measures become decisions."""
 
-OWN_VERSION = {"c4", "spam"}
+OWN_VERSION = {"c4", "language", "spam"}
 """Rule sets whose version counts only where they are used."""
 
 PRETRAIN_VERSION = 1

@@ -6,8 +6,11 @@ worse than a refusal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_dataprep.steps.language import languages
 from kindling_dataprep.steps.measure import MEASURES
 
 SUPPORTED_FILTERS = ("formatting", *MEASURES)
@@ -23,6 +26,8 @@ def check_supported(spec: DatasetBuildSpec) -> None:
         name = each.chosen[0]
         if name not in SUPPORTED_FILTERS:
             raise _not_yet(f"spec.filters[{number}].{name}", allowed=", ".join(SUPPORTED_FILTERS))
+        if each.language is not None:
+            _check_languages(f"spec.filters[{number}].language.keep", each.language.keep)
     if spec.toxicity is not None:
         raise _not_yet("spec.toxicity", allowed="no toxicity")
     if spec.decontaminate:
@@ -30,6 +35,14 @@ def check_supported(spec: DatasetBuildSpec) -> None:
     min_hash = spec.deduplicate.min_hash
     if min_hash is not None and min_hash.keep == "best":
         raise _not_yet("spec.deduplicate.minHash.keep", found="best, which is not in this version", allowed="longest")
+
+
+def _check_languages(field: str, codes: Sequence[str]) -> None:
+    known = languages()
+    unknown = [code for code in codes if code not in known]
+    if unknown:
+        allowed = f"languages that are told apart: {', '.join(known)}"
+        raise SpecError(explain(field, found=", ".join(unknown), allowed=allowed, remedy="use their codes"))
 
 
 def _not_yet(field: str, *, allowed: str, found: str = "a step that is not in this version") -> SpecError:

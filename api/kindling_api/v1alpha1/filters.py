@@ -107,7 +107,7 @@ class Language(Spec):
     """Keep documents of the named languages, identified offline."""
 
     keep: Annotated[tuple[LanguageCode, ...], Field(min_length=1, max_length=64)] = ("en",)
-    """ISO 639 codes of the languages that stay."""
+    """ISO 639 codes of the languages that stay; `zxx` is what is no language, such as code."""
     min_score: Fraction = 0.65
     """Smallest confidence of the identification."""
 

@@ -3,7 +3,7 @@
 A rule is a bound in the spec: `min_words: 50` removes a document whose `words` is below 50, `max_…` one whose measure
 is above; a value equal to the bound stays. Fields that name no measure say something else, such as which lines go. Rule
 sets are asked in the order of MEASURES, and the bounds of a set in the order of its fields; the first that is broken is
-the document's reason.
+the document's reason. Languages come before all bounds.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ class Decision:
     measure: str
     value: float
     """What was measured."""
-    threshold: float
-    """The bound that it broke."""
+    threshold: float | None
+    """The bound that it broke; None for a document in another language."""
 
 
 def decide(measures: pa.Table, filters: Sequence[Filter]) -> list[Decision | None]:
     """For each row of `measure`'s table the reason for its removal, or None where the document stays."""
     decisions: list[Decision | None] = [None] * measures.num_rows
     undecided = np.ones(measures.num_rows, dtype=bool)
+    for other, decision in _in_other_languages(measures, filters):
+        decisions[other] = decision
+        undecided[other] = False
     for bound in bounds(filters):
         values = measures[f"{bound.rule}.{bound.measure}"].to_numpy()
         broken = undecided & (values < bound.threshold if bound.is_minimum else values > bound.threshold)
@@ -43,6 +46,15 @@ def decide(measures: pa.Table, filters: Sequence[Filter]) -> list[Decision | Non
         for row in np.flatnonzero(broken):
             decisions[row] = Decision(bound.rule, bound.measure, float(values[row]), float(bound.threshold))
     return decisions
+
+
+def _in_other_languages(measures: pa.Table, filters: Sequence[Filter]) -> Iterator[tuple[int, Decision]]:
+    """The rows in a language that does not stay: the measure says which, as in `language=de`, the value how surely."""
+    for keep in (each.language.keep for each in filters if each.language is not None):
+        scores = measures["language.score"].to_numpy()
+        for row, code in enumerate(measures["language.language"].to_pylist()):
+            if code not in keep:
+                yield row, Decision("language", f"language={code}", float(scores[row]), None)
 
 
 @dataclass(frozen=True, slots=True)

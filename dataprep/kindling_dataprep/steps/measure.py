@@ -6,22 +6,25 @@ anew without reading a text again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from kindling_api.v1alpha1.filters import Filter
 from kindling_dataprep.steps.c4 import c4
+from kindling_dataprep.steps.language import language
 from kindling_dataprep.steps.quality import fine_web, gopher_quality
 from kindling_dataprep.steps.repetition import gopher_repetition
 from kindling_dataprep.steps.spam import spam
 from kindling_dataprep.steps.words import Words, split_words
 
-Columns = dict[str, NDArray[np.int64] | NDArray[np.float64]]
+Columns = Mapping[str, Any]
+"""By name, what `pa.table` takes for a column."""
 
 MEASURES: dict[str, Callable[[Sequence[str], Words], Columns]] = {
+    "language": language,
     "gopherQuality": gopher_quality,
     "gopherRepetition": gopher_repetition,
     "c4": c4,
@@ -34,10 +37,11 @@ MEASURES: dict[str, Callable[[Sequence[str], Words], Columns]] = {
 def measure(texts: Sequence[str], filters: Sequence[Filter]) -> pa.Table:
     """One row a text, one column a measure, named `<filter>.<measure>`, as in `gopherQuality.words`.
 
-    Counts are int64, everything else float64. A fraction of nothing (of no lines, no words, no characters) is 0.
+    Counts are int64, names strings, everything else float64. A fraction of nothing (of no lines, no words, no
+    characters) is 0.
     """
     words = split_words(texts)
-    columns: Columns = {"": np.empty(len(texts))}  # a table needs a column to have rows; dropped in the end
+    columns: dict[str, Any] = {"": np.empty(len(texts))}  # a table needs a column to have rows; dropped in the end
     for name in dict.fromkeys(each.chosen[0] for each in filters):
         if name in MEASURES:
             columns |= {f"{name}.{key}": values for key, values in MEASURES[name](texts, words).items()}

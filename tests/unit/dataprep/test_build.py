@@ -292,3 +292,11 @@ def test_lines_are_taken_out_before_documents_are_judged(tmp_path: Path, new_run
     assert removed == {"0/code.txt#1": ("c4", "curlyBrackets"), "0/menu.txt#1": ("c4", "characters")}
     assert bytes(documents(store, manifest, "train")[0][:-1]).decode() == prose.rstrip("\n")
     assert "c4 took 4 lines out of documents" in store.get("report.html").decode()
+
+
+def test_the_ledger_says_in_which_language_a_removed_document_is(tmp_path: Path, new_run) -> None:
+    (tmp_path / "en.txt").write_text("All human beings are born free and equal in dignity and rights.")
+    (tmp_path / "de.txt").write_text("Alle Menschen sind frei und gleich an Würde und Rechten geboren.")
+    store, _ = run(new_run(tmp_path / "*.txt", filters=[{"language": {}}], tokenizer={"byte": {}}))
+    (row,) = ledger.read_removed(store).to_pylist()
+    assert (row["id"], row["rule"], row["measure"], row["threshold"]) == ("0/de.txt#1", "language", "language=de", None)

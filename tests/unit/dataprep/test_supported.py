@@ -7,6 +7,7 @@ import pytest
 
 from kindling_api.errors import SpecError
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_dataprep.steps.language import languages
 from kindling_dataprep.supported import SUPPORTED_FILTERS, check_supported
 
 
@@ -35,9 +36,9 @@ def test_what_this_version_does_is_accepted(fields: dict[str, Any]) -> None:
     ("fields", "message"),
     [
         (
-            {"filters": [{"formatting": {}}, {"gopherQuality": {}}, {"language": {}}]},
-            "spec.filters[2].language: found a step that is not in this version; allowed: "
-            f"{FILTERS}. To fix it: remove spec.filters[2].language.",
+            {"filters": [{"formatting": {}}, {"language": {"keep": ["en", "xx", "eng"]}}]},
+            "spec.filters[1].language.keep: found xx, eng; allowed: languages that are told apart: "
+            f"{', '.join(languages())}. To fix it: use their codes.",
         ),
         (
             {"filters": [{"pii": {}}]},
@@ -60,7 +61,7 @@ def test_what_this_version_does_is_accepted(fields: dict[str, Any]) -> None:
             "To fix it: remove spec.deduplicate.minHash.keep.",
         ),
     ],
-    ids=["language", "pii", "toxicity", "decontaminate", "keep the best"],
+    ids=["unknown languages", "pii", "toxicity", "decontaminate", "keep the best"],
 )
 def test_what_this_version_cannot_do_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError) as raised:
