@@ -18,6 +18,9 @@ DAEMONS = ("etcd", "apiserver", "controller-manager", "scheduler", "coredns", "r
 CERTS_D = STATE / "certs.d"
 """Tells the nodes' containerd how to reach the registry."""
 
+REGISTRY_FOLDER = CACHE / "registry"
+"""It stays from one cluster to the next."""
+
 ETCD = "http://127.0.0.1:2379"
 
 DNS = f"""\
@@ -67,6 +70,14 @@ def start(name: str) -> None:
         wait("the API server", is_healthy, 180)
 
 
+def forget_replaced_images() -> None:
+    """Give back what images take in the registry that have no name any more; while nobody uses it."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    write_settings()
+    if (REGISTRY_FOLDER / "docker").exists():
+        run(TOOLS / "registry", "garbage-collect", "--delete-untagged", STATE / "registry.json")
+
+
 def status() -> dict[str, bool]:
     """Which daemons run."""
     return {name: is_running(name) for name in DAEMONS}
@@ -84,7 +95,7 @@ def make_bridge() -> None:
 def write_settings() -> None:
     """The files that the daemons read."""
     (STATE / "Corefile").write_text(DNS)
-    storage = {"filesystem": {"rootdirectory": str(CACHE / "registry")}, "delete": {"enabled": True}}
+    storage = {"filesystem": {"rootdirectory": str(REGISTRY_FOLDER)}, "delete": {"enabled": True}}
     registry = {"version": "0.1", "log": {"level": "warn"}, "http": {"addr": ":5000"}, "storage": storage}
     (STATE / "registry.json").write_text(json.dumps(registry))
     hosts = CERTS_D / REGISTRY / "hosts.toml"

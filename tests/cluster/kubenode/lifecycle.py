@@ -8,7 +8,7 @@ import shutil
 from kubenode import tools
 from kubenode.additions import install_additions, kubectl
 from kubenode.certificates import make_certificates
-from kubenode.control_plane import is_healthy, start_control_plane, stop_control_plane
+from kubenode.control_plane import forget_replaced_images, is_healthy, start_control_plane, stop_control_plane
 from kubenode.images import build_images, push_images
 from kubenode.node import Node, all_nodes
 from kubenode.places import LOGS, PKI, STATE
@@ -25,8 +25,9 @@ def up(count: int = DEFAULT_NODES, *, bare: bool = False) -> None:
     """
     with alone("cluster"):
         tools.install(tools.CLUSTER if bare else tools.CLUSTER + tools.ADDITIONS)
-        if not is_up():  # what a cluster left that was killed
-            _destroy()
+        if not is_up():
+            _destroy()  # what a cluster left that was killed
+            forget_replaced_images()
         _start(count)
         if not bare:
             install_additions(all_nodes()[0])

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import grpc
+
 from kubenode.archives import PAUSE, ProgramImage
 from kubenode.certificates import issue, kubeconfig, write_kubeconfig
-from kubenode.control_plane import CERTS_D
 from kubenode.node_settings import write_node_settings
 from kubenode.places import BRIDGE, CACHE, CGROUPS, HOST_ADDRESS, RUNTIME, STATE, TOOLS
 from kubenode.processes import ClusterError, is_running, run, spawn, stop, wait
@@ -118,8 +119,15 @@ class Node:
             stamp.write_text(str(archive.stat().st_mtime_ns))
 
     def pull(self, image: str) -> None:
-        """Fetch an image from the registry now, so that no pod waits for it."""
-        self.containerd("images", "pull", "--hosts-dir", CERTS_D, image)
+        """Fetch an image from the registry now, so that no pod waits for it.
+
+        As the kubelet does, by the runtime interface of Kubernetes: layers that are there already are not fetched.
+
+        Raises:
+            grpc.RpcError: it is not in the registry, or the node is off.
+        """
+        with grpc.insecure_channel(f"unix://{self.folder}/containerd.sock") as channel:
+            channel.unary_unary("/runtime.v1.ImageService/PullImage")(_message(_message(image.encode())), timeout=900)
 
     def containerd(self, *command: str | Path, check: bool = True) -> CompletedProcess[str]:
         """What `ctr` says, about what Kubernetes runs."""
@@ -188,6 +196,11 @@ def node(name: str) -> Node:
     if name not in found:
         raise ClusterError(f"no node {name!r}; there are: {', '.join(found) or 'none'}")
     return found[name]
+
+
+def _message(content: bytes) -> bytes:
+    """A protobuf message whose first field is `content`, of less than 128 bytes, and that has no others."""
+    return bytes([0x0A, len(content)]) + content
 
 
 def _cgroup_controllers() -> list[Path]:
