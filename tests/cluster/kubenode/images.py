@@ -98,7 +98,6 @@ def _build(name: str) -> None:
         *("--file", PROJECT / "images" / name / "Dockerfile", "--tag", reference(name), PROJECT),
         seconds=LONGEST_BUILD,
     )
-    run("buildah", "rmi", "--prune", check=False)  # what the new one replaced
     _write_stamp(name, "built", digest)
 
 
