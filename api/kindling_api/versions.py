@@ -14,6 +14,7 @@ STEP_VERSIONS = {
     "c4": 1,
     "spam": 1,
     "language": 1,
+    "adult": 1,
     "exact": 1,
     "minHash": 1,
     "tokenizer": 1,
@@ -21,7 +22,7 @@ STEP_VERSIONS = {
 }
 """Steps of a dataset build. `rules` is Gopher's, FineWeb's, and how measures become decisions."""
 
-OWN_VERSION = {"c4", "language", "spam"}
+OWN_VERSION = {"adult", "c4", "language", "spam"}
 """Rule sets whose version counts only where they are used."""
 
 PRETRAIN_VERSION = 1

@@ -26,6 +26,9 @@ def check_supported(spec: DatasetBuildSpec) -> None:
         name = each.chosen[0]
         if name not in SUPPORTED_FILTERS:
             raise _not_yet(f"spec.filters[{number}].{name}", allowed=", ".join(SUPPORTED_FILTERS))
+        if each.adult is not None and each.adult.blocklist is not None:
+            field = f"spec.filters[{number}].adult.blocklist"
+            raise _not_yet(field, found="a list, which is not in this version", allowed="the built-in list")
         if each.language is not None:
             _check_languages(f"spec.filters[{number}].language.keep", each.language.keep)
     if spec.toxicity is not None:

@@ -135,12 +135,14 @@ class Boilerplate(Spec):
 
 
 class Adult(Spec):
-    """Remove adult content by domain and by lexicon."""
+    """Remove adult content by lexicon, and by links to adult sites."""
 
     blocklist: Uri | None = None
     """A file of domains, one a line, added to the built-in list."""
     max_lexicon_fraction: Fraction = 0.01
-    """Largest fraction of words out of the lexicon."""
+    """Largest fraction of words out of the lexicon; fewer than three such words count as none."""
+    max_site_links: Annotated[int, Field(ge=0)] = 0
+    """Most links to adult sites."""
 
 
 class Formatting(Spec):

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from kindling_api.v1alpha1.filters import Filter
+from kindling_dataprep.steps.adult import adult
 from kindling_dataprep.steps.c4 import c4
 from kindling_dataprep.steps.language import language
 from kindling_dataprep.steps.quality import fine_web, gopher_quality
@@ -30,6 +31,7 @@ MEASURES: dict[str, Callable[[Sequence[str], Words], Columns]] = {
     "c4": c4,
     "fineWeb": fine_web,
     "spam": spam,
+    "adult": adult,
 }
 """For each rule set that decides by measures, the function that gives its columns."""
 

@@ -3,11 +3,11 @@
 import pytest
 from pydantic.alias_generators import to_camel
 
-from kindling_api.v1alpha1.filters import C4, Filter, FineWeb, GopherQuality, GopherRepetition, Language, Spam
+from kindling_api.v1alpha1.filters import C4, Adult, Filter, FineWeb, GopherQuality, GopherRepetition, Language, Spam
 from kindling_dataprep.steps.decide import Decision, bounds, decide
 from kindling_dataprep.steps.measure import measure
 
-Settings = Language | GopherQuality | GopherRepetition | C4 | FineWeb | Spam
+Settings = Language | GopherQuality | GopherRepetition | C4 | FineWeb | Spam | Adult
 
 WIDE_OPEN: dict[str, Settings] = {
     "language": Language(min_score=0.0),
@@ -32,10 +32,12 @@ WIDE_OPEN: dict[str, Settings] = {
         max_newlines_per_word=1e9,
     ),
     "spam": Spam(**dict.fromkeys(Spam.model_fields, 1.0)),
+    "adult": Adult(max_lexicon_fraction=1.0, max_site_links=10**9),
 }
 
 NOT_OF_DOCUMENTS = {
     "language": ("keep",),
+    "adult": ("blocklist",),
     "c4": ("require_terminal_punctuation", "min_words_per_line", "max_word_length"),
 }
 """Fields that are no bounds on a measure."""
@@ -129,6 +131,10 @@ RULES: dict[str, list[tuple[str, str, str, float]]] = {
         ("max_keyword_fraction", prose(45) + " Pills," * 5, prose(35) + " Pills, pills!" * 2 + " “pills”", 0.125),
         ("max_phone_price_fraction", prose(50) + " $9.99" * 5, prose(40) + " (555) 123-4567" * 4 + " 9 €", 0.2),
         ("max_bait_fraction", prose(240) + " buy now" * 5, prose(190) + " Buy now" * 3 + " click here" * 2, 0.025),
+    ],
+    "adult": [
+        ("max_lexicon_fraction", prose(297) + " porn" * 3, prose(197) + " Porn, (orgies) XXX!", 0.015),
+        ("max_site_links", "www.example.org/xxx http://sex.com", "See https://de.pornhub.com/a and www.cam.xxx", 2),
     ],
 }
 CASES = [pytest.param(rule, *case, id=f"{rule}-{to_camel(case[0])}") for rule, cases in RULES.items() for case in cases]

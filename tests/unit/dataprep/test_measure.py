@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kindling_api.v1alpha1.filters import C4, Filter, FineWeb, Formatting, GopherQuality, GopherRepetition, Spam
+from kindling_api.v1alpha1.filters import C4, Adult, Filter, FineWeb, Formatting, GopherQuality, GopherRepetition, Spam
+from kindling_dataprep.steps.adult import LEXICON, SITES
 from kindling_dataprep.steps.measure import measure
 from kindling_dataprep.steps.spam import BAIT_PHRASES
 
@@ -20,6 +21,7 @@ FILTERS = [
     Filter(c4=C4()),
     Filter(fine_web=FineWeb()),
     Filter(spam=Spam()),
+    Filter(adult=Adult()),
 ]
 LICENCES = Path("/usr/share/common-licenses")
 
@@ -75,7 +77,8 @@ def test_without_rules_there_is_a_row_for_each_text_all_the_same(texts: list[str
 
 def assert_as_defined(texts: list[str]) -> None:
     expected = [
-        gopher_quality(text) | gopher_repetition(text) | c4(text) | fine_web(text) | spam(text) for text in texts
+        gopher_quality(text) | gopher_repetition(text) | c4(text) | fine_web(text) | spam(text) | adult(text)
+        for text in texts
     ]
     assert measure(texts, FILTERS).to_pylist() == expected
 
@@ -174,6 +177,15 @@ def numbers_of_spam(text: str) -> list[str]:
     american = r"(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![.-]?\w)"
     price = r"[$€£¥₹] ?\d[\d.,]*|\d[\d.,]* ?(?:[$€£¥₹]|USD\b|EUR\b|GBP\b)"
     return re.findall(rf"(?<![\w.+-])(?:{international}|{american}|{price})", text)
+
+
+def adult(text: str) -> dict[str, float]:
+    words = text.split()
+    plain = [word.lower().strip(string.punctuation + "“”‘’„«»…–—") for word in words]
+    found = sum(word in LEXICON for word in plain)
+    hosts = re.findall(r"(?i)(?:https?://|\bwww\.)(?:[^\s/@]*@)?(?:www\.)?([\w-]+(?:\.[\w-]+)+)", text)
+    links = sum(any(host.lower() == site or host.lower().endswith("." + site) for site in SITES) for host in hosts)
+    return {"adult.lexiconFraction": ratio(found, len(words)) if found >= 3 else 0.0, "adult.siteLinks": links}
 
 
 def ratio(part: int, whole: int) -> float:

@@ -41,6 +41,11 @@ def test_what_this_version_does_is_accepted(fields: dict[str, Any]) -> None:
             f"{', '.join(languages())}. To fix it: use their codes.",
         ),
         (
+            {"filters": [{"adult": {"blocklist": "s3://lists/domains.txt"}}]},
+            "spec.filters[0].adult.blocklist: found a list, which is not in this version; allowed: the built-in list. "
+            "To fix it: remove spec.filters[0].adult.blocklist.",
+        ),
+        (
             {"filters": [{"pii": {}}]},
             "spec.filters[0].pii: found a step that is not in this version; allowed: "
             f"{FILTERS}. To fix it: remove spec.filters[0].pii.",
@@ -61,7 +66,7 @@ def test_what_this_version_does_is_accepted(fields: dict[str, Any]) -> None:
             "To fix it: remove spec.deduplicate.minHash.keep.",
         ),
     ],
-    ids=["unknown languages", "pii", "toxicity", "decontaminate", "keep the best"],
+    ids=["unknown languages", "a list of domains", "pii", "toxicity", "decontaminate", "keep the best"],
 )
 def test_what_this_version_cannot_do_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError) as raised:
