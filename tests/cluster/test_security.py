@@ -21,7 +21,7 @@ MAY = {
     "rayjobs.ray.io": "create delete get list patch watch",
     "services": "create delete get patch",
     **{
-        f"{kind}{part}.kindling.dev": verbs
+        f"{kind}.kindling.dev{part}": verbs
         for kind in ("datasetbuilds", "pretrainruns", "alignmentruns")
         for part, verbs in {"": "delete get list patch watch", "/status": "get patch", "/finalizers": "update"}.items()
     },
@@ -70,9 +70,11 @@ def test_a_pod_that_is_not_restricted_is_not_let_in(kindling: Installation) -> N
     assert 'violates PodSecurity "restricted' in refused.stderr
 
 
-def test_pods_of_runs_pass_as_restricted_and_have_no_token(kindling: Installation, corpus: Run) -> None:
-    pods = corpus.pods()
-    assert pods, "Pod Security is enforced in this namespace"
+def test_pods_of_runs_pass_as_restricted_and_have_no_token(kindling: Installation) -> None:
+    kindling.cluster.apply(pretraining("modest", {"uri": "s3://nowhere/dataset"}), namespace=kindling.runs)
+    run = Run(kindling.cluster, "PretrainRun", "modest", kindling.runs)
+    pods = run.wait("has pods, where Pod Security is enforced", lambda _: run.pods(), 30)
+    run.delete()
     for pod in pods:
         assert pod["spec"]["automountServiceAccountToken"] is False
         sources = [source for volume in pod["spec"]["volumes"] for source in volume if source != "name"]
