@@ -17,6 +17,7 @@ STEP_VERSIONS = {
     "adult": 1,
     "exact": 1,
     "minHash": 1,
+    "toxicity": 1,
     "tokenizer": 1,
     "shard": 1,
 }
@@ -42,4 +43,6 @@ def step_versions(spec: DatasetBuildSpec) -> dict[str, int]:
         unused.add("exact")
     if spec.deduplicate.min_hash is None:
         unused.add("minHash")
+    if spec.toxicity is None:
+        unused.add("toxicity")
     return {step: version for step, version in STEP_VERSIONS.items() if step not in unused}

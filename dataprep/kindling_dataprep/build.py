@@ -34,7 +34,9 @@ from kindling_dataprep.shards import token_type
 from kindling_dataprep.stages.clean import CleanTask, clean
 from kindling_dataprep.stages.deduplicate import Corpus, Rows, deduplicate, read_corpus, removed_rows
 from kindling_dataprep.stages.encode import EncodeTask, encode, make_tokenizer
+from kindling_dataprep.stages.toxicity import judge_toxicity
 from kindling_dataprep.stages.write import Split, shard_tasks, write
+from kindling_dataprep.steps import toxicity
 from kindling_dataprep.steps.read import list_inputs
 from kindling_dataprep.supported import check_supported
 from kindling_dataprep.tasks import Job
@@ -65,7 +67,8 @@ def build(run: DatasetBuildFile, tracker: Tracker, *, cluster: bool = False) -> 
     check_not_empty(inputs)
     chosen = run.spec.tokenizer.from_
     existing = tokenizer.fetch(chosen.uri, everywhere) if chosen is not None else None
-    key = full_key(run, inputs_listing(inputs), existing)
+    classifier = toxicity.fetch(run.spec.toxicity.model, everywhere) if run.spec.toxicity is not None else None
+    key = full_key(run, inputs_listing(inputs), existing, classifier)
     job = Job(run.spec, run.output, dataset_folder(key))
     store = job.store()
     manifest = _committed(store)
@@ -73,7 +76,7 @@ def build(run: DatasetBuildFile, tracker: Tracker, *, cluster: bool = False) -> 
         with hold(store, LOCK, run) as held:
             manifest = _committed(store)
             if manifest is None:
-                manifest = _Build(job, run.name, key, inputs, existing, tracker, cluster).run()
+                manifest = _Build(job, run.name, key, inputs, existing, classifier, tracker, cluster).run()
                 confirm(store, LOCK, held.token)
                 commit(store, manifest)
             work.clear(store)
@@ -97,6 +100,7 @@ class _Build:
     key: Digest
     inputs: list[InputFile]
     tokenizer: bytes | None
+    classifier: bytes | None
     tracker: Tracker
     cluster: bool
 
@@ -108,14 +112,16 @@ class _Build:
         with self._executor(len(groups), input_bytes) as executor:
             cleaned = self._clean(groups, executor)
             corpus = read_corpus(self.job, len(groups))
-            deduplicated, counts = self._deduplicate(corpus, cleaned, executor)
-            removed = removed_rows(self.job, corpus)
+            deduplicated = self._deduplicate(corpus, executor)
+            judged, removed = self._judge_toxicity(corpus, removed_rows(self.job, corpus), executor)
+            counts = document_counts([*cleaned, deduplicated, *judged])
+            check_some_left(counts, self._ledger())
             made = self._make_tokenizer(corpus, removed)
             encoded = self._encode(corpus, removed, made, executor)
             assert sum(part.facts["documents"] for part in encoded) == counts.kept, "the ledger must add up"
             written = self._write(made, encoded, executor)
         self.tracker.finish()
-        parts = [*cleaned, deduplicated, made, *encoded, *(part for _, part in written)]
+        parts = [*cleaned, deduplicated, *judged, made, *encoded, *(part for _, part in written)]
         entry = tokenizer_entry(made)
         manifest = DatasetManifest(
             key=self.key,
@@ -150,20 +156,31 @@ class _Build:
             self.tracker.advance(part.facts["kept"] + sum(part.facts["removed"].values()))
         parts = [done[index] for index in range(len(groups))]
         counts = document_counts(parts)
-        store = self.job.store()
-        where = str(store.local_path(ledger.REMOVED) or f"{store.uri}/{ledger.REMOVED}")
+        where = self._ledger()
         bad = [record for part in parts for record in part.facts["badRecords"]]
         check_bad_records(counts, self.job.spec, bad, where)
         check_some_left(counts, where)
         return parts
 
-    def _deduplicate(
-        self, corpus: Corpus, cleaned: list[work.Part], executor: Executor
-    ) -> tuple[work.Part, DocumentCounts]:
+    def _ledger(self) -> str:
+        """Where a person finds the ledger of the removed."""
+        store = self.job.store()
+        return str(store.local_path(ledger.REMOVED) or f"{store.uri}/{ledger.REMOVED}")
+
+    def _deduplicate(self, corpus: Corpus, executor: Executor) -> work.Part:
         self.tracker.stage("deduplicating", f"Looking for duplicates among {len(corpus.ids):,} documents", 1)
         part = deduplicate(self.job, corpus, executor)
         self.tracker.advance(len(corpus.ids))
-        return part, document_counts([*cleaned, part])
+        return part
+
+    def _judge_toxicity(self, corpus: Corpus, removed: Rows, executor: Executor) -> tuple[list[work.Part], Rows]:
+        if self.classifier is None:
+            return [], removed
+        stay = len(corpus.ids) - len(removed)
+        self.tracker.stage("toxicity", f"Looking for toxic texts among {stay:,} documents", 1)
+        parts, removed = judge_toxicity(self.job, corpus, removed, self.classifier, executor)
+        self.tracker.advance(stay)
+        return parts, removed
 
     def _make_tokenizer(self, corpus: Corpus, removed: Rows) -> work.Part:
         stay = len(corpus.ids) - len(removed)

@@ -32,17 +32,20 @@ def inputs_listing(inputs: Sequence[InputFile]) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
-def full_key(run: DatasetBuildFile, listing: bytes, tokenizer: bytes | None) -> Digest:
+def full_key(run: DatasetBuildFile, listing: bytes, tokenizer: bytes | None, classifier: bytes | None = None) -> Digest:
     """The identity of the work: the spec, what the sources hold, and the versions of the steps.
 
     Args:
         run: Its key covers the spec.
         listing: Content of inputs.jsonl.
         tokenizer: The tokenizer that the spec names, if it names one.
+        classifier: The toxicity classifier that the spec names, likewise.
     """
     document = {"spec": run.key, "inputs": digest_of(listing), "versions": step_versions(run.spec)}
     if tokenizer is not None:
         document["tokenizer"] = digest_of(tokenizer)
+    if classifier is not None:
+        document["toxicity"] = digest_of(classifier)
     return key_of(document)
 
 
@@ -53,7 +56,7 @@ def is_whole(store: ObjectStore, manifest: DatasetManifest) -> bool:
 
 
 def document_counts(parts: Sequence[Part]) -> DocumentCounts:
-    """The sum of what the stages say: the first one keeps documents, and deduplication removes some of those."""
+    """The sum of what the stages say: the first one keeps documents, and the others remove some of those."""
     removed: Counter[str] = Counter()
     kept = 0
     for part in parts:

@@ -21,6 +21,7 @@ from kindling_api.v1alpha1.status import DocumentCounts
 from kindling_dataprep import ledger, plots, work
 from kindling_dataprep.records import BAD_RECORD
 from kindling_dataprep.shards import read_index
+from kindling_dataprep.stages import toxicity
 from kindling_dataprep.stages.clean import documents_path, measures_path
 from kindling_dataprep.steps.decide import bounds
 from kindling_dataprep.steps.recall import Recall, measure_recall, planted_pairs
@@ -73,7 +74,10 @@ def _facts(build: Build) -> dict[str, Any]:
     store, manifest, spec = build.job.store(), build.manifest, build.job.spec
     chosen = np.unique(np.linspace(0, build.parts - 1, min(build.parts, PARTS_READ)).astype(int)).tolist()
     kept = _tables(store, [ledger.part_path(ledger.KEPT, index) for index in chosen])
-    removed = _tables(store, [ledger.part_path(ledger.REMOVED, index) for index in (*chosen, build.parts)])
+    ledgers = [ledger.part_path(ledger.REMOVED, index) for index in (*chosen, build.parts)]
+    if spec.toxicity is not None:
+        ledgers += [toxicity.removed_path(index, build.parts) for index in chosen]
+    removed = _tables(store, ledgers)
     measures = _tables(store, [measures_path(index) for index in chosen])
     totals = {name: int(np.sum(kept[name].to_numpy())) for name in ("characters", "bytes", "words", "tokens")}
     return {
@@ -103,7 +107,7 @@ def _tables(store: ObjectStore, paths: Sequence[str]) -> pa.Table:
 
 def funnel(counts: DocumentCounts) -> list[dict[str, Any]]:
     """What is left after each rule, in the order in which the rules are asked."""
-    order = (BAD_RECORD, *SUPPORTED_FILTERS, "exact", "minHash")
+    order = (BAD_RECORD, *SUPPORTED_FILTERS, "exact", "minHash", toxicity.RULE)
     left = counts.read
     steps = [{"rule": "read", "removed": 0, "left": left}]
     for rule in sorted(counts.removed, key=order.index):

@@ -31,8 +31,6 @@ def check_supported(spec: DatasetBuildSpec) -> None:
             raise _not_yet(field, found="a list, which is not in this version", allowed="the built-in list")
         if each.language is not None:
             _check_languages(f"spec.filters[{number}].language.keep", each.language.keep)
-    if spec.toxicity is not None:
-        raise _not_yet("spec.toxicity", allowed="no toxicity")
     if spec.decontaminate:
         raise _not_yet("spec.decontaminate", allowed="an empty list")
     min_hash = spec.deduplicate.min_hash

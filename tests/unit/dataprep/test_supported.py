@@ -25,8 +25,9 @@ FILTERS = ", ".join(SUPPORTED_FILTERS)
         {"filters": []},
         {"filters": [{name: {}} for name in SUPPORTED_FILTERS]},
         {"deduplicate": {"minHash": {"keep": "longest"}}},
+        {"toxicity": {"threshold": 0.8}},
     ],
-    ids=["defaults", "no filters", "every rule set of this version", "keep the longest"],
+    ids=["defaults", "no filters", "every rule set of this version", "keep the longest", "toxicity"],
 )
 def test_what_this_version_does_is_accepted(fields: dict[str, Any]) -> None:
     check_supported(spec_of(fields))
@@ -51,11 +52,6 @@ def test_what_this_version_does_is_accepted(fields: dict[str, Any]) -> None:
             f"{FILTERS}. To fix it: remove spec.filters[0].pii.",
         ),
         (
-            {"toxicity": {}},
-            "spec.toxicity: found a step that is not in this version; allowed: no toxicity. "
-            "To fix it: remove spec.toxicity.",
-        ),
-        (
             {"decontaminate": [{"uri": "s3://evals/a.jsonl"}]},
             "spec.decontaminate: found a step that is not in this version; allowed: an empty list. "
             "To fix it: remove spec.decontaminate.",
@@ -66,7 +62,7 @@ def test_what_this_version_does_is_accepted(fields: dict[str, Any]) -> None:
             "To fix it: remove spec.deduplicate.minHash.keep.",
         ),
     ],
-    ids=["unknown languages", "a list of domains", "pii", "toxicity", "decontaminate", "keep the best"],
+    ids=["unknown languages", "a list of domains", "pii", "decontaminate", "keep the best"],
 )
 def test_what_this_version_cannot_do_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError) as raised:

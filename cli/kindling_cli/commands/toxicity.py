@@ -1,0 +1,52 @@
+"""`kindling toxicity`: train a classifier on labelled texts, and evaluate one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kindling_cli.places import file_uri
+from kindling_dataprep.card import card, figures
+from kindling_dataprep.classifier import evaluate, split, train
+from kindling_dataprep.labelled import check_enough, read_examples
+from kindling_dataprep.steps.toxicity import MODEL_FILE, fetch, load
+from kindling_storage import open_store
+
+CARD_FILE = "README.md"
+FEWEST = 10
+"""Texts of each class in each part of the split."""
+
+
+def train_model(
+    data: Sequence[Path], folder: Path, *, text: str, label: str, toxic: Sequence[str], about: Sequence[str]
+) -> None:
+    """Learn from the examples in `data`, and write model and card into `folder`; an existing model is replaced.
+
+    Raises:
+        DataError: the examples cannot be read, or are too few.
+        StorageError: the folder cannot be written.
+    """
+    examples = read_examples(data, text=text, label=label, toxic=toxic)
+    learning, calibrating, evaluating = split(examples.texts)
+    for part in (learning, calibrating, evaluating):
+        check_enough(examples.take(part), FEWEST)
+    model = train(examples.take(learning), examples.take(calibrating))
+    evaluation = evaluate(model, examples.take(evaluating))
+    store = open_store(file_uri(folder))
+    sources = about or [f"{path.name}: `{text}`, labelled by `{label}`" for path in data]
+    store.put(CARD_FILE, card("Toxicity classifier", sources, int(learning.sum()), evaluation).encode())
+    store.put(MODEL_FILE, model.to_bytes())
+    print("\n".join(figures(evaluation)))
+    print(f"\nThe model and its card are in {folder}; name it as spec.toxicity.model.")
+
+
+def evaluate_model(data: Sequence[Path], *, model: str, text: str, label: str, toxic: Sequence[str]) -> None:
+    """Print the figures of a model on all examples in `data`.
+
+    Raises:
+        SpecError: there is no such model.
+        DataError: the examples cannot be read, or are all of one class.
+    """
+    examples = read_examples(data, text=text, label=label, toxic=toxic)
+    check_enough(examples, fewest=1)
+    print("\n".join(figures(evaluate(load(fetch(model, open_store), model), examples))))

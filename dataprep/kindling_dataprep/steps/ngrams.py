@@ -1,0 +1,89 @@
+"""Hashed n-grams of many texts at once: of characters, of words, and of pairs of words, without a loop over either.
+
+Feature hashing (Weinberger et al. 2009, arXiv:0902.2206) over the texts laid end to end as bytes. The hash of a run of
+bytes is a polynomial in them. For a word the powers are those of its place among all bytes, and divided out afterwards,
+which an odd base allows modulo 2⁶⁴.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+
+BUCKETS_LOG2 = 18
+BUCKETS = 1 << BUCKETS_LOG2
+CHARACTERS = (3, 4, 5)
+"""Lengths of the n-grams of characters, in bytes of UTF-8."""
+
+_BASE = 0x9E3779B97F4A7C15
+_INVERSE = pow(_BASE, -1, 1 << 64)
+_FACTOR = np.uint64(0xD6E8FEB86659FD93)
+_WORD, _PAIR = np.uint64(0xA5A5A5A5), np.uint64(0x5A5A5A5A)
+_SPACE = ord(" ")
+_LETTERS = np.array([c if c >= 128 or chr(c).isalnum() else _SPACE for c in range(256)], dtype=np.uint8)
+"""Letters, digits and all that is not ASCII stand for themselves; anything else is a space."""
+
+
+@dataclass(frozen=True)
+class Ngrams:
+    """The n-grams of some texts, in no particular order, each as often as it occurs."""
+
+    buckets: Integers
+    """[n] Below BUCKETS."""
+    texts: Integers
+    """[n] Whose they are, as the position of the text."""
+
+
+def ngrams(texts: Sequence[str]) -> Ngrams:
+    """The n-grams of the texts in lower case: of CHARACTERS, over white space too, of one word, and of two words."""
+    encoded = [text.lower().encode() for text in texts]
+    data = _LETTERS[np.frombuffer(b" ".join([*encoded, b""]), dtype=np.uint8)]
+    text_of = np.repeat(np.arange(len(encoded)), [len(each) + 1 for each in encoded])
+    values = data.astype(np.uint64) + np.uint64(1)
+    found = [*_of_characters(values, text_of), *_of_words(values, data != _SPACE, text_of)]
+    buckets = [_bucket(hashes) for hashes, _ in found]
+    return Ngrams(np.concatenate(buckets), np.concatenate([owners for _, owners in found]))
+
+
+def _of_characters(values: Hashes, text_of: Integers) -> list[tuple[Hashes, Integers]]:
+    found = []
+    hashes = values
+    for length in range(2, max(CHARACTERS) + 1):
+        hashes = hashes[:-1] * np.uint64(_BASE) + values[length - 1 :]
+        if length in CHARACTERS:
+            within = text_of[: len(hashes)] == text_of[length - 1 :]
+            found.append((hashes[within] ^ np.uint64(length), text_of[: len(hashes)][within]))
+    return found
+
+
+def _of_words(values: Hashes, is_letter: NDArray[np.bool_], text_of: Integers) -> list[tuple[Hashes, Integers]]:
+    starts = np.flatnonzero(is_letter & ~np.append(False, is_letter[:-1]))
+    if not len(starts):
+        return []
+    terms = np.where(is_letter, values * _powers(_BASE, len(values)), np.uint64(0))
+    words = np.add.reduceat(terms, starts) * _powers(_INVERSE, len(values))[starts]
+    owners = text_of[starts]
+    within = owners[:-1] == owners[1:]
+    pairs = _mixed(words[:-1] ^ _PAIR) + words[1:]
+    return [(_mixed(words ^ _WORD), owners), (_mixed(pairs)[within], owners[1:][within])]
+
+
+def _powers(base: int, count: int) -> Hashes:
+    """1, base, base², … modulo 2⁶⁴."""
+    powers = np.full(count, base, dtype=np.uint64)
+    powers[:1] = 1
+    return np.multiply.accumulate(powers)
+
+
+def _mixed(hashes: Hashes) -> Hashes:
+    return (hashes ^ (hashes >> np.uint64(32))) * _FACTOR
+
+
+def _bucket(hashes: Hashes) -> Integers:
+    return (_mixed(hashes) >> np.uint64(64 - BUCKETS_LOG2)).astype(np.int64)

@@ -1,0 +1,122 @@
+"""A linear classifier over hashed n-grams that says how toxic a text is, and its file.
+
+The score of a passage is σ(b + Σ w / √n) over its n n-grams, and that of a longer text the mean over its passages:
+about the share of it that is toxic. `kindling_dataprep.classifier` learns the weights.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kindling_api.errors import SpecError, explain
+from kindling_dataprep.steps.ngrams import BUCKETS, ngrams
+from kindling_storage import ObjectStore
+
+MODEL_FILE = "model.npz"
+BUILTIN = "builtin"
+
+_FORMAT = 1
+"""Raised when the n-grams or the score are computed otherwise."""
+PASSAGE = 300
+"""Characters; about the longest of the texts that people label."""
+_BATCH = 1024
+"""Passages that are looked at together."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What the classifier has learnt; the calibration is part of it."""
+
+    weights: NDArray[np.float32]
+    """[BUCKETS] Log-odds."""
+    bias: float
+
+    def scores(self, texts: Sequence[str]) -> Floats:
+        """[texts] The probability of a passage of each text to be toxic, among texts like the training examples."""
+        cut = [[text[start : start + PASSAGE] for start in range(0, len(text), PASSAGE)] or [""] for text in texts]
+        passages = list(chain.from_iterable(cut))
+        starts = np.cumsum([0, *map(len, cut[:-1])], dtype=np.int64)
+        lengths = np.maximum(1, np.fromiter(map(len, passages), dtype=np.int64, count=len(passages)))
+        if not texts:
+            return np.empty(0)
+        parts = sigmoid(self.logits(passages)) * lengths
+        scores: Floats = np.add.reduceat(parts, starts) / np.add.reduceat(lengths, starts)
+        return scores
+
+    def logits(self, passages: Sequence[str]) -> Floats:
+        """[passages] b + Σ w / √n; b for a passage without n-grams."""
+        logits = np.full(len(passages), self.bias)
+        for start in range(0, len(passages), _BATCH):
+            batch = passages[start : start + _BATCH]
+            found = ngrams(batch)
+            sums = np.bincount(found.texts, self.weights[found.buckets], len(batch))
+            numbers = np.bincount(found.texts, minlength=len(batch))
+            logits[start : start + len(batch)] += sums / np.sqrt(np.maximum(numbers, 1))
+        return logits
+
+    def to_bytes(self) -> bytes:
+        """The model as a NumPy archive, weights in half precision; equal models give equal bytes."""
+        file = io.BytesIO()
+        weights = self.weights.astype(np.float16)
+        np.savez_compressed(file, allow_pickle=False, format=_FORMAT, weights=weights, bias=self.bias)
+        return file.getvalue()
+
+
+def load(data: bytes, where: str) -> Model:
+    """The model in `data`; nothing in it is run.
+
+    Raises:
+        SpecError: it is none, naming `where` it is from.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            number, bias, weights = int(arrays["format"]), float(arrays["bias"]), arrays["weights"].astype(np.float32)
+    except (ValueError, KeyError, EOFError, OSError, TypeError, zipfile.BadZipFile) as error:
+        raise _no_model(where, f"no model ({error})") from error
+    if number != _FORMAT or weights.shape != (BUCKETS,):
+        raise _no_model(where, f"a model of format {number} with weights {weights.shape}")
+    if not np.isfinite(weights).all() or not np.isfinite(bias):
+        raise _no_model(where, "weights that are no numbers")
+    return Model(weights, bias)
+
+
+def fetch(uri: str, open_store: Callable[[str], ObjectStore]) -> bytes:
+    """The bytes of the model that a spec names: `builtin`, a folder that `kindling toxicity train` wrote, or its file.
+
+    Raises:
+        SpecError: there is no model.
+        StorageError: the store cannot be reached, or refuses.
+    """
+    if uri == BUILTIN:
+        return resources.files("kindling_dataprep").joinpath("toxicity", MODEL_FILE).read_bytes()
+    place = (uri if "://" in uri else Path(uri).absolute().as_uri()).rstrip("/")
+    folder, _, name = place.rpartition("/")
+    where, path = (folder, name) if name.endswith(".npz") else (place, MODEL_FILE)
+    store = open_store(where)
+    if not store.exists(path):
+        raise _no_model(uri, "nothing")
+    data = store.get(path)
+    load(data, uri)
+    return data
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """1 / (1 + exp(-x))."""
+    return 1 / (1 + np.exp(-np.clip(logits, -500, 500)))
+
+
+def _no_model(where: str, found: str) -> SpecError:
+    allowed = f"builtin, or a folder with the {MODEL_FILE} of `kindling toxicity train`"
+    remedy = "train a model for this version, or name an existing one"
+    return SpecError(explain("spec.toxicity.model", found=f"{found} at {where}", allowed=allowed, remedy=remedy))
