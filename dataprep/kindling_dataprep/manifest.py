@@ -32,7 +32,7 @@ def inputs_listing(inputs: Sequence[InputFile]) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
-def full_key(run: DatasetBuildFile, listing: bytes, tokenizer: bytes | None, classifier: bytes | None = None) -> Digest:
+def full_key(run: DatasetBuildFile, listing: bytes, tokenizer: bytes | None, classifier: bytes | None) -> Digest:
     """The identity of the work: the spec, what the sources hold, and the versions of the steps.
 
     Args:
