@@ -93,7 +93,7 @@ def pretraining(name: str, source: str | Object, **spec: Any) -> Object:
         "model": {"architecture": "llama", "layers": 2, "heads": 4, "kvHeads": 2, "width": 64, "context": 128},
         "training": {"steps": 300, "batch": {"tokens": "1Ki"}, "compile": "never", "precision": "fp32"},
         "parallelism": {"tensor": 2},
-        "resources": {"nodes": 2, "cpu": "800m", "memory": "2Gi"},
+        "resources": {"nodes": 2, "cpu": "500m", "memory": "2Gi"},
         "checkpoint": {"every": 50},
     }
     return _document("PretrainRun", name, {**default, **spec})
