@@ -6,7 +6,7 @@ what the built-in model removes of harmless prose.
 DATA holds `toxicity/train.csv` and `tinyshakespeare/input.txt`. The peer is logistic regression over the words and
 pairs of words of a text, present or not, in a dictionary, as a library would be used: no hashing, no characters, no
 scaling. Both learn from the same four fifths, with the same solver. Speed is in CPU seconds, so that a busy machine
-does not count; the machine is named by nothing here.
+does not count.
 """
 
 from __future__ import annotations

@@ -368,6 +368,8 @@ def toxicity_evaluate(
 ) -> None:
     """Say how good a model is on labelled texts: ROC-AUC, precision and recall by threshold, calibration.
 
+    Give texts that the model has not learnt from: all of them count.
+
     \b
     Examples:
       kindling toxicity evaluate jigsaw/test.csv --text comment_text --label toxic

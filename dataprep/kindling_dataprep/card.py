@@ -41,6 +41,8 @@ def card(title: str, sources: Sequence[str], learnt: int, evaluation: Evaluation
             "",
             *(f"- {source}" for source in sources),
             "",
+            "## On held-out texts",
+            "",
             *figures(evaluation),
             "",
             "## Limits",
@@ -53,8 +55,6 @@ def card(title: str, sources: Sequence[str], learnt: int, evaluation: Evaluation
 
 def figures(evaluation: Evaluation) -> Iterator[str]:
     """The figures of the card, line by line."""
-    yield "## On held-out texts"
-    yield ""
     yield f"{evaluation.texts:,} texts, {evaluation.toxic:,} of them toxic: ROC-AUC **{evaluation.auc:.4f}**,"
     yield f"calibration error {evaluation.calibration_error:.4f}."
     yield ""

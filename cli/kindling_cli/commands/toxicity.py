@@ -36,12 +36,12 @@ def train_model(
     sources = about or [f"{path.name}: `{text}`, labelled by `{label}`" for path in data]
     store.put(CARD_FILE, card("Toxicity classifier", sources, int(learning.sum()), evaluation).encode())
     store.put(MODEL_FILE, model.to_bytes())
-    print("\n".join(figures(evaluation)))
+    print("\n".join(["On texts held out:", "", *figures(evaluation)]))
     print(f"\nThe model and its card are in {folder}; name it as spec.toxicity.model.")
 
 
 def evaluate_model(data: Sequence[Path], *, model: str, text: str, label: str, toxic: Sequence[str]) -> None:
-    """Print the figures of a model on all examples in `data`.
+    """Print the figures of a model on all examples in `data`; those that it has learnt from flatter it.
 
     Raises:
         SpecError: there is no such model.
