@@ -252,7 +252,8 @@ class RunStatus(Status):
     attempt: int = 0
     """The current attempt."""
     restarts: int = 0
-    """Restarts that count against `restart.maxRestarts`: not those after eviction, pre-emption or the loss of a node."""
+    """Restarts that count against `restart.maxRestarts`: not those after eviction, pre-emption or the loss of a
+    node."""
     key: str | None = None
     """The identity of the work; it names the product's folder."""
     inputs: list[InputStatus] = []
