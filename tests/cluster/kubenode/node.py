@@ -128,6 +128,7 @@ class Node:
         """
         with grpc.insecure_channel(f"unix://{self.folder}/containerd.sock") as channel:
             channel.unary_unary("/runtime.v1.ImageService/PullImage")(_message(_message(image.encode())), timeout=900)
+        self._forget_replaced_images()
 
     def containerd(self, *command: str | Path, check: bool = True) -> CompletedProcess[str]:
         """What `ctr` says, about what Kubernetes runs."""
@@ -161,6 +162,15 @@ class Node:
             for container in self.containerd("containers", "ls", "-q").stdout.split():
                 self.containerd("containers", "rm", container, check=False)
         self.add(PAUSE)
+
+    def _forget_replaced_images(self) -> None:
+        """Those that only go by their digest: their name is another one's by now."""
+        lines = self.containerd("images", "ls").stdout.splitlines()[1:]
+        digests = {name: digest for name, _, digest, *_ in (line.split() for line in lines)}
+        named = {digest for name, digest in digests.items() if "sha256:" not in name}
+        for name, digest in digests.items():
+            if digest not in named:
+                self.containerd("images", "rm", name, check=False)
 
     def _kill_containers(self) -> None:
         for _ in range(50):
