@@ -130,9 +130,13 @@ def _pid_file(name: str) -> Path:
 
 
 def _start_time(process: int) -> str | None:
-    """In clock ticks; tells a process from a later one with the same id. None: it has ended."""
+    """In clock ticks; tells a process from a later one with the same id. None: it has ended.
+
+    A process that was killed is a zombie at once, and holds its ports until the last of its threads has gone, too.
+    """
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+        threads = len(os.listdir(f"/proc/{process}/task"))
     except OSError:
         return None
-    return None if fields[0] in "ZX" else fields[19]
+    return None if fields[0] in "ZX" and threads <= 1 else fields[19]
