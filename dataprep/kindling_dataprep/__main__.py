@@ -6,12 +6,13 @@ Exit codes are those of `kindling_dataprep.ending`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress, read_run_file
 from kindling_dataprep.build import build
-from kindling_dataprep.ending import add_progress_options, run_to_the_end
+from kindling_dataprep.ending import SIGNALLED, add_progress_options, run_to_the_end
 from kindling_dataprep.relay import LogWriter
 from kindling_dataprep.tracker import Tracker, Writer
 from kindling_storage.progress import ProgressWriter
@@ -41,5 +42,15 @@ def _build(options: argparse.Namespace, writer: Writer) -> Progress:
     return Progress(state="Succeeded", message=message, result=result)
 
 
+def _leave(code: int) -> None:
+    """Ends the process. Where it was stopped, a thread may still be learning merges, deaf to signals, and the
+    interpreter's own end would abort over it."""
+    if code <= SIGNALLED:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

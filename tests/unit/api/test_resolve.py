@@ -233,14 +233,18 @@ def test_content_can_be_read_again_into_the_same_content(make: Make) -> None:
     assert content_of(again.spec) == content_of(document.spec)
 
 
+UNASKED = OWN_VERSION | {"toxicity"}
+"""Steps that only a spec that names them applies."""
+
+
 @pytest.mark.parametrize(
     ("spec", "left_out"),
     [
-        pytest.param({}, OWN_VERSION, id="defaults"),
-        pytest.param({"filters": [{name: {}} for name in sorted(OWN_VERSION)]}, set(), id="everything"),
-        pytest.param({"deduplicate": {}}, OWN_VERSION | {"minHash"}, id="exact only"),
-        pytest.param({"deduplicate": {"exact": False}}, OWN_VERSION | {"exact", "minHash"}, id="no deduplication"),
-        pytest.param({"filters": []}, OWN_VERSION | {"repair", "rules"}, id="no filters"),
+        pytest.param({}, UNASKED, id="defaults"),
+        pytest.param({"filters": [{name: {}} for name in sorted(OWN_VERSION)], "toxicity": {}}, set(), id="everything"),
+        pytest.param({"deduplicate": {}}, UNASKED | {"minHash"}, id="exact only"),
+        pytest.param({"deduplicate": {"exact": False}}, UNASKED | {"exact", "minHash"}, id="no deduplication"),
+        pytest.param({"filters": []}, UNASKED | {"repair", "rules"}, id="no filters"),
     ],
 )
 def test_only_the_versions_of_steps_that_are_applied_count(spec: dict, left_out: set[str], make: Make) -> None:

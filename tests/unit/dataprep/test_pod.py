@@ -17,6 +17,9 @@ import pytest
 
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress
 
+PROJECT = Path(__file__).parents[3]
+"""It may lie in /tmp, of which the pod has its own."""
+
 
 def command(file: DatasetBuildFile, folder: Path, port: int) -> list[str]:
     """The command of the pod's container; the run file and the last word are in `folder`."""
@@ -63,7 +66,10 @@ def test_ray_runs_in_a_pod_without_privileges_on_a_read_only_root(tmp_path: Path
     script = f"""
         mount --make-rprivate /
         mount --bind {pod} {seen}
+        mount --bind {PROJECT} /mnt
         mount -t tmpfs -o size=256m tmpfs /tmp
+        mkdir -p {PROJECT}
+        mount --bind /mnt {PROJECT}
         mount -t tmpfs -o size=160m tmpfs /dev/shm
         mount -o remount,bind,ro /
         exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all "$@"

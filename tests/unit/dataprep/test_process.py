@@ -117,7 +117,7 @@ def test_a_signal_ends_a_build_quickly_and_it_goes_on_later(
     wait_for_stage(tmp_path, process, "tokenizer")
     started = time.monotonic()
     os.kill(process.pid, number)
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     assert time.monotonic() - started < 5
     assert process.returncode == code
     word = last_word(tmp_path)
@@ -135,13 +135,13 @@ def test_a_signal_to_the_whole_group_ends_ray_too(large: Path, tmp_path: Path, n
         time.sleep(0.05)
     started = time.monotonic()
     os.killpg(process.pid, number)  # as a terminal's Ctrl-C does
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert time.monotonic() - started < 10
     assert process.returncode == code
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_one_worker_two_and_ten_kills_at_random_give_the_same_bytes(large: Path, tmp_path: Path, new_run) -> None:
     def file(store: str, workers: int) -> DatasetBuildFile:
         shards = {"tokensPerShard": 200_000}
@@ -177,7 +177,7 @@ def test_rays_processes_and_folders_do_not_outlive_a_killed_build(
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")  # instead of a minute
     process = start(new_run(large, engine={"workers": 2}), tmp_path)
     wait_for_stage(tmp_path, process, "reading")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not any("raylet" in command for command in _descendants(process.pid)):
         assert time.monotonic() < deadline
         time.sleep(0.1)

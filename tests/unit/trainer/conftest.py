@@ -146,7 +146,7 @@ class Runs:
     def finish(self, run: Path, code: int = 0) -> str:
         """Run it to its end, which must have this exit code; returns what it said."""
         process = self.start(run)
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=500)
         assert process.returncode == code, errors
         return errors
 
@@ -155,11 +155,11 @@ class Runs:
         process = self.start(run)
         self.wait_for_step(run, step)
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=500)
         return process.returncode
 
     def wait_for_step(self, run: Path, step: int) -> None:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while len(self.losses(run)) < step:
             assert time.monotonic() < until, f"step {step} was not reached"
             time.sleep(0.01)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 RunFactory = Callable[..., Path]
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -145,7 +145,7 @@ def test_a_training_process_that_dies_is_replaced(run_file: RunFactory, runs: An
     process = runs.start(run)
     runs.wait_for_step(run, 45)
     os.kill(runs.children(process)[0], signal.SIGKILL)
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
     assert "process 0 was ended by SIGKILL" in errors and "restart 1 of 10, from step" in errors
     assert [row["step"] for row in runs.rows(run) if "loss" in row] == list(range(1, 401))

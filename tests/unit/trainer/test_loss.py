@@ -57,7 +57,7 @@ def compare_slice(rendezvous: str, processes: int, rank: int) -> None:
 def test_vocab_parallel_loss_is_cross_entropy(processes: int, tmp_path: Path) -> None:
     command = [sys.executable, __file__, str(tmp_path / "rendezvous"), str(processes)]
     started = [subprocess.Popen([*command, str(rank)]) for rank in range(processes)]
-    assert [process.wait(timeout=120) for process in started] == [0] * processes
+    assert [process.wait(timeout=300) for process in started] == [0] * processes
 
 
 @pytest.fixture(scope="module")
