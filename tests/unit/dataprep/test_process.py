@@ -157,13 +157,13 @@ def test_one_worker_two_and_ten_kills_at_random_give_the_same_bytes(large: Path,
         workers = 1 + kills % 2
         process = start(file("killed", workers), tmp_path)
         try:
-            process.communicate(timeout=chance.uniform(0.3, 1.0) * took[workers])
+            _, errors = process.communicate(timeout=chance.uniform(0.3, 1.0) * took[workers])
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.communicate()
             kills += 1
         else:  # it was finished; kill the next one from the beginning
-            assert process.returncode == 0
+            assert process.returncode == 0, errors
             open_store(file("killed", 1).output).delete_prefix("datasets")
     digests.add(digest_of(file("killed", 0), tmp_path))
     assert len(digests) == 1
