@@ -66,7 +66,7 @@ def test_a_node_without_power_is_noticed_and_comes_back(cluster: Cluster, power,
 def test_the_api_server_comes_back(cluster: Cluster, power, namespace: str) -> None:
     power.restart("apiserver")
     cluster.apply(job("after", "operator", "print('here')"), namespace=namespace)
-    cluster.wait_for_condition("job", "after", "Complete", namespace, 60)
+    cluster.wait_for_condition("job", "after", "Complete", namespace, 180)
 
 
 def test_pod_security_is_enforced(cluster: Cluster, namespace: str) -> None:
