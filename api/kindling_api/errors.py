@@ -22,6 +22,8 @@ from difflib import get_close_matches
 EXIT_DONE = 0
 EXIT_OURS = 1
 EXIT_USER = 2
+EXIT_SIGNALLED = 128
+"""A process that ends at a signal's request returns this plus the signal's number, as a shell does."""
 
 
 class KindlingError(Exception):

@@ -13,7 +13,7 @@ from typing import Self
 
 from kindling_api.base import short_key
 from kindling_api.documents import Document
-from kindling_api.errors import EXIT_USER, KindlingError, SpecError, StorageError, explain
+from kindling_api.errors import EXIT_SIGNALLED, EXIT_USER, KindlingError, SpecError, StorageError, explain
 from kindling_api.references import Reference, reference_to
 from kindling_api.resolve import Finished, Waiting, resolve
 from kindling_api.v1alpha1.runfile import RunFile
@@ -65,7 +65,7 @@ class Interrupts:
     @property
     def exit_code(self) -> int:
         """128 and the signal's number, as shells say it."""
-        return 128 + self.last
+        return EXIT_SIGNALLED + self.last
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.count += 1

@@ -10,9 +10,10 @@ import os
 import sys
 from pathlib import Path
 
+from kindling_api.errors import EXIT_SIGNALLED
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress, read_run_file
 from kindling_dataprep.build import build
-from kindling_dataprep.ending import SIGNALLED, add_progress_options, run_to_the_end
+from kindling_dataprep.ending import add_progress_options, run_to_the_end
 from kindling_dataprep.relay import LogWriter
 from kindling_dataprep.tracker import Tracker, Writer
 from kindling_storage.progress import ProgressWriter
@@ -45,7 +46,7 @@ def _build(options: argparse.Namespace, writer: Writer) -> Progress:
 def _leave(code: int) -> None:
     """Ends the process. Where it was stopped, a thread may still be learning merges, deaf to signals, and the
     interpreter's own end would abort over it."""
-    if code <= SIGNALLED:
+    if code <= EXIT_SIGNALLED:
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()

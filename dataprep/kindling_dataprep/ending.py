@@ -15,13 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from kindling_api.errors import EXIT_DONE, EXIT_OURS, KindlingError, UnreachableError, UserError
+from kindling_api.errors import EXIT_DONE, EXIT_OURS, EXIT_SIGNALLED, KindlingError, UnreachableError, UserError
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import Failure, Reason
 from kindling_dataprep.tracker import Writer
-
-SIGNALLED = 128
-"""A process that ends at a signal's request returns this plus the signal's number, as a shell does."""
 
 
 class Stopped(BaseException):
@@ -47,7 +44,7 @@ def run_to_the_end(work: Callable[[], Progress], writer: Writer) -> int:
         word = work()
     except Stopped as stopped:
         message = "Stopped. What is done is kept; run the same again to go on."
-        word = _failed("SuspendedByUser", message, SIGNALLED + stopped.signal, stopped.signal.name)
+        word = _failed("SuspendedByUser", message, EXIT_SIGNALLED + stopped.signal, stopped.signal.name)
     except KindlingError as error:
         word = _failed(_reason(error), str(error), error.exit_code)
     except MemoryError as error:

@@ -18,11 +18,11 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from kindling_api.errors import EXIT_SIGNALLED
 from kindling_api.v1alpha1.status import Failure, Reason
 from kindling_storage.hold import Hold
 from kindling_trainer.failure import is_secondary
 from kindling_trainer.place import Place
-from kindling_trainer.stopping import EXIT_BASE
 
 POLL_SECONDS = 0.1
 SETTLE_SECONDS = 3.0
@@ -40,7 +40,7 @@ STACKS_SECONDS = 1.0
 HEARTBEAT, GATHERING = "heartbeat", "gathering"
 """Files in the processes' folder, touched by the first process: after each step, and while others have yet to come."""
 
-ASKED_CODES = (EXIT_BASE + signal.SIGTERM, EXIT_BASE + signal.SIGINT)
+ASKED_CODES = (EXIT_SIGNALLED + signal.SIGTERM, EXIT_SIGNALLED + signal.SIGINT)
 
 Ending = Literal["finished", "stopped", "raised", "killed", "hung"]
 
@@ -119,7 +119,7 @@ class Gang:
         self._kill()
         if errors := [failure for failure in self._last_words() if not is_secondary(failure)]:
             return Outcome("raised", min(errors, key=lambda failure: failure.time or ""))
-        code = next((code for code in self._codes() if code in ASKED_CODES), EXIT_BASE + signal.SIGTERM)
+        code = next((code for code in self._codes() if code in ASKED_CODES), EXIT_SIGNALLED + signal.SIGTERM)
         return Outcome("stopped", exit_code=code) if any(self._codes()) else Outcome("finished")
 
     def _hung(self, silent: float) -> Outcome:

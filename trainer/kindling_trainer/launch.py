@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from kindling_api.errors import EXIT_SIGNALLED
 from kindling_api.quantities import seconds
 from kindling_api.v1alpha1.products import MODEL_FOLDER, ModelManifest, model_folder
 from kindling_api.v1alpha1.runfile import PretrainRunFile
@@ -28,7 +29,6 @@ from kindling_trainer.gang import Gang, Outcome
 from kindling_trainer.inputs import check_supported, read_dataset
 from kindling_trainer.metrics import perplexity
 from kindling_trainer.place import Place
-from kindling_trainer.stopping import EXIT_BASE
 
 BARREN_ATTEMPTS = 2
 """After so many attempts in a row without a new checkpoint, another would end like them."""
@@ -167,7 +167,7 @@ def _verdict(
 
 def _stopped(outcome: Outcome, asked: list[int], kept: str) -> Failure:
     """The run was asked to stop: this launcher, or else that of another machine."""
-    code = EXIT_BASE + asked[0] if asked else outcome.exit_code
+    code = EXIT_SIGNALLED + asked[0] if asked else outcome.exit_code
     return Failure(reason="SuspendedByUser", message=f"Stopped. {kept}", exit_code=code)
 
 

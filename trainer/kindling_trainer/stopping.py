@@ -8,8 +8,8 @@ import signal
 import sys
 from types import FrameType
 
-EXIT_BASE = 128
-"""A process that ends at a signal's request returns this plus the signal's number, as a shell does."""
+from kindling_api.errors import EXIT_SIGNALLED
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -29,7 +29,7 @@ class StopFlag:
     def _received(self, number: int, _: FrameType | None) -> None:
         self.signal = number
         if not self._deferred:
-            sys.exit(EXIT_BASE + number)
+            sys.exit(EXIT_SIGNALLED + number)
 
 
 def die_with(parent: int) -> None:
@@ -37,7 +37,7 @@ def die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the request
-        sys.exit(EXIT_BASE + signal.SIGKILL)
+        sys.exit(EXIT_SIGNALLED + signal.SIGKILL)
 
 
 class Stopped(Exception):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from kindling_api.errors import EXIT_SIGNALLED
 from kindling_api.quantities import seconds
 from kindling_api.v1alpha1.products import CheckpointManifest
 from kindling_api.v1alpha1.runfile import PretrainRunFile, Progress, read_run_file
@@ -42,7 +43,7 @@ from kindling_trainer.setup import Setup, prepare
 from kindling_trainer.sizes import flops_per_token
 from kindling_trainer.start import restore
 from kindling_trainer.step import Stepper
-from kindling_trainer.stopping import EXIT_BASE, StopFlag, Stopped, die_with
+from kindling_trainer.stopping import StopFlag, Stopped, die_with
 
 
 def main() -> int:
@@ -121,7 +122,7 @@ class Training:
         except Stopped as stopped:
             self._save()
             self.saver.wait()
-            return EXIT_BASE + stopped.signal
+            return EXIT_SIGNALLED + stopped.signal
         self.saver.wait()
         self._stage("exporting")
         finish(self.setup, self.reporter, validation, self.confirm)
