@@ -6,27 +6,23 @@ differs between machines which hold the same files.
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import PurePosixPath
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import kindling_storage
 from kindling_api.errors import DataError, SpecError, explain
 from kindling_api.v1alpha1.dataset_build import Source, SourceFormat
 from kindling_dataprep.records import Document, InputFile, Removal
 from kindling_dataprep.steps.formats import COMPRESSIONS, read_jsonl, read_parquet, read_text
-from kindling_storage import ObjectStore
 from kindling_storage.commit import file_entry
-
-OpenStore = Callable[[str], ObjectStore]
-"""From a store's URI to the store; credentials and endpoint are the caller's affair."""
+from kindling_storage.globs import OpenStore, find, is_hidden
 
 _STANDARD_LIBRARY = "builtin:python-stdlib"
+_SCHEMES = f"s3://, file://, a path, or {_STANDARD_LIBRARY}"
 
 _STANDARD_LIBRARY_LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 """Folders that hold other people's packages, or test data that is not meant to be read."""
@@ -104,19 +100,11 @@ class _Found:
 def _find(where: str, source: Source, open_store: OpenStore) -> _Found:
     if source.uri.startswith("builtin:"):
         return _find_builtin(where, source.uri)
-    base, parts = _absolute(where, source.uri)
-    folder = open_store(_join(base, parts[:-1]))
-    if parts and folder.exists(parts[-1]):
-        return _Found(_join(base, parts[:-1]), [parts[-1]])
-    fixed = list(takewhile(lambda part: not _is_pattern(part), parts))
-    pattern = parts[len(fixed) :]
-    paths = [each.path for each in open_store(_join(base, fixed)).list() if not _is_hidden(each.path)]
-    if pattern:
-        paths = [path for path in paths if _matches(path.split("/"), pattern)]
-    elif source.format is None:
-        known = [path for path in paths if _suffix(path) in _FORMATS]
-        return _Found(_join(base, fixed), known, [path for path in paths if _suffix(path) not in _FORMATS])
-    return _Found(_join(base, fixed), paths)
+    found = find(source.uri, where=where, allowed=_SCHEMES, open_store=open_store)
+    if found.is_folder and source.format is None:
+        known = [path for path in found.paths if _suffix(path) in _FORMATS]
+        return _Found(found.uri, known, [path for path in found.paths if _suffix(path) not in _FORMATS])
+    return _Found(found.uri, found.paths)
 
 
 def _nothing(where: str, uri: str, left_out: Sequence[str]) -> DataError:
@@ -135,59 +123,19 @@ def _find_builtin(where: str, uri: str) -> _Found:
     root = sysconfig.get_path("stdlib")
     paths = []
     for folder, folders, names in os.walk(root):
-        folders[:] = [each for each in folders if each not in _STANDARD_LIBRARY_LEFT_OUT and not _is_hidden(each)]
+        folders[:] = [each for each in folders if each not in _STANDARD_LIBRARY_LEFT_OUT and not is_hidden(each)]
         paths += [os.path.relpath(os.path.join(folder, name), root) for name in names if _is_standard_library(name)]
     return _Found(uri, paths)
 
 
 def _is_standard_library(name: str) -> bool:
     # _sysconfigdata holds settings of the machine that built the interpreter
-    return name.endswith(".py") and not name.startswith("_sysconfigdata") and not _is_hidden(name)
+    return name.endswith(".py") and not name.startswith("_sysconfigdata") and not is_hidden(name)
 
 
 def store_uri(uri: str) -> str:
     """The URI that `open_store` understands, for an `InputFile.uri`."""
     return f"file://{quote(sysconfig.get_path('stdlib'))}" if uri == _STANDARD_LIBRARY else uri
-
-
-def _absolute(where: str, uri: str) -> tuple[str, list[str]]:
-    """`s3://bucket/a/b` → (`s3://bucket`, [a, b]); a path or `file://` → (`file://`, its parts from the root)."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator or scheme == "file":
-        path = unquote(rest) if separator else uri
-        return "file://", _parts(os.path.abspath(path))
-    if scheme == "s3":
-        bucket, _, key = rest.partition("/")
-        return f"s3://{bucket}", _parts(key)
-    allowed = f"s3://, file://, a path, or {_STANDARD_LIBRARY}"
-    raise SpecError(explain(where, found=repr(uri), allowed=allowed, remedy="fetch the files and name them by a path"))
-
-
-def _parts(path: str) -> list[str]:
-    return [part for part in path.split("/") if part]
-
-
-def _join(base: str, parts: Sequence[str]) -> str:
-    if base == "file://":
-        return base + quote("/" + "/".join(parts))
-    return "/".join((base, *parts))
-
-
-def _is_pattern(part: str) -> bool:
-    return any(character in part for character in "*?[")
-
-
-def _is_hidden(path: str) -> bool:
-    return any(part.startswith(".") for part in path.split("/"))
-
-
-def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path fits a glob, both cut at their slashes; `**` stands for any number of parts, none included."""
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        return _matches(parts, pattern[1:]) or (bool(parts) and _matches(parts[1:], pattern))
-    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def _suffix(path: str) -> str:

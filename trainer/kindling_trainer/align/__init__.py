@@ -1,0 +1,1 @@
+"""Methods that make an aligned model of a language model."""
