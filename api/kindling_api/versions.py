@@ -10,7 +10,7 @@ from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 STEP_VERSIONS = {
     "read": 1,
     "repair": 1,
-    "rules": 1,
+    "rules": 2,
     "c4": 1,
     "spam": 1,
     "language": 1,

@@ -1,6 +1,9 @@
-"""The two tables that account for every record read: the removed, each with its reason, and the kept.
+"""The tables that account for every record read: the removed, each with its reason, the kept, and what was measured.
 
 `removed/part-*.parquet` and `kept/part-*.parquet` belong to the product. Their rows add up: one for each record.
+`measures/part-*.parquet` has a row for each document that the rules judged, so that they can be tried anew with other
+thresholds: its `id`, its `characters` after repair, the `rule` that removed it (null where all rules let it stay), and
+one column a measure, named as in `gopherQuality.words`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from kindling_storage import ObjectStore
 
 REMOVED = "removed"
 KEPT = "kept"
+MEASURES = "measures"
 
 REMOVED_SCHEMA = pa.schema(
     {
@@ -86,6 +90,12 @@ def read_removed(store: ObjectStore, columns: Sequence[str] | None = None) -> pa
 def read_kept(store: ObjectStore, columns: Sequence[str] | None = None) -> pa.Table:
     """All documents that stay, in the order of the sources."""
     return _read(store, KEPT, KEPT_SCHEMA, columns)
+
+
+def read_measures(store: ObjectStore, columns: Sequence[str] | None = None) -> pa.Table:
+    """The measures of all documents that were judged, in the order of the sources; their columns differ by build."""
+    names = list(columns) if columns is not None else None
+    return pa.concat_tables(read_table(store, info.path, names) for info in store.list(f"{MEASURES}/part-"))
 
 
 def _read(store: ObjectStore, table: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa.Table:

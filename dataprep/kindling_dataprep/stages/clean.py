@@ -21,7 +21,7 @@ from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_dataprep import ledger, work
 from kindling_dataprep.records import BAD_RECORD, Document, InputFile, Removal, excerpt_of
 from kindling_dataprep.steps.c4 import c4_lines
-from kindling_dataprep.steps.decide import decide
+from kindling_dataprep.steps.decide import Decision, decide
 from kindling_dataprep.steps.exact import text_digest
 from kindling_dataprep.steps.formats import FAULTS
 from kindling_dataprep.steps.measure import measure
@@ -52,11 +52,9 @@ class Outcome:
     kept: list[Document] = field(default_factory=list)
     removed: list[Removal] = field(default_factory=list)
     measures: pa.Table = field(default_factory=lambda: pa.table({}))
-    """Of every document that was judged, one row each."""
+    """Of every document that was judged, one row each; as in the product (see `ledger`)."""
     lines_removed: Counter[str] = field(default_factory=Counter)
     """Lines that rules took out of documents, by rule."""
-    rules: list[str | None] = field(default_factory=list)
-    """The rule that removed each of them."""
 
 
 def documents_schema(spec: DatasetBuildSpec) -> pa.Schema:
@@ -74,8 +72,8 @@ def documents_path(index: int) -> str:
 
 
 def measures_path(index: int) -> str:
-    """Where the measures of all documents that a task judged lie."""
-    return f"{work.WORK}/clean-{index:05d}.measures.parquet"
+    """Where the measures of all documents that a task judged lie: a part of the product."""
+    return ledger.part_path(ledger.MEASURES, index)
 
 
 def clean(task: CleanTask) -> tuple[int, work.Part]:
@@ -89,7 +87,7 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
     spec = task.job.spec
     with work.new_part(store) as part:
         documents, removed, measures = (part.folder / table for table in ("documents", "removed", "measures"))
-        measures_schema = _measures_table(judge([], spec)).schema
+        measures_schema = judge([], spec).measures.schema
         with (
             pq.ParquetWriter(documents, documents_schema(spec), compression="zstd") as documents_writer,
             pq.ParquetWriter(removed, ledger.REMOVED_SCHEMA, compression="zstd") as removed_writer,
@@ -102,7 +100,7 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
                 outcome = judge(batch, spec)
                 documents_writer.write_table(_documents_table(outcome.kept, spec))
                 removed_writer.write_table(ledger.removed_table(outcome.removed))
-                measures_writer.write_table(_measures_table(outcome))
+                measures_writer.write_table(outcome.measures)
                 counts.update(removal.rule for removal in outcome.removed)
                 counts["kept"] += len(outcome.kept)
                 lines += outcome.lines_removed
@@ -127,9 +125,10 @@ def judge(records: Iterable[Document | Removal], spec: DatasetBuildSpec) -> Outc
             outcome.removed.append(result)
         else:
             documents.append(result)
-    outcome.measures = measure([document.text for document in documents], spec.filters)
-    for document, decision in zip(documents, decide(outcome.measures, spec.filters), strict=True):
-        outcome.rules.append(None if decision is None else decision.rule)
+    measures = measure([document.text for document in documents], spec.filters)
+    decisions = decide(measures, spec.filters)
+    outcome.measures = _measures_table(documents, decisions, measures)
+    for document, decision in zip(documents, decisions, strict=True):
         if decision is None:
             outcome.kept.append(document)
         else:
@@ -182,8 +181,13 @@ def _documents_table(documents: list[Document], spec: DatasetBuildSpec) -> pa.Ta
     return pa.table(columns, schema=documents_schema(spec))
 
 
-def _measures_table(outcome: Outcome) -> pa.Table:
-    return outcome.measures.append_column("rule", pa.array(outcome.rules, pa.string()))
+def _measures_table(documents: list[Document], decisions: list[Decision | None], measures: pa.Table) -> pa.Table:
+    whose = {
+        "id": pa.array([document.id for document in documents], pa.string()),
+        "characters": pa.array([len(document.text) for document in documents], pa.int64()),
+        "rule": pa.array([decision and decision.rule for decision in decisions], pa.string()),
+    }
+    return pa.table(whose | dict(zip(measures.column_names, measures.columns, strict=True)))
 
 
 def _records(task: CleanTask) -> Iterator[Document | Removal]:

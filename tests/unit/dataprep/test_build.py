@@ -75,6 +75,20 @@ def test_every_record_is_kept_or_in_the_ledger(corpus: Path, new_run) -> None:
     assert {row["kept"] for row in removed if row["kept"]} <= {row["id"] for row in kept}
 
 
+def test_the_measures_of_every_judged_document_are_part_of_the_product(corpus: Path, new_run) -> None:
+    store, _ = run(new_run(corpus, filters=RULES))
+    measures = ledger.read_measures(store)
+    removed, kept = ledger.read_removed(store).to_pylist(), ledger.read_kept(store).to_pylist()
+    unread = {row["id"] for row in removed if row["rule"] in ("badRecord", "formatting")}
+    assert set(measures["id"].to_pylist()) == {row["id"] for row in (*removed, *kept)} - unread
+    by_rule = {row["id"]: row["value"] for row in removed if row["rule"] == "gopherRepetition"}
+    assert {row["id"] for row in measures.to_pylist() if row["rule"] is not None} == set(by_rule) != set()
+    for row in removed:
+        if row["id"] in by_rule:
+            position = measures["id"].to_pylist().index(row["id"])
+            assert measures[f"gopherRepetition.{row['measure']}"][position].as_py() == row["value"]
+
+
 def test_shards_hold_the_documents_that_stay_each_ended(corpus: Path, new_run) -> None:
     store, manifest = run(new_run(corpus, validation={"fraction": 0.2}, shards={"tokensPerShard": 3_000}))
     library = Tokenizer.from_str(store.get("tokenizer.json").decode())
