@@ -55,11 +55,12 @@ def uses(document: Document) -> Iterator[Use]:
     if isinstance(document, AlignmentRun):
         method = document.spec.method
         yield _use(namespace, "spec.base", "base", document.spec.base)
-        if method.ppo is not None:
+        if method.ppo is not None and method.ppo.reward_model is not None:
             yield _use(namespace, "spec.method.ppo.rewardModel", "reward", method.ppo.reward_model)
-        for index, reward in enumerate(method.grpo.rewards if method.grpo else ()):
+        name, algorithm = ("ppo", method.ppo) if method.ppo else ("grpo", method.grpo)
+        for index, reward in enumerate((algorithm and algorithm.rewards) or ()):
             if reward.model is not None:
-                yield _use(namespace, f"spec.method.grpo.rewards[{index}].model", "reward", reward.model)
+                yield _use(namespace, f"spec.method.{name}.rewards[{index}].model", "reward", reward.model)
 
 
 def order(

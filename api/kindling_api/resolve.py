@@ -163,6 +163,7 @@ def _recipe(training: TrainingSpec) -> dict[str, Any]:
 
 def _drop_reward_models(method: dict[str, Any]) -> None:
     method.get("ppo", {}).pop("rewardModel", None)
-    for reward in method.get("grpo", {}).get("rewards", ()):
-        if "model" in reward:
-            reward["model"] = {}
+    for name in ("ppo", "grpo"):
+        for reward in method.get(name, {}).get("rewards", ()):
+            if "model" in reward:
+                reward["model"] = {}

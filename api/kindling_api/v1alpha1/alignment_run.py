@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from kindling_api.base import API_VERSION, Metadata, Spec
-from kindling_api.rules import OneOf, cel
-from kindling_api.v1alpha1.checkpoint import CheckpointSpec, RestartSpec
+from kindling_api.base import API_VERSION, Metadata, Name, Spec
+from kindling_api.errors import finding
+from kindling_api.quantities import Duration
+from kindling_api.rules import OneOf, cel, exactly_one
+from kindling_api.v1alpha1.checkpoint import CheckpointSpec, EvaluationSpec, RestartSpec
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, layout_of
 from kindling_api.v1alpha1.pretrain_run import DEGREES_RULE
-from kindling_api.v1alpha1.resources import RunControls, TrainingResources
+from kindling_api.v1alpha1.resources import PodResources, RunControls, TrainingResources
 from kindling_api.v1alpha1.status import AlignmentRunStatus
 from kindling_api.v1alpha1.storage import ModelReference, Uri
 from kindling_api.v1alpha1.training import AdamW, Optimizer, TrainingSpec
@@ -50,7 +53,8 @@ class Rollout(Spec):
     """How answers are drawn from the model in training."""
 
     prompts: Annotated[int, Field(ge=1, le=65_536)] = 64
-    """Prompts in each round."""
+    """Prompts in each round. Each round's answers are learned from in one optimizer step, or, with
+    `training.batch.tokens`, in as many as they make batches; PPO does so once in each of its epochs."""
     max_new_tokens: Annotated[int, Field(ge=1, le=65_536)] = 128
     """Longest answer."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
@@ -66,25 +70,6 @@ class AdvantageEstimation(Spec):
     """Trade of bias against variance."""
 
 
-class ProximalPolicy(Spec):
-    """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347) against a reward model."""
-
-    reward_model: ModelReference
-    """The model that judges answers."""
-    rollout: Rollout = Rollout()
-    """How answers are drawn."""
-    kl_coefficient: Coefficient = 0.05
-    """Penalty for leaving the base model."""
-    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Largest change of a token's probability ratio."""
-    epochs: Annotated[int, Field(ge=1, le=100)] = 2
-    """Passes over each round's answers."""
-    gae: AdvantageEstimation = AdvantageEstimation()
-    """Advantage estimation."""
-    value_coefficient: Coefficient = 0.1
-    """Weight of the value loss."""
-
-
 class ExactAnswer(Spec):
     """1 when the answer after the marker equals the expected one, else 0."""
 
@@ -96,14 +81,27 @@ class FormatReward(Spec):
     """1 when the answer matches a pattern, else 0."""
 
     pattern: Annotated[str, Field(min_length=1, max_length=1024)]
-    """A regular expression that must match the whole answer."""
+    """A regular expression (of Python) that must match the whole answer."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            remedy = "see docs.python.org/3/library/re.html"
+            raise ValueError(finding(found=f"{pattern!r} ({error})", allowed="a pattern", remedy=remedy)) from error
+        return pattern
 
 
 class FunctionReward(Spec):
     """A user's own function, in the image of the run."""
 
     import_path: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=256)]
-    """`module:function`; it takes prompts, answers and records, and returns one number each."""
+    """`module:function`; it takes prompts (what was said last, as texts), answers (texts) and the prompts' records
+    (mappings), all lists of one length, and returns one number for each."""
+    timeout: Duration = "1m"
+    """Longest time of one call, over all answers that one process judges in a round."""
 
 
 class Reward(OneOf):
@@ -119,6 +117,53 @@ class Reward(OneOf):
     """A reward model."""
 
 
+Rewards = Annotated[tuple[Reward, ...], Field(min_length=1, max_length=16)]
+
+
+class ProximalPolicy(Spec):
+    """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347), judged by a reward model or by rules."""
+
+    model_config = cel(
+        (
+            "[has(self.rewardModel), has(self.rewards)].filter(given, given).size() == 1",
+            "exactly one of rewardModel, rewards must be given",
+        )
+    )
+
+    reward_model: ModelReference | None = None
+    """The model that judges answers."""
+    rewards: Rewards | None = None
+    """What is rewarded instead; the sum counts."""
+    rollout: Rollout = Rollout()
+    """How answers are drawn."""
+    kl_coefficient: Coefficient = 0.05
+    """Penalty for leaving the base model, at each token."""
+    kl_target: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """The divergence from the base model, in nats an answer, to which the penalty is adapted round by round; absent
+    means that the penalty stays as it is."""
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Largest change of a token's probability ratio, and of its value."""
+    epochs: Annotated[int, Field(ge=1, le=100)] = 2
+    """Passes over each round's answers."""
+    gae: AdvantageEstimation = AdvantageEstimation()
+    """Advantage estimation."""
+    value_coefficient: Coefficient = 0.1
+    """Weight of the value loss."""
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> Self:
+        choices = {"rewardModel": self.reward_model, "rewards": self.rewards}
+        given = [name for name, value in choices.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(exactly_one(list(choices), given))
+        return self
+
+    @property
+    def all_rewards(self) -> tuple[Reward, ...]:
+        """What is rewarded, however it was given."""
+        return self.rewards or (Reward(model=self.reward_model),)
+
+
 class GroupRelativePolicy(Spec):
     """Group-relative policy optimisation (Shao et al. 2024, arXiv:2402.03300)."""
 
@@ -130,7 +175,7 @@ class GroupRelativePolicy(Spec):
     """Penalty for leaving the base model."""
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Largest change of a token's probability ratio."""
-    rewards: Annotated[tuple[Reward, ...], Field(min_length=1, max_length=16)]
+    rewards: Rewards
     """What is rewarded; the sum counts."""
 
 
@@ -156,9 +201,19 @@ class AlignmentData(Spec):
     """Dialogues, pairs or prompts."""
 
     uri: Uri
-    """A jsonl or Parquet file, or a glob."""
+    """A JSONL or Parquet file, a folder, or a glob; or `builtin:python-docstrings`, questions about Python's standard
+    library with their answers from its own docstrings."""
     format: DialogueFormat | None = None
     """The form of the records; absent means detected from their fields."""
+
+
+class HeldOut(Spec):
+    """What is not learnt, for evaluations."""
+
+    data: Annotated[tuple[AlignmentData, ...], Field(max_length=64)] = ()
+    """Records of their own; absent means a fraction of those to learn from."""
+    fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Part of `spec.data` that is held out where there is no data of its own; drawn by training.seed."""
 
 
 class ServeSpec(Spec):
@@ -168,6 +223,11 @@ class ServeSpec(Spec):
     """Serving pods."""
     ui: bool = True
     """Whether there is a chat page beside the endpoint."""
+    resources: PodResources = PodResources()
+    """CPU and memory of each pod: in memory is the model, in fp32, and what it remembers of each dialogue."""
+    api_key_secret: Name | None = None
+    """A Secret in this namespace; clients must send what it holds as `apiKey`. Without one, only pods of this namespace
+    may ask."""
 
 
 class FineTuningAdamW(AdamW):
@@ -202,8 +262,10 @@ class AlignmentRunSpec(RunControls):
     """How; exactly one."""
     data: Annotated[tuple[AlignmentData, ...], Field(min_length=1, max_length=64)]
     """What to learn from."""
+    validation: HeldOut = HeldOut()
+    """What is held out."""
     chat_template: Annotated[str, Field(min_length=1, max_length=65_536)] = "default"
-    """`default`, or a Jinja template."""
+    """A Jinja template; `default` means the base's own, or else Kindling's."""
     training: FineTuningSpec = FineTuningSpec(epochs=1)
     """The recipe; absent means one epoch."""
     parallelism: ParallelismSpec = ParallelismSpec()
@@ -212,6 +274,8 @@ class AlignmentRunSpec(RunControls):
     """What the run may use."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When it is saved."""
+    evaluation: EvaluationSpec = EvaluationSpec(every=100)
+    """How it is tried, before the first step and on the way; prompts are what a user says."""
     restart: RestartSpec = RestartSpec()
     """What happens when a process dies or hangs."""
     serve: ServeSpec | None = None
