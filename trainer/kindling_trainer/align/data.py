@@ -44,6 +44,13 @@ class Sequences:
         start = end - int(self.lengths[number])
         return Encoded(self._tokens[start:end], self._counted[start:end])
 
+    def __add__(self, other: Sequences) -> Sequences:
+        """These sequences, and after them the others."""
+        return Sequences(encoded for part in (self, other) for encoded in part)
+
+    def __iter__(self) -> Iterator[Encoded]:
+        return (self[number] for number in range(len(self)))
+
     @property
     def digest(self) -> str:
         """Of all tokens and which of them count."""
@@ -59,6 +66,10 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def __add__(self, other: Pairs) -> Pairs:
+        """These pairs, and after them the others."""
+        return Pairs(self.chosen + other.chosen, self.rejected + other.rejected)
 
     @property
     def digest(self) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO, Any, BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple, cast
 
 from kindling_api.errors import DataError, explain, finding
 from kindling_api.v1alpha1.alignment_run import AlignmentData, DialogueFormat
@@ -16,6 +17,7 @@ from kindling_api.v1alpha1.products import FileEntry
 from kindling_storage import ObjectStore
 from kindling_storage.commit import file_entry
 from kindling_storage.globs import OpenStore, find
+from kindling_trainer.align.builtin import PYTHON_DOCSTRINGS, python_docstrings
 from kindling_trainer.align.formats import Fields, check_form, detect
 
 _SUFFIXES = (".jsonl", ".ndjson", ".parquet")
@@ -58,14 +60,14 @@ class Source:
                 yield Record(place, fields, form)
 
 
-def open_sources(data: Sequence[AlignmentData], open_store: OpenStore) -> list[Source]:
-    """The files that `spec.data` names, each with its digest.
+def open_sources(data: Sequence[AlignmentData], open_store: OpenStore, *, where: str = "spec.data") -> list[Source]:
+    """The files that the field `where` names, each with its digest.
 
     Raises:
         DataError: an entry names nothing that can be read.
         SpecError: a scheme that no store has.
     """
-    return [_open(f"spec.data[{number}]", entry, open_store) for number, entry in enumerate(data)]
+    return [_open(f"{where}[{number}]", entry, open_store) for number, entry in enumerate(data)]
 
 
 @contextmanager
@@ -78,7 +80,12 @@ def told_where(place: str) -> Iterator[None]:
 
 
 def _open(where: str, entry: AlignmentData, open_store: OpenStore) -> Source:
-    found = find(entry.uri, where=f"{where}.uri", allowed="s3://, file:// or a path", open_store=open_store)
+    if entry.uri == PYTHON_DOCSTRINGS:
+        made = python_docstrings()
+        store = open_store(made.parent.as_uri())
+        return Source(where, store, [file_entry(store, made.name)], entry.format)
+    allowed = f"s3://, file://, a path, or {PYTHON_DOCSTRINGS}"
+    found = find(entry.uri, where=f"{where}.uri", allowed=allowed, open_store=open_store)
     paths = sorted(path for path in found.paths if _suffix(path) in _SUFFIXES)
     left_out = sorted(set(found.paths) - set(paths))
     if not paths or (left_out and not found.is_folder):
@@ -133,8 +140,8 @@ def _unpacked(stream: BinaryIO, path: str) -> IO[bytes]:
         case ".zst":
             import pyarrow as pa  # not above: few data are so compressed, and it takes long to load
 
-            unpacked: Any = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
-            return unpacked
+            unpacked = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
+            return io.BufferedReader(cast(io.RawIOBase, unpacked))
         case _:
             return stream
 

@@ -100,7 +100,7 @@ class ChatTemplate:
         return next((int(token) for token in said.tokens[said.counted][::-1] if int(token) in special), None)
 
     def knows(self, character: str) -> bool:
-        """Whether the tokenizer keeps a character: BPE without bytes to fall back to leaves unknown ones out, silently."""
+        """Whether the tokenizer keeps a character: BPE without bytes to fall back to leaves unknown ones out."""
         if character not in self._known:
             silent = isinstance(self.tokenizer.model, BPE) and not _OURS.match(character)
             self._known[character] = not silent or bool(self._encode_texts([character])[0])
