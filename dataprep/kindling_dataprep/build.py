@@ -29,7 +29,7 @@ from kindling_dataprep.manifest import (
     result_of,
     tokenizer_entry,
 )
-from kindling_dataprep.records import BAD_RECORD, InputFile
+from kindling_dataprep.records import BAD_RECORD, InputFile, Span
 from kindling_dataprep.shards import token_type
 from kindling_dataprep.stages.clean import CleanTask, clean
 from kindling_dataprep.stages.deduplicate import Corpus, Rows, deduplicate, read_corpus, removed_rows
@@ -63,7 +63,8 @@ def build(run: DatasetBuildFile, tracker: Tracker, *, cluster: bool = False) -> 
     if cluster:
         check_shared(run.output)
     everywhere = Job(run.spec, run.output, "").open_input
-    inputs = list_inputs(run.spec.sources, open_store=everywhere)
+    spans = list_inputs(run.spec.sources, open_store=everywhere)
+    inputs = list(dict.fromkeys(span.file for span in spans))
     check_not_empty(inputs)
     chosen = run.spec.tokenizer.from_
     existing = tokenizer.fetch(chosen.uri, everywhere) if chosen is not None else None
@@ -76,7 +77,7 @@ def build(run: DatasetBuildFile, tracker: Tracker, *, cluster: bool = False) -> 
         with hold(store, LOCK, run) as held:
             manifest = _committed(store)
             if manifest is None:
-                manifest = _Build(job, run.name, key, inputs, existing, classifier, tracker, cluster).run()
+                manifest = _Build(job, run.name, key, inputs, spans, existing, classifier, tracker, cluster).run()
                 confirm(store, LOCK, held.token)
                 commit(store, manifest)
             work.clear(store)
@@ -99,6 +100,7 @@ class _Build:
     name: str
     key: Digest
     inputs: list[InputFile]
+    spans: list[Span]
     tokenizer: bytes | None
     classifier: bytes | None
     tracker: Tracker
@@ -107,7 +109,7 @@ class _Build:
     def run(self) -> DatasetManifest:
         """All stages; what is put last, the manifest, is the caller's affair."""
         listing = put_file(self.job.store(), INPUTS, inputs_listing(self.inputs))
-        groups = tasks.split(self.inputs)
+        groups = tasks.split(self.spans)
         input_bytes = sum(file.size for file in self.inputs)
         with self._executor(len(groups), input_bytes) as executor:
             cleaned = self._clean(groups, executor)
@@ -147,7 +149,7 @@ class _Build:
             return executors.join()
         return executors.start(self.job.spec.engine.workers, tasks, input_bytes)
 
-    def _clean(self, groups: Sequence[tuple[InputFile, ...]], executor: Executor) -> list[work.Part]:
+    def _clean(self, groups: Sequence[tuple[Span, ...]], executor: Executor) -> list[work.Part]:
         self.tracker.stage("reading", f"Reading and filtering {len(self.inputs)} files", len(groups))
         asked = [CleanTask(self.job, index, group) for index, group in enumerate(groups)]
         done = {}

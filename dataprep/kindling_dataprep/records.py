@@ -1,11 +1,12 @@
-"""The three things that flow through a build: a file to read, a document, and a document's removal.
+"""What flows through a build: a file to read, a span of its records, a document, and a document's removal.
 
 They are plain and small because they cross process boundaries, and because the ledger is made of nothing else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from kindling_api.v1alpha1.dataset_build import SourceFormat
 
@@ -32,6 +33,34 @@ class InputFile:
     """`sha256:…` of the bytes as stored."""
     format: SourceFormat
     """How it is read."""
+    etag: str = ""
+    """The store's; it changes whenever the file does. A copy elsewhere has another one, so no key depends on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive records of one file. Where spans begin is decided by the file's bytes alone."""
+
+    file: InputFile
+    start: int
+    """Where the first record begins: a byte, or, in Parquet, the number of a row group."""
+    stop: int | None
+    """Where the span ends, likewise; None for the end of the file."""
+    first: int
+    """Number of the first record."""
+    size: int
+    """Bytes to read; in Parquet, those of the texts unpacked."""
+
+    @classmethod
+    def whole(cls, file: InputFile) -> Self:
+        """All of a file."""
+        return cls(file, 0, None, 1, file.size)
+
+    def joined(self, other: Span) -> Span | None:
+        """Both as one span, where `other` follows this one in the same file."""
+        if other.file == self.file and other.start == self.stop:
+            return replace(self, stop=other.stop, size=self.size + other.size)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

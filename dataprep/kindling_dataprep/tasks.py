@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_dataprep.records import InputFile
+from kindling_dataprep.records import Span
 from kindling_storage import ObjectStore, open_store
 
 SMALLEST_TASK = 1 << 20
@@ -42,16 +42,24 @@ def _opened(uri: str, endpoint: str | None, region: str | None) -> ObjectStore:
     return open_store(uri, endpoint=endpoint, region=region)
 
 
-def split(inputs: Sequence[InputFile]) -> list[tuple[InputFile, ...]]:
-    """Consecutive files, together at most a task's size; a larger file is a task of its own."""
-    total = sum(file.size for file in inputs)
+def split(spans: Sequence[Span]) -> list[tuple[Span, ...]]:
+    """Consecutive spans, together at most a task's size; a larger span is a task of its own.
+
+    Larger than a task can be what is read only from its beginning, a compressed file or an archive, and what is never
+    cut, a record or a row group.
+    """
+    total = sum(span.size for span in spans)
     limit = min(max(total // TASKS_AIMED_AT, SMALLEST_TASK), LARGEST_TASK)
-    tasks: list[list[InputFile]] = []
+    tasks: list[list[Span]] = []
     size = 0
-    for file in inputs:
-        if not tasks or size + file.size > limit:
+    for span in spans:
+        if not tasks or size + span.size > limit:
             tasks.append([])
             size = 0
-        tasks[-1].append(file)
-        size += file.size
+        task = tasks[-1]
+        if task and (joined := task[-1].joined(span)) is not None:
+            task[-1] = joined
+        else:
+            task.append(span)
+        size += span.size
     return [tuple(task) for task in tasks]

@@ -66,6 +66,17 @@ class FileStore(ObjectStore):
         with local_errors(local):
             return local.is_file()
 
+    def info(self, path: str) -> ObjectInfo:
+        local = self.local_path(path)
+        with local_errors(local):
+            try:
+                status = local.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                raise not_found(self.uri, path) from None
+        if not stat.S_ISREG(status.st_mode):
+            raise not_found(self.uri, path)
+        return ObjectInfo(path, status.st_size, _etag(status))
+
     def put(self, path: str, data: Data) -> ObjectInfo:
         local = self._cleared(path)
         with as_stream(data) as stream:

@@ -68,6 +68,10 @@ class ObjectStore(ABC):
         """Whether there is an object at `path`; a folder is not one."""
 
     @abstractmethod
+    def info(self, path: str) -> ObjectInfo:
+        """What `list` says of one object."""
+
+    @abstractmethod
     def put(self, path: str, data: Data) -> ObjectInfo:
         """Write an object, replacing what was there. Readers see the old content or all of the new, never a part."""
 

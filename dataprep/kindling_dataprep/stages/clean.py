@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -19,16 +20,17 @@ import pyarrow.parquet as pq
 from kindling_api.errors import DataError, NotFoundError, explain
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_dataprep import ledger, work
-from kindling_dataprep.records import BAD_RECORD, Document, InputFile, Removal, excerpt_of
+from kindling_dataprep.records import BAD_RECORD, Document, InputFile, Removal, Span, excerpt_of
 from kindling_dataprep.steps.c4 import c4_lines
 from kindling_dataprep.steps.decide import Decision, decide
 from kindling_dataprep.steps.exact import text_digest
-from kindling_dataprep.steps.formats import FAULTS
+from kindling_dataprep.steps.faults import FAULTS
 from kindling_dataprep.steps.measure import measure
 from kindling_dataprep.steps.minhash import band_keys, signatures
 from kindling_dataprep.steps.read import read, store_uri
 from kindling_dataprep.steps.repair import repair
 from kindling_dataprep.tasks import Job
+from kindling_storage import ObjectStore
 from kindling_storage.commit import file_entry
 
 BATCH_CHARACTERS = 4 << 20
@@ -38,11 +40,11 @@ BAD_RECORDS_SHOWN = 5
 
 @dataclass(frozen=True)
 class CleanTask:
-    """Some input files."""
+    """Some spans of input files."""
 
     job: Job
     index: int
-    inputs: tuple[InputFile, ...]
+    spans: tuple[Span, ...]
 
 
 @dataclass
@@ -110,7 +112,7 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
         part.put(measures_path(task.index), measures)
         kept = counts.pop("kept", 0)
         part.facts = {"kept": kept, "removed": counts, "linesRemoved": lines, "badRecords": bad[:BAD_RECORDS_SHOWN]}
-        part.facts["bytes"] = sum(file.size for file in task.inputs)
+        part.facts["bytes"] = sum(span.size for span in task.spans)
         return task.index, work.finish(part, name)
 
 
@@ -191,21 +193,28 @@ def _measures_table(documents: list[Document], decisions: list[Decision | None],
 
 
 def _records(task: CleanTask) -> Iterator[Document | Removal]:
-    """The records of all files of the task.
+    """The records of all spans of the task.
 
     Raises:
         DataError: a file is no longer what it was when the inputs were listed.
     """
-    for file in task.inputs:
-        source = task.job.spec.sources[file.source]
-        try:
-            yield from read(file, source, open_store=task.job.open_input)
-            found = file_entry(task.job.open_input(store_uri(file.uri)), file.path).digest
-        except NotFoundError:
-            found = "nothing"
-        if found != file.digest:
-            remedy = "leave the inputs alone while a build runs, and run it again"
-            raise DataError(explain(f"{file.uri}/{file.path}", found=found, allowed=file.digest, remedy=remedy))
+    for span in task.spans:
+        source = task.job.spec.sources[span.file.source]
+        with suppress(NotFoundError):
+            yield from read(span, source, open_store=task.job.open_input)
+        _check_unchanged(task.job.open_input(store_uri(span.file.uri)), span.file)
+
+
+def _check_unchanged(store: ObjectStore, file: InputFile) -> None:
+    try:
+        if store.info(file.path).etag == file.etag:
+            return
+        found = file_entry(store, file.path).digest
+    except NotFoundError:
+        found = "nothing"
+    if found != file.digest:
+        remedy = "leave the inputs alone while a build runs, and run it again"
+        raise DataError(explain(f"{file.uri}/{file.path}", found=found, allowed=file.digest, remedy=remedy))
 
 
 def _batches(records: Iterator[Document | Removal]) -> Iterator[list[Document | Removal]]:

@@ -1,132 +1,165 @@
-"""How each format becomes documents, whatever is wrong with the file.
+"""How text, JSON lines and Parquet become documents, whatever is wrong with the file.
 
-One damaged record must not cost the records around it, and no input may take more memory than its records are allowed:
-everything is streamed, and a record larger than MAX_RECORD_BYTES is skipped, not held. Whatever cannot be read is
-yielded in its place as a Removal by `badRecord`, whose measure, one of FAULTS, says what failed.
+Everything is streamed, and a record larger than MAX_RECORD_BYTES is skipped, not held. In which span a record is read
+makes no difference to what is read of it.
 """
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
-from pathlib import PurePosixPath
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kindling_api.errors import DataError, explain
-from kindling_dataprep.records import BAD_RECORD, Document, InputFile, Removal, excerpt_of
+from kindling_dataprep.records import Document, InputFile, Removal, Span
+from kindling_dataprep.steps import faults
+from kindling_dataprep.steps.faults import bad_record, broken, document, too_large
+from kindling_dataprep.steps.unpack import unpacked
 
-MAX_RECORD_BYTES = 64 * 2**20
-"""Larger records are not read: while a document is measured it takes many times its size in memory."""
-
-FAULTS = {
-    "binary": "no text",
-    "bytes": "too large",
-    "json": "no JSON",
-    "textField": "no string in its textField",
-    "readable": "the file is damaged from here on",
-}
-"""What the measure of a bad record means."""
-
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+TEXT_BYTES = 8 * 2**20
+"""A document of plain text ends with the first line that ends after so many bytes; the next one begins there."""
 
 _BINARY_CHECK_BYTES = 8000
-"""A NUL byte among the first of these marks a file as binary: the rule that git uses."""
-
-_UNPACKING_BYTES = 1 << 14
-"""How much is unpacked at a time, and so how much before a damaged place may be lost with it."""
+"""A NUL byte among the first of these marks a text as binary: the rule that git uses for files."""
 
 _PARQUET_BATCH_ROWS = 64
 """Rows that are decoded, and so held, at a time."""
 
+_PARQUET_BUFFER_BYTES = 1 << 20
+"""Of a column that are read at a time; without a limit, Arrow reads the column of a whole row group."""
 
-def read_text(stream: BinaryIO, input: InputFile) -> Iterator[Document | Removal]:
-    """One document: the whole file, its invalid UTF-8 replaced by U+FFFD (whose share `repair` judges)."""
+
+def read_text(stream: BinaryIO, span: Span) -> Iterator[Document | Removal]:
+    """A file is one document; a large one is several, each of some TEXT_BYTES and whole lines.
+
+    Invalid UTF-8 is replaced by U+FFFD, whose share `repair` judges.
+    """
+    content, number = _at(stream, span), span.first
     try:
-        data = _unpacked(stream, input.path).read(MAX_RECORD_BYTES + 1)
-    except OSError as error:
-        yield _broken(input, 1, error)
-        return
-    if len(data) > MAX_RECORD_BYTES:
-        yield _too_large(input, 1, data)
-    elif b"\0" in data[:_BINARY_CHECK_BYTES]:
-        yield _bad_record(input, 1, "binary", data)
-    else:
-        yield _document(input, 1, data.decode("utf-8", errors="replace"))
-
-
-def read_jsonl(stream: BinaryIO, input: InputFile, field: str) -> Iterator[Document | Removal]:
-    """One document a line: the string under `field` of the line's JSON object. Blank lines are no records."""
-    lines = _unpacked(stream, input.path)
-    number = 0
-    try:
-        while line := lines.readline(MAX_RECORD_BYTES + 1):
+        for data in _texts(content, span):
+            if len(data) > faults.MAX_RECORD_BYTES:
+                yield too_large(span.file, number, data)
+            elif b"\0" in data[:_BINARY_CHECK_BYTES]:
+                yield bad_record(span.file, number, "binary", data)
+            else:
+                yield document(span.file, number, data.decode("utf-8", errors="replace"))
             number += 1
-            if len(line) > MAX_RECORD_BYTES and not line.endswith(b"\n"):
-                yield _too_large(input, number, line)
-                while line and not line.endswith(b"\n"):
-                    line = lines.readline(MAX_RECORD_BYTES)
-            elif line.strip():
-                yield _parsed(input, number, line, field)
     except OSError as error:
-        yield _broken(input, number + 1, error)
+        yield broken(span.file, number, error)
 
 
-def read_parquet(stream: BinaryIO, input: InputFile, column: str) -> Iterator[Document | Removal]:
-    """One document a row: the string in `column`.
+def read_jsonl(stream: BinaryIO, span: Span, field: str) -> Iterator[Document | Removal]:
+    """One document a line: the string under `field` of the line's JSON object. Blank lines are no records."""
+    content, number, position = _at(stream, span), span.first, span.start
+    limit = faults.MAX_RECORD_BYTES
+    try:
+        while _is_before(position, span) and (line := content.readline(limit + 1)):
+            position += len(line)
+            if len(line) > limit and not line.endswith(b"\n"):
+                yield too_large(span.file, number, line)
+                position += _skip_line(content)
+            elif line.strip():
+                yield _parsed(span.file, number, line, field)
+            number += 1
+    except OSError as error:
+        yield broken(span.file, number, error)
+
+
+def read_parquet(stream: BinaryIO, span: Span, column: str) -> Iterator[Document | Removal]:
+    """One document a row: the string in `column`. A damaged row group costs its rows alone.
 
     Raises:
         DataError: there is no such column, or it holds no strings.
     """
-    number = 0
+    number = span.first
     try:
-        file = pq.ParquetFile(pa.PythonFile(stream, mode="r"))
-        _check_column(file.schema_arrow, input, column)
-        for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=[column]):
-            for value in _as_binary(batch.column(0)):
-                number += 1
-                yield _row(input, number, value)
+        file = open_parquet(stream)
     except (OSError, pa.ArrowException) as error:
-        yield _broken(input, number + 1, error)
+        yield broken(span.file, number, error)
+        return
+    check_column(file.schema_arrow, span.file, column)
+    stop = file.num_row_groups if span.stop is None else span.stop
+    for group in range(span.start, stop):
+        read = 0
+        try:
+            for batch in file.iter_batches(_PARQUET_BATCH_ROWS, row_groups=[group], columns=[column]):
+                for value in _as_binary(batch.column(0)):
+                    yield _row(span.file, number + read, value)
+                    read += 1
+        except (OSError, pa.ArrowException) as error:
+            yield broken(span.file, number + read, error)
+        number += file.metadata.row_group(group).num_rows
 
 
-def _unpacked(stream: BinaryIO, path: str) -> BinaryIO:
-    """The stream, decompressed as its suffix says; a read raises OSError where the compressed data is damaged."""
-    compression = COMPRESSIONS.get(PurePosixPath(path.lower()).suffix)
-    if compression is None:
-        return stream
-    unpacked = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), compression)
-    return io.BufferedReader(cast(io.RawIOBase, unpacked), buffer_size=_UNPACKING_BYTES)
+def open_parquet(stream: BinaryIO) -> pq.ParquetFile:
+    """The Parquet file in a stream; reading it raises OSError or ArrowException where it is damaged."""
+    return pq.ParquetFile(pa.PythonFile(stream, mode="r"), buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False)
 
 
-def _parsed(input: InputFile, number: int, line: bytes, field: str) -> Document | Removal:
-    try:
-        record = json.loads(line.decode("utf-8", errors="replace").lstrip("\ufeff"))
-    except (ValueError, RecursionError):
-        return _bad_record(input, number, "json", line)
-    text = record.get(field) if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        return _bad_record(input, number, "textField", line)
-    # JSON can spell lone surrogates (`"\ud800"`), which no encoding can carry further
-    return _document(input, number, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-
-
-def _check_column(schema: pa.Schema, input: InputFile, column: str) -> None:
-    where = f"spec.sources[{input.source}].textField"
+def check_column(schema: pa.Schema, file: InputFile, column: str) -> None:
+    """Raises DataError where there is no such column, or it holds no strings."""
+    where = f"spec.sources[{file.source}].textField"
     columns = [f"{field.name} ({field.type})" for field in schema]
     allowed = f"a column of strings out of: {', '.join(columns)}"
     if column not in schema.names:
-        found = f"{column!r}, which {input.path} does not have"
+        found = f"{column!r}, which {file.path} does not have"
         raise DataError(explain(where, found=found, allowed=allowed, remedy="name one of these columns"))
     kind = schema.field(column).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        found = f"{column!r} of type {kind} in {input.path}"
+        found = f"{column!r} of type {kind} in {file.path}"
         raise DataError(explain(where, found=found, allowed=allowed, remedy="name a column of strings"))
+
+
+def _at(stream: BinaryIO, span: Span) -> BinaryIO:
+    """The content of the file from the beginning of the span on."""
+    if span.start:
+        stream.seek(span.start)
+    return unpacked(stream, span.file)
+
+
+def _is_before(position: int, span: Span) -> bool:
+    return span.stop is None or position < span.stop
+
+
+def _texts(content: BinaryIO, span: Span) -> Iterator[bytes]:
+    """The documents of a text; of one that is too large, more than MAX_RECORD_BYTES of its beginning."""
+    position = span.start
+    while (data := content.read(TEXT_BYTES)) or position == 0:
+        if len(data) == TEXT_BYTES:
+            data += content.readline(max(faults.MAX_RECORD_BYTES - len(data), 0) + 1)
+        position += len(data)
+        if len(data) > faults.MAX_RECORD_BYTES and not data.endswith(b"\n"):
+            position += _skip_line(content)
+        yield data
+        if not data or not _is_before(position, span):
+            return
+
+
+def _skip_line(content: BinaryIO) -> int:
+    """Reads to the end of the line; how many bytes that was."""
+    skipped = 0
+    while line := content.readline(TEXT_BYTES):
+        skipped += len(line)
+        if line.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _parsed(file: InputFile, number: int, line: bytes, field: str) -> Document | Removal:
+    try:
+        record = json.loads(line.decode("utf-8", errors="replace").lstrip("\ufeff"))
+    except (ValueError, RecursionError):
+        return bad_record(file, number, "json", line)
+    text = record.get(field) if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        return bad_record(file, number, "textField", line)
+    # JSON can spell lone surrogates (`"\ud800"`), which no encoding can carry further
+    return document(file, number, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _as_binary(column: pa.Array) -> pa.Array:
@@ -135,37 +168,9 @@ def _as_binary(column: pa.Array) -> pa.Array:
     return pc.cast(decoded, pa.large_binary())
 
 
-def _row(input: InputFile, number: int, value: pa.Scalar) -> Document | Removal:
+def _row(file: InputFile, number: int, value: pa.Scalar) -> Document | Removal:
     if not value.is_valid:
-        return _bad_record(input, number, "textField", b"")
-    if value.as_buffer().size > MAX_RECORD_BYTES:
-        return _too_large(input, number, value.as_buffer()[:1000].to_pybytes())
-    return _document(input, number, value.as_py().decode("utf-8", errors="replace"))
-
-
-def _document(input: InputFile, number: int, text: str) -> Document:
-    return Document(_id(input, number), input.source, text)
-
-
-def _too_large(input: InputFile, number: int, beginning: bytes) -> Removal:
-    return _bad_record(input, number, "bytes", beginning, threshold=float(MAX_RECORD_BYTES))
-
-
-def _broken(input: InputFile, number: int, error: Exception) -> Removal:
-    """The rest of a file that cannot be read further, as one record."""
-    return _bad_record(input, number, "readable", str(error).encode())
-
-
-def _bad_record(input: InputFile, number: int, measure: str, excerpt: bytes, threshold: float | None = None) -> Removal:
-    return Removal(
-        id=_id(input, number),
-        rule=BAD_RECORD,
-        measure=measure,
-        value=None,
-        threshold=threshold,
-        excerpt=excerpt_of(excerpt),
-    )
-
-
-def _id(input: InputFile, number: int) -> str:
-    return f"{input.source}/{input.path}#{number}"
+        return bad_record(file, number, "textField", b"")
+    if value.as_buffer().size > faults.MAX_RECORD_BYTES:
+        return too_large(file, number, value.as_buffer()[:1000].to_pybytes())
+    return document(file, number, value.as_py().decode("utf-8", errors="replace"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sysconfig
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote
@@ -16,10 +17,14 @@ from urllib.parse import quote
 import kindling_storage
 from kindling_api.errors import DataError, SpecError, explain
 from kindling_api.v1alpha1.dataset_build import Source, SourceFormat
-from kindling_dataprep.records import Document, InputFile, Removal
-from kindling_dataprep.steps.formats import COMPRESSIONS, read_jsonl, read_parquet, read_text
-from kindling_storage.commit import file_entry
+from kindling_dataprep.records import Document, InputFile, Removal, Span
+from kindling_dataprep.steps.formats import read_jsonl, read_parquet, read_text
+from kindling_dataprep.steps.scan import scan
+from kindling_dataprep.steps.unpack import is_packed
 from kindling_storage.globs import OpenStore, find, is_hidden
+
+SCANNED_AT_ONCE = 8
+"""Files; hashing runs beside Python, and a store far away takes its time for each."""
 
 _STANDARD_LIBRARY = "builtin:python-stdlib"
 _SCHEMES = f"s3://, file://, a path, or {_STANDARD_LIBRARY}"
@@ -40,12 +45,14 @@ _SUFFIXES: dict[SourceFormat, tuple[str, ...]] = {
     "wet": (".wet",),
 }
 _FORMATS: dict[str, SourceFormat] = {suffix: name for name, suffixes in _SUFFIXES.items() for suffix in suffixes}
-_SUPPORTED = "text, code, jsonl or parquet"
-_SHOWN_SUFFIXES = "a suffix that tells the format: .txt, .md, .py, .c and other text and code, .jsonl, .parquet"
+_KNOWN = "text, code, jsonl, parquet, warc or wet"
+_SHOWN_SUFFIXES = (
+    "a suffix that tells the format: .txt, .md, .py, .c and other text and code, .jsonl, .parquet, .warc, .wet"
+)
 
 
-def list_inputs(sources: Sequence[Source], *, open_store: OpenStore) -> list[InputFile]:
-    """Every file that the sources name, source by source, sorted by path, with the digest of its content.
+def list_inputs(sources: Sequence[Source], *, open_store: OpenStore) -> list[Span]:
+    """Every file that the sources name, source by source, sorted by path, as spans, with the digest of its content.
 
     A source is a file, a glob (`*`, `?`, `[…]`, and `**` for any number of folders), a folder, which is searched to
     its bottom, or `builtin:python-stdlib`; it lies at an `s3://` or `file://` URI or at a path relative to the working
@@ -56,35 +63,45 @@ def list_inputs(sources: Sequence[Source], *, open_store: OpenStore) -> list[Inp
         DataError: a source names nothing that can be read.
         SpecError: a scheme, a suffix or a format that is not among those allowed.
     """
-    inputs = []
+    named = []
     for number, source in enumerate(sources):
         where = f"spec.sources[{number}]"
         found = _find(f"{where}.uri", source, open_store)
         if not found.paths:
             raise _nothing(where, source.uri, found.left_out)
-        store = open_store(store_uri(found.uri))
         for path in sorted(found.paths):
-            file_format = _format_of(where, source, path)
-            entry = file_entry(store, path)
-            inputs.append(InputFile(number, found.uri, path, entry.size, entry.digest, file_format))
-    return inputs
+            named.append(InputFile(number, found.uri, path, 0, "", _format_of(where, source, path)))
+
+    def spans_of(file: InputFile) -> list[Span]:
+        return scan(open_store(store_uri(file.uri)), file, sources[file.source].text_field)
+
+    pool = ThreadPoolExecutor(SCANNED_AT_ONCE)
+    try:
+        return [span for spans in pool.map(spans_of, named) for span in spans]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def read(
-    input: InputFile, source: Source, *, open_store: OpenStore = kindling_storage.open_store
+    span: Span, source: Source, *, open_store: OpenStore = kindling_storage.open_store
 ) -> Iterator[Document | Removal]:
-    """The documents of one file, in order; a record that cannot be one comes as a Removal by the rule `badRecord`.
+    """The documents of a span, in order; a record that cannot be one comes as a Removal by the rule `badRecord`.
 
     Raises:
         DataError: a Parquet file lacks the column `source.text_field`, or the column holds no text.
     """
-    with open_store(store_uri(input.uri)).open(input.path) as stream:
-        if input.format == "parquet":
-            yield from read_parquet(stream, input, source.text_field)
-        elif input.format == "jsonl":
-            yield from read_jsonl(stream, input, source.text_field)
-        else:
-            yield from read_text(stream, input)
+    with open_store(store_uri(span.file.uri)).open(span.file.path) as stream:
+        match span.file.format:
+            case "parquet":
+                yield from read_parquet(stream, span, source.text_field)
+            case "jsonl":
+                yield from read_jsonl(stream, span, source.text_field)
+            case "warc" | "wet":
+                from kindling_dataprep.steps.warc import read_warc, read_wet  # not above: few builds need it
+
+                yield from (read_warc if span.file.format == "warc" else read_wet)(stream, span)
+            case "text" | "code":
+                yield from read_text(stream, span)
 
 
 @dataclass(frozen=True)
@@ -141,20 +158,16 @@ def store_uri(uri: str) -> str:
 def _suffix(path: str) -> str:
     """`a/b.jsonl.gz` → `.jsonl`."""
     name = PurePosixPath(path.lower())
-    return name.with_suffix("").suffix if name.suffix in COMPRESSIONS else name.suffix
+    return name.with_suffix("").suffix if is_packed(path) else name.suffix
 
 
 def _format_of(where: str, source: Source, path: str) -> SourceFormat:
     file_format = source.format or _FORMATS.get(_suffix(path))
     if file_format is None:
-        remedy = f"set {where}.format to {_SUPPORTED}, or leave the file out"
+        remedy = f"set {where}.format to {_KNOWN}, or leave the file out"
         allowed = f"{_SHOWN_SUFFIXES}; or a format"
         raise SpecError(explain(f"{where}.uri", found=repr(path), allowed=allowed, remedy=remedy))
-    if file_format in ("warc", "wet"):
-        remedy = "extract the text of the pages into jsonl first"
-        found = f"{file_format} ({path}), which is not in this version"
-        raise SpecError(explain(f"{where}.format", found=found, allowed=_SUPPORTED, remedy=remedy))
-    if file_format == "parquet" and PurePosixPath(path).suffix in COMPRESSIONS:
+    if file_format == "parquet" and is_packed(path):
         remedy = "unpack the file; Parquet compresses its columns itself"
         raise SpecError(explain(f"{where}.uri", found=repr(path), allowed="uncompressed .parquet files", remedy=remedy))
     return file_format

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from kindling_api.errors import SpecError, StorageError, explain
+from kindling_api.errors import NotFoundError, SpecError, StorageError, explain
 from kindling_storage.s3.bucket import PROBE, Bucket
 from kindling_storage.s3.errors import MISSING, code_of
 from kindling_storage.s3.stream import BUFFER_BYTES, ResumingStream
@@ -75,15 +75,22 @@ class S3Store(ObjectStore):
             raise
 
     def exists(self, path: str) -> bool:
+        try:
+            self.info(path)
+        except NotFoundError:
+            return False
+        return True
+
+    def info(self, path: str) -> ObjectInfo:
         key = self.key(path)
         with self.bucket.errors(f"looking for {key}"):
             try:
-                self.bucket.client.head_object(Bucket=self.bucket.name, Key=key)
+                answer = self.bucket.client.head_object(Bucket=self.bucket.name, Key=key)
             except ClientError as error:
                 if code_of(error) in MISSING:
-                    return False
+                    raise not_found(self.uri, path) from error
                 raise
-        return True
+        return ObjectInfo(path, answer["ContentLength"], answer["ETag"])
 
     def put(self, path: str, data: Data) -> ObjectInfo:
         with as_stream(data) as stream:

@@ -16,14 +16,14 @@ import zstandard
 
 from kindling_api.errors import DataError, SpecError, StorageError
 from kindling_api.v1alpha1.dataset_build import Source, SourceFormat
-from kindling_dataprep.records import Document, InputFile, Removal
-from kindling_dataprep.steps import formats
+from kindling_dataprep.records import Document, InputFile, Removal, Span
+from kindling_dataprep.steps import faults, formats
 from kindling_dataprep.steps.read import list_inputs, read
 from kindling_storage import open_store
 
 
 def listed(*sources: Source) -> list[InputFile]:
-    return list_inputs(sources, open_store=open_store)
+    return list(dict.fromkeys(span.file for span in list_inputs(sources, open_store=open_store)))
 
 
 def paths(uri: str, file_format: SourceFormat | None = None) -> list[str]:
@@ -31,7 +31,7 @@ def paths(uri: str, file_format: SourceFormat | None = None) -> list[str]:
 
 
 def read_all(source: Source) -> list[Document | Removal]:
-    return [record for input in listed(source) for record in read(input, source)]
+    return [record for span in list_inputs([source], open_store=open_store) for record in read(span, source)]
 
 
 def outcome(record: Document | Removal) -> tuple[str, str]:
@@ -105,8 +105,8 @@ def test_files_in_s3_are_found_and_read_as_those_of_a_folder(new_bucket: Callabl
         bucket.uri: ["one", "two", "three"],
     }.items():
         source = Source(uri=uri)
-        inputs = list_inputs([source], open_store=open_bucket)
-        records = [record for input in inputs for record in read(input, source, open_store=open_bucket)]
+        spans = list_inputs([source], open_store=open_bucket)
+        records = [record for span in spans for record in read(span, source, open_store=open_bucket)]
         assert [outcome(record)[1] for record in records] == expected
 
 
@@ -123,12 +123,12 @@ class BreakingStream(io.BytesIO):
 def test_a_store_that_breaks_off_is_not_taken_for_a_bad_record(name: str) -> None:
     noise = b"".join(hashlib.sha256(bytes([i])).hexdigest().encode() + b"\n" for i in range(200))
     packed = gzip.compress(noise) if name.endswith(".gz") else zstandard.compress(noise)
-    input = InputFile(0, "file:///x", name, len(packed), "", "jsonl" if "jsonl" in name else "text")
+    span = Span.whole(InputFile(0, "file:///x", name, len(packed), "", "jsonl" if "jsonl" in name else "text"))
     with pytest.raises(StorageError, match="the store is gone"):
         if "jsonl" in name:
-            list(formats.read_jsonl(BreakingStream(packed), input, "text"))
+            list(formats.read_jsonl(BreakingStream(packed), span, "text"))
         else:
-            list(formats.read_text(BreakingStream(packed), input))
+            list(formats.read_text(BreakingStream(packed), span))
 
 
 def test_names_with_odd_characters_are_found_and_read(tmp_path: Path) -> None:
@@ -141,7 +141,8 @@ def test_names_with_odd_characters_are_found_and_read(tmp_path: Path) -> None:
 def test_an_input_carries_its_size_and_the_digest_of_its_bytes(folder: Path) -> None:
     (input,) = listed(Source(uri=f"{folder}/deep/d.jsonl.gz"))
     digest = hashlib.sha256(b"deep/d.jsonl.gz").hexdigest()
-    assert input == InputFile(0, f"file://{folder}/deep", "d.jsonl.gz", 15, f"sha256:{digest}", "jsonl")
+    etag = open_store(folder.as_uri()).info("deep/d.jsonl.gz").etag
+    assert input == InputFile(0, f"file://{folder}/deep", "d.jsonl.gz", 15, f"sha256:{digest}", "jsonl", etag)
 
 
 def test_sources_are_listed_in_the_order_of_the_spec(folder: Path) -> None:
@@ -157,11 +158,11 @@ def test_the_standard_library_is_a_source_on_every_machine() -> None:
     assert found == sorted(found)
     assert {each.uri for each in inputs} == {"builtin:python-stdlib"}
     source = (Path(sysconfig.get_path("stdlib")) / "abc.py").read_text()
-    (document,) = read(inputs[found.index("abc.py")], Source(uri="builtin:python-stdlib"))
+    (document,) = read(Span.whole(inputs[found.index("abc.py")]), Source(uri="builtin:python-stdlib"))
     assert document == Document("0/abc.py#1", 0, source)
 
 
-SUFFIXES = "a suffix that tells the format: .txt, .md, .py, .c and other text and code, .jsonl, .parquet"
+SUFFIXES = "a suffix that tells the format: .txt, .md, .py, .c and other text and code, .jsonl, .parquet, .warc, .wet"
 
 
 @pytest.mark.parametrize(
@@ -177,13 +178,7 @@ SUFFIXES = "a suffix that tells the format: .txt, .md, .py, .c and other text an
             Source(uri="{}/image.png"),
             SpecError,
             f"spec.sources[0].uri: found 'image.png'; allowed: {SUFFIXES}; or a format. "
-            "To fix it: set spec.sources[0].format to text, code, jsonl or parquet, or leave the file out.",
-        ),
-        (
-            Source(uri="{}/a.txt", format="warc"),
-            SpecError,
-            "spec.sources[0].format: found warc (a.txt), which is not in this version; allowed: text, code, jsonl or "
-            "parquet. To fix it: extract the text of the pages into jsonl first.",
+            "To fix it: set spec.sources[0].format to text, code, jsonl, parquet, warc or wet, or leave the file out.",
         ),
         (
             Source(uri="https://example.org/a.txt"),
@@ -198,7 +193,7 @@ SUFFIXES = "a suffix that tells the format: .txt, .md, .py, .c and other text an
             "To fix it: write builtin:python-stdlib, or the path of your own files.",
         ),
     ],
-    ids=["nothing there", "unknown suffix", "format of a later version", "unknown scheme", "unknown builtin"],
+    ids=["nothing there", "unknown suffix", "unknown scheme", "unknown builtin"],
 )
 def test_a_source_that_cannot_be_read_is_refused(
     folder: Path, source: Source, error: type[Exception], message: str
@@ -256,6 +251,7 @@ FILES: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
     "half a surrogate pair": ("a.jsonl", rb'{"text": "a\ud800b \ud83d\ude00"}', [("1", "a�b 😀")]),
     "invalid UTF-8 in a line": ("a.jsonl", b'{"text": "caf\xe9"}', [("1", "caf�")]),
     "binary lines": ("a.jsonl", b"\0\x01\xff\n" + GOOD, [("1", "bad: json"), ("2", "one"), ("3", "two")]),
+    "truncated gzipped lines": ("a.jsonl.gz", gzip.compress(GOOD)[:-12], [("1", "bad: readable")]),
     "gzipped lines": ("a.jsonl.gz", gzip.compress(GOOD), [("1", "one"), ("2", "two")]),
     "no Parquet at all": ("a.parquet", b"PAR1 and then something else", [("1", "bad: readable")]),
     "empty Parquet file": ("a.parquet", b"", [("1", "bad: readable")]),
@@ -305,7 +301,7 @@ def test_a_removal_shows_the_record_on_one_line(tmp_path: Path) -> None:
 def test_a_file_larger_than_a_record_may_be_is_a_bad_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, pack: Callable[[bytes], bytes]
 ) -> None:
-    monkeypatch.setattr(formats, "MAX_RECORD_BYTES", 100_000)
+    monkeypatch.setattr(faults, "MAX_RECORD_BYTES", 100_000)
     (tmp_path / name).write_bytes(pack(b"x" * 100_001))
     (removal,) = read_all(Source(uri=str(tmp_path / name)))
     assert outcome(removal) == (f"0/{name}#1", "bad: bytes")
@@ -317,7 +313,7 @@ def test_a_file_larger_than_a_record_may_be_is_a_bad_record(
 def test_a_line_larger_than_a_record_may_be_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
-    monkeypatch.setattr(formats, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(faults, "MAX_RECORD_BYTES", 100)
     (tmp_path / "a.jsonl").write_bytes(b"x" * length + b"\n" + GOOD)
     records = [outcome(record) for record in read_all(Source(uri=str(tmp_path / "a.jsonl")))]
     why = "bytes" if length > 100 else "json"
@@ -339,7 +335,7 @@ def test_parquet_gives_a_document_a_row(tmp_path: Path, kind: pa.DataType) -> No
 def test_nulls_invalid_text_and_huge_values_in_parquet_cost_their_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(faults, "MAX_RECORD_BYTES", 100)
     values = [b"one", None, b"caf\xe9", b"x" * 101, b"two"]
     column = pa.array(values, pa.binary()).view(pa.string())
     pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")

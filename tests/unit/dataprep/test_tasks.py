@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kindling_dataprep.records import InputFile
+from kindling_dataprep.records import InputFile, Span
 from kindling_dataprep.tasks import LARGEST_TASK, SMALLEST_TASK, TASKS_AIMED_AT, split
 
 
-def files(*sizes: int) -> list[InputFile]:
-    """Input files of the given sizes."""
-    return [InputFile(0, "file:///x", f"{n}.txt", size, "sha256:" + "0" * 64, "text") for n, size in enumerate(sizes)]
+def files(*sizes: int) -> list[Span]:
+    """Input files of the given sizes, each of one span."""
+    digest = "sha256:" + "0" * 64
+    return [Span.whole(InputFile(0, "file:///x", f"{n}.txt", size, digest, "text")) for n, size in enumerate(sizes)]
 
 
 @given(st.lists(st.integers(0, 3 * SMALLEST_TASK), max_size=50))
@@ -37,6 +38,6 @@ def test_tasks_are_filled(sizes: list[int], lengths: list[int]) -> None:
 @pytest.mark.parametrize("total", [100 * SMALLEST_TASK, 10 * TASKS_AIMED_AT * LARGEST_TASK])
 def test_tasks_grow_with_the_corpus_up_to_a_bound(total: int) -> None:
     parts = split(files(*[SMALLEST_TASK // 4] * (4 * total // SMALLEST_TASK)))
-    sizes = [sum(file.size for file in part) for part in parts]
+    sizes = [sum(span.size for span in part) for part in parts]
     assert max(sizes) <= LARGEST_TASK
     assert len(parts) >= TASKS_AIMED_AT

@@ -136,6 +136,7 @@ def test_what_put_and_list_say_of_an_object_agrees(store: ObjectStore) -> None:
     info = store.put("a", b"content")
     (listed,) = store.list()
     assert (listed.path, listed.size, listed.etag) == (info.path, info.size, info.etag)
+    assert store.info("a") == listed
 
 
 def test_a_child_is_a_part_of_its_store(store: ObjectStore) -> None:
@@ -195,6 +196,7 @@ def test_reading_what_is_not_there_says_so(store: ObjectStore, tmp_path: Path) -
         for read in (
             lambda path: store.get(path),
             lambda path: store.open(path),
+            lambda path: store.info(path),
             lambda path: store.get_range(path, 0, 1),
             lambda path: store.download(path, tmp_path / "x"),
         ):
@@ -222,6 +224,7 @@ def test_every_method_checks_its_path(store: ObjectStore, tmp_path: Path) -> Non
         store.get,
         store.open,
         store.exists,
+        store.info,
         store.delete,
         store.delete_prefix,
         store.child,
