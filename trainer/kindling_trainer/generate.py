@@ -1,25 +1,25 @@
-"""A trained model continues a text, piece by piece.
-
-One text at a time: prompts of different lengths in one batch would need a mask, and nobody asks for it yet.
-"""
+"""A trained model continues a text, piece by piece."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from kindling_api.errors import SpecError, explain
 from kindling_storage import ObjectStore, open_store
+from kindling_trainer.align.formats import Message
+from kindling_trainer.align.template import ChatTemplate
+from kindling_trainer.batching import continue_tokens
 from kindling_trainer.checkpoint.huggingface import read_model, read_tokenizer
 from kindling_trainer.models import Decoder
-from kindling_trainer.models.cache import Cache, new_cache
-from kindling_trainer.sampling import GenerationOptions, choose
+from kindling_trainer.sampling import GenerationOptions
 
+CHAT_TEMPLATE, GENERATION, TOKENIZER_CONFIG = "chat_template.jinja", "generation_config.json", "tokenizer_config.json"
 INCOMPLETE = "�"  # what a decoder writes for bytes that are no character, or not one yet
 
 
@@ -32,20 +32,48 @@ class Generator:
     tokenizer: Tokenizer
     end_of_document: int | None
     """The token that ends a text; None where the tokenizer has none."""
+    chat: ChatTemplate | None = None
+    """How a dialogue becomes a prompt; None for a model that only continues texts."""
+    other_stops: frozenset[int] = frozenset()
+    """Further tokens with which the model ends what it says."""
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """All tokens that end a text."""
+        return self.other_stops if self.end_of_document is None else self.other_stops | {self.end_of_document}
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest token that can be decoded; a padded vocabulary is larger."""
+        return 1 + max(self.tokenizer.get_vocab(with_added_tokens=True).values())
 
     def generate(self, prompt: str, options: GenerationOptions) -> Iterator[str]:
         """The continuation of `prompt`, without the prompt, in pieces that are whole characters.
 
-        It can be longer than the model's context: see `continue_tokens`.
+        It can be longer than the model's context: see `Batch.step`.
 
         Raises:
             SpecError: the tokenizer has no token for something in the prompt, or the prompt is empty and there is no
                 end-of-document token to begin with.
         """
-        tokens = continue_tokens(self.model, self._encode(prompt), options, self._limit())
-        return decode_pieces(self.tokenizer, _until(tokens, self.end_of_document))
+        return self._say(self.encode(prompt), options)
 
-    def _encode(self, prompt: str) -> list[int]:
+    def answer(self, messages: Sequence[Message], options: GenerationOptions) -> Iterator[str]:
+        """What the assistant says next in a dialogue, in pieces; only for a model with a chat template.
+
+        Raises:
+            SpecError: the template refuses the dialogue.
+            DataError: the tokenizer has no token for something in it.
+        """
+        assert self.chat is not None, "the caller knows whether it talks to a model that answers"
+        return self._say(self.chat.prompt(messages), options)
+
+    def encode(self, prompt: str) -> list[int]:
+        """The tokens of a text that is to be continued.
+
+        Raises:
+            SpecError: as `generate`.
+        """
         try:
             tokens: list[int] = self.tokenizer.encode(prompt, add_special_tokens=False).ids
         except Exception as error:  # the library raises Exception itself
@@ -57,9 +85,9 @@ class Generator:
             raise SpecError(explain("prompt", found="no text", allowed="at least one character", remedy="give one"))
         return tokens
 
-    def _limit(self) -> int:
-        """One more than the highest token that can be decoded; a padded vocabulary is larger."""
-        return 1 + max(self.tokenizer.get_vocab(with_added_tokens=True).values())
+    def _say(self, tokens: Sequence[int], options: GenerationOptions) -> Iterator[str]:
+        following = continue_tokens(self.model, tokens, options, self.vocab_size)
+        return decode_pieces(self.tokenizer, _until(following, self.stops))
 
 
 def load_model(source: ObjectStore | Path, device: torch.device | str = "cpu") -> Generator:
@@ -72,66 +100,62 @@ def load_model(source: ObjectStore | Path, device: torch.device | str = "cpu") -
     store = open_store(source.resolve().as_uri()) if isinstance(source, Path) else source
     model = read_model(store).to(device)
     tokenizer, end_of_document = read_tokenizer(store)
-    return Generator(model, tokenizer, end_of_document)
-
-
-def continue_tokens(
-    model: Decoder, tokens: list[int], options: GenerationOptions, vocab_size: int | None = None
-) -> Iterator[int]:
-    """Up to `options.max_tokens` tokens that follow `tokens`, none of them `vocab_size` or above.
-
-    When the context is full, the model goes on from the newest half of it, read anew: positions are absolute in the
-    cache, so it cannot simply slide. A prompt longer than the context is cut to that half likewise.
-    """
-    device = model.embedding.weight.device
-    cache = new_cache(model.shape, 1, device=device, dtype=model.embedding.weight.dtype)
-    generator = torch.Generator()
-    if options.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(options.seed)
-    seen, unread = list(tokens), list(tokens)
-    for _ in range(options.max_tokens):
-        if cache[0].length + len(unread) > model.shape.context:
-            for layer in cache:
-                layer.clear()
-            unread = seen[-(model.shape.context // 2) :]
-        logits = _next_logits(model, unread, cache)[:vocab_size]
-        token = choose(logits, seen, options, generator)
-        yield token
-        seen.append(token)
-        unread = [token]
+    template, stops = _read_chat(store)
+    chat = template and ChatTemplate(template, tokenizer, end_of_document=end_of_document)
+    return Generator(model, tokenizer, end_of_document, chat or None, stops)
 
 
 def decode_pieces(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
-    """The text of `tokens` as they come, in pieces that never split a character.
+    """The text of `tokens` as they come, in pieces that never split a character."""
+    pieces = Pieces(tokenizer)
+    for token in tokens:
+        if piece := pieces.add(token):
+            yield piece
+    if rest := pieces.rest():
+        yield rest
+
+
+class Pieces:
+    """Turns tokens into text as they come.
 
     A token of a byte-level tokenizer can hold part of a character; its text is held back until the rest has come. A
     part left at the very end is not shown.
     """
-    shown: list[int] = []  # the tokens of the last piece: some decoders look at what stands before
-    held: list[int] = []
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._shown: list[int] = []  # the tokens of the last piece: some decoders look at what stands before
+        self._held: list[int] = []
+
+    def add(self, token: int) -> str:
+        """The text that is complete with this token, perhaps none."""
+        self._held.append(token)
+        before, text = self._tokenizer.decode(self._shown), self._tokenizer.decode(self._shown + self._held)
+        if text.endswith(INCOMPLETE):
+            return ""
+        self._shown, self._held = self._held, []
+        return text[len(before) :]
+
+    def rest(self) -> str:
+        """What is left at the end, without a character that is not complete."""
+        before, text = self._tokenizer.decode(self._shown), self._tokenizer.decode(self._shown + self._held)
+        return text.rstrip(INCOMPLETE)[len(before) :] if self._held else ""
+
+
+def _read_chat(store: ObjectStore) -> tuple[str | None, frozenset[int]]:
+    """The chat template of a Hugging Face folder, and the tokens that end an answer."""
+    documents = [json.loads(store.get(path)) if store.exists(path) else {} for path in (GENERATION, TOKENIZER_CONFIG)]
+    stops = documents[0].get("eos_token_id")
+    if store.exists(CHAT_TEMPLATE):
+        template: str | None = store.get(CHAT_TEMPLATE).decode()
+    else:
+        found = documents[1].get("chat_template")  # as older versions of transformers have it
+        template = found if isinstance(found, str) else None
+    return template, frozenset(stops if isinstance(stops, list) else [] if stops is None else [stops])
+
+
+def _until(tokens: Iterable[int], stops: Collection[int]) -> Iterator[int]:
     for token in tokens:
-        held.append(token)
-        before, text = tokenizer.decode(shown), tokenizer.decode(shown + held)
-        if not text.endswith(INCOMPLETE):
-            if len(text) > len(before):
-                yield text[len(before) :]
-            shown, held = held, []
-    rest = tokenizer.decode(shown + held).rstrip(INCOMPLETE)[len(tokenizer.decode(shown)) :]
-    if held and rest:
-        yield rest
-
-
-@torch.no_grad()
-def _next_logits(model: Decoder, tokens: list[int], cache: Cache) -> Tensor:
-    """Adds `tokens` to the cache; the logits [V] of what follows."""
-    logits: Tensor = model(torch.tensor([tokens], device=model.embedding.weight.device), cache)
-    return logits[0, -1]
-
-
-def _until(tokens: Iterable[int], stop: int | None) -> Iterator[int]:
-    for token in tokens:
-        if token == stop:
+        if token in stops:
             return
         yield token

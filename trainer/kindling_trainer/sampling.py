@@ -1,4 +1,4 @@
-"""How the next token is chosen from the logits: pure functions, applied in the order of `choose`.
+"""How the next token is chosen from the logits: pure functions, applied in the order of `_shaped`.
 
 Logits are one vector [V] in fp32. A token that is ruled out has the logit -inf.
 """
@@ -51,15 +51,39 @@ class GenerationOptions:
 
 def choose(logits: Tensor, seen: Sequence[int], options: GenerationOptions, generator: torch.Generator) -> int:
     """The next token after the tokens `seen`; `generator` belongs to the CPU."""
-    logits = penalize(logits.float().cpu(), seen, options.repetition_penalty)
+    return choose_each(logits[None], [seen], [options], [generator])[0]
+
+
+def choose_each(
+    logits: Tensor,
+    seen: Sequence[Sequence[int]],
+    options: Sequence[GenerationOptions],
+    generators: Sequence[torch.Generator],
+) -> list[int]:
+    """The next token of each row of logits [B, V]; the choice for one does not depend on which others there are."""
+    rows = [_shaped(*row) for row in zip(logits.float().cpu(), seen, options, strict=True)]
+    shaped = torch.stack(rows)
+    likeliest = shaped.argmax(dim=-1)
+    drawn = [row for row, option in enumerate(options) if option.temperature > 0]
+    if not drawn:
+        return likeliest.tolist()
+    heights = torch.stack([torch.rand((1,), generator=generators[row], dtype=torch.float64) for row in drawn])
+    shares = shaped[drawn].double().softmax(dim=-1).cumsum(dim=-1)
+    likeliest[drawn] = torch.searchsorted(shares, heights * shares[:, -1:], right=True)[:, 0]
+    return likeliest.tolist()
+
+
+def _shaped(logits: Tensor, seen: Sequence[int], options: GenerationOptions) -> Tensor:
+    """The logits [V] of which the choice is drawn."""
+    logits = penalize(logits, seen, options.repetition_penalty)
     if options.temperature == 0:
-        return int(logits.argmax())
+        return logits
     logits = logits / options.temperature
     if options.top_k is not None:
         logits = keep_top_k(logits, options.top_k)
     if options.top_p is not None:
         logits = keep_top_p(logits, options.top_p)
-    return int(torch.multinomial(logits.softmax(dim=0), 1, generator=generator))
+    return logits
 
 
 def penalize(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:

@@ -10,7 +10,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from kindling_api.errors import SpecError
 from kindling_api.v1alpha1.model import ModelShape
-from kindling_trainer.generate import Generator, continue_tokens, decode_pieces
+from kindling_trainer.batching import continue_tokens
+from kindling_trainer.generate import Generator, decode_pieces
 from kindling_trainer.models import Decoder, build_model
 from kindling_trainer.models.initialize import initialize
 from kindling_trainer.sampling import GenerationOptions
@@ -126,10 +127,8 @@ class Scripted(torch.nn.Module):
         self.embedding = torch.nn.Embedding(vocab_size, 1)
 
     def forward(self, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
-        start = cache[0].length
-        cache[0].length += tokens.shape[1]
-        following = torch.tensor(self.script[start : cache[0].length])
-        return torch.nn.functional.one_hot(following, self.embedding.num_embeddings).float()[None]
+        following = torch.tensor(self.script)[cache.extend(tokens)]
+        return torch.nn.functional.one_hot(following, self.embedding.num_embeddings).float()
 
 
 def test_the_text_stops_where_the_document_ends() -> None:

@@ -23,8 +23,9 @@ from transformers import (
 from kindling_api.errors import IntegrityError, SpecError
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_storage import ObjectStore, open_store
+from kindling_trainer.batching import continue_tokens
 from kindling_trainer.checkpoint.huggingface import export, read_model, read_shape, read_weights
-from kindling_trainer.generate import continue_tokens, load_model
+from kindling_trainer.generate import load_model
 from kindling_trainer.models import Decoder, build_model
 from kindling_trainer.models.initialize import initialize
 from kindling_trainer.sampling import GenerationOptions

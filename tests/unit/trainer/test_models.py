@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kindling_api.v1alpha1.model import PRESETS, ModelShape
 from kindling_trainer.models import Decoder, build_model
-from kindling_trainer.models.cache import new_cache
+from kindling_trainer.models.cache import Cache
 from kindling_trainer.models.initialize import initialize
 from kindling_trainer.models.layers import Attention, Rotary, rotate
 from kindling_trainer.sizes import flops_per_token, matmul_parameters, parameters
@@ -50,17 +50,17 @@ def test_later_tokens_do_not_change_earlier_logits(shape: ModelShape) -> None:
 @pytest.mark.parametrize("cuts", [[24], [1] * 24, [10, 1, 1, 12], [5, 19]], ids=str)
 def test_reading_with_a_cache_gives_the_same_logits_as_reading_at_once(shape: ModelShape, cuts: list[int]) -> None:
     model, tokens = make(shape), some_tokens(3, 24)
-    cache = new_cache(shape, 3, device=torch.device("cpu"), dtype=torch.float32)
+    cache = Cache(shape.layers, rows=3)
     with torch.no_grad():
         in_parts = torch.cat([model(part, cache) for part in tokens.split(cuts, dim=1)], dim=1)
         torch.testing.assert_close(in_parts, model(tokens), rtol=0, atol=1e-5)
-    assert cache[0].length == 24
+    assert cache.lengths == [24, 24, 24]
 
 
 def test_rotation_by_complex_numbers_is_the_rotation_matrix_of_each_pair() -> None:
     x = torch.randn(2, 6, 3, 8)
     rotary = Rotary(SHAPES["llama"])
-    turned = rotate(x, rotary(2, 6))
+    turned = rotate(x, rotary(slice(2, 8)))
     for position in range(6):
         for pair in range(4):
             angle = torch.tensor((position + 2) * 10_000.0 ** (-2 * pair / 8))
@@ -72,7 +72,8 @@ def test_rotation_by_complex_numbers_is_the_rotation_matrix_of_each_pair() -> No
 def test_rotated_scores_depend_only_on_the_distance() -> None:
     query, key = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
     rotary = Rotary(SHAPES["llama"])
-    scores = [(rotate(query, rotary(start + 3, 1)) * rotate(key, rotary(start, 1))).sum() for start in (0, 7, 20)]
+    at = [rotary(torch.tensor([position])) for position in range(24)]
+    scores = [(rotate(query, at[start + 3]) * rotate(key, at[start])).sum() for start in (0, 7, 20)]
     torch.testing.assert_close(scores[0], scores[1])
     torch.testing.assert_close(scores[0], scores[2])
 
@@ -96,7 +97,7 @@ def test_grouped_query_attention_is_attention_with_repeated_heads() -> None:
         state[name] = state[name].unflatten(0, (2, -1)).repeat_interleave(2, dim=0).flatten(0, 1)
     repeated.load_state_dict(state)
     x = torch.randn(2, 10, 32)
-    rotation = Rotary(SHAPES["llama"])(0, 10)
+    rotation = Rotary(SHAPES["llama"])(slice(10))
     torch.testing.assert_close(grouped(x, rotation), repeated(x, rotation), rtol=0, atol=1e-6)
 
 

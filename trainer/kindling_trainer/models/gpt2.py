@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_trainer.models.cache import Cache, LayerCache
-from kindling_trainer.models.layers import Attention
+from kindling_trainer.models.layers import Attention, document_mask, positions_in
 
 
 class GPT2(nn.Module):
@@ -27,16 +27,32 @@ class GPT2(nn.Module):
         self.layers = nn.ModuleList(GPT2Block(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.width, eps=shape.norm_epsilon, bias=shape.bias)
         self.head = nn.Linear(shape.width, vocab_size, bias=False)
+        self.value: nn.Module | None = None
+        """A `ValueHead`, where the model is one that scores."""
         self.tie()
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
-        """With a cache, `tokens` continue what is in it, and are added to it."""
-        start = cache[0].length if cache else 0
-        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        x = self.dropout(self.embedding(tokens) + self.positions(positions))  # [B, T, W] + [T, W]
+    def forward(
+        self, tokens: Tensor, cache: Cache | None = None, documents: Tensor | None = None, *, score: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """With a cache, `tokens` continue what is in it, and are added to it.
+
+        `documents` [B, T] numbers the texts that share a sequence, each of which sees only itself, and begins at
+        position 0. With `score`, the value head's numbers [B, T] come with the logits.
+        """
+        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        mask: Tensor | None = None
+        if documents is not None:
+            positions, mask = positions_in(documents), document_mask(documents)
+        elif cache is not None:
+            positions, mask = cache.extend(tokens), cache.mask
+        x = self.dropout(self.embedding(tokens) + self.positions(positions))  # [B, T, W] + [1 or B, T, W]
         for index, layer in enumerate(self.layers):
-            x = layer(x, cache[index] if cache else None)
-        return self.head(self.norm(x))
+            x = layer(x, cache.layers[index] if cache else None, mask)
+        x = self.norm(x)
+        if not score:
+            return self.head(x)
+        assert self.value is not None
+        return self.head(x), self.value(x)
 
     def tie(self) -> None:
         """Makes the head the embedding where the shape says so; to be called when either was replaced."""
@@ -60,9 +76,9 @@ class GPT2Block(nn.Module):
         self.feed_forward = FeedForward(shape)
         self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None) -> Tensor:
         """x [B, T, W] → [B, T, W]."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), cache=cache))
+        x = x + self.dropout(self.attention(self.attention_norm(x), cache=cache, mask=mask))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 

@@ -36,29 +36,36 @@ class Attention(nn.Module):
         self.head_width = shape.head_width
         self.dropout = shape.dropout
 
-    def forward(self, x: Tensor, rotation: Tensor | None = None, cache: LayerCache | None = None) -> Tensor:
-        """x [B, T, W] → [B, T, W]; `rotation` [T, D/2], complex, turns queries and keys."""
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Tensor | None = None,
+        cache: LayerCache | None = None,
+        *,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """x [B, T, W] → [B, T, W]; `rotation` [T, D/2] or [B, T, D/2], complex, turns queries and keys.
+
+        `mask` [B, 1, T, S] says what each position sees, where that is not all that came before it.
+        """
         query = self.query(x).unflatten(-1, (-1, self.head_width))  # [B, T, H, D]
         key = self.key(x).unflatten(-1, (-1, self.head_width))
         value = self.value(x).unflatten(-1, (-1, self.head_width))
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
-        mixed = self._attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), cache)
+        mixed = self._attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), cache, mask)
         return self.output(mixed.transpose(1, 2).flatten(-2))
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, cache: LayerCache | None) -> Tensor:
-        """[B, H, T, D] each → [B, H, T, D]: every position sees itself and what came before it."""
-        length, before = query.shape[2], 0
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, cache: LayerCache | None, mask: Tensor | None
+    ) -> Tensor:
+        """[B, H, T, D] each → [B, H, T, D]: every position sees itself and what came before it, or what `mask` says."""
         if cache is not None:
-            before = cache.length
             key, value = cache.append(key, value)  # [B, H, S, D]
-        mask = None
-        if before and length > 1:
-            mask = torch.ones(length, before + length, dtype=torch.bool, device=query.device).tril(before)
         attend = partial(
             F.scaled_dot_product_attention,
             attn_mask=mask,
-            is_causal=before == 0,
+            is_causal=mask is None and key.shape[2] == query.shape[2],
             dropout_p=self.dropout if self.training else 0.0,
             enable_gqa=key.shape[1] != query.shape[1],
         )
@@ -68,10 +75,38 @@ class Attention(nn.Module):
             return attend(query.float(), key.float(), value.float()).type_as(query)
 
 
+class ValueHead(nn.Module):
+    """One number for each position, linear in the last hidden state; 0 at first."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, W] → [B, T]."""
+        return x @ self.weight
+
+
+def document_mask(documents: Tensor) -> Tensor:
+    """Who sees whom where several texts share a sequence: documents [B, T] → bool [B, 1, T, T], query by key.
+
+    A position sees itself and those before it that have the same number.
+    """
+    return (documents[:, None, :, None] == documents[:, None, None, :]).tril()
+
+
+def positions_in(documents: Tensor) -> Tensor:
+    """Each position's place in its own text, from 0: documents [B, T], whose equal numbers stand together → [B, T]."""
+    places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
+    return places - torch.where(begins, places, 0).cummax(dim=1).values
+
+
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turns each pair of neighbours of x [B, T, H, D], read as one complex number, by `rotation` [T, D/2]."""
+    """Turns each pair of neighbours of x [B, T, H, D], read as one complex number, by `rotation` [T, D/2], or
+    [B, T, D/2]."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation[:, None]).flatten(-2).type_as(x)
+    return torch.view_as_real(pairs * rotation.unsqueeze(-2)).flatten(-2).type_as(x)
 
 
 class Rotary(nn.Module):
@@ -89,9 +124,9 @@ class Rotary(nn.Module):
         self.width, self.context, self.theta = shape.head_width, shape.context, shape.rope_theta
         self.register_buffer("table", self._table(), persistent=False)
 
-    def forward(self, start: int, length: int) -> Tensor:
-        """The rotations of positions `start` … `start + length - 1`: complex64 [length, D/2]."""
-        return self.table[start : start + length]
+    def forward(self, positions: Tensor | slice) -> Tensor:
+        """The rotations of positions [(B,) T]: complex64 [(B,) T, D/2]."""
+        return self.table[positions]
 
     def _table(self, device: torch.device | None = None) -> Tensor:
         pairs = torch.arange(0, self.width, 2, device=device, dtype=torch.float32)

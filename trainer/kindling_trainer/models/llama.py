@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_trainer.models.cache import Cache, LayerCache
-from kindling_trainer.models.layers import Attention, Rotary
+from kindling_trainer.models.layers import Attention, Rotary, document_mask, positions_in
 
 
 class Llama(nn.Module):
@@ -24,16 +24,33 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(LlamaBlock(shape) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.width, eps=shape.norm_epsilon)
         self.head = nn.Linear(shape.width, vocab_size, bias=False)
+        self.value: nn.Module | None = None
+        """A `ValueHead`, where the model is one that scores."""
         self.tie()
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
-        """With a cache, `tokens` continue what is in it, and are added to it."""
-        start = cache[0].length if cache else 0
-        rotation = self.rotary(start, tokens.shape[1])
+    def forward(
+        self, tokens: Tensor, cache: Cache | None = None, documents: Tensor | None = None, *, score: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """With a cache, `tokens` continue what is in it, and are added to it.
+
+        `documents` [B, T] numbers the texts that share a sequence, each of which sees only itself, and begins at
+        position 0. With `score`, the value head's numbers [B, T] come with the logits.
+        """
+        positions: Tensor | slice = slice(tokens.shape[1])
+        mask: Tensor | None = None
+        if documents is not None:
+            positions, mask = positions_in(documents), document_mask(documents)
+        elif cache is not None:
+            positions, mask = cache.extend(tokens), cache.mask
+        rotation = self.rotary(positions)
         x = self.embedding(tokens)  # [B, T, W]
         for index, layer in enumerate(self.layers):
-            x = layer(x, rotation, cache[index] if cache else None)
-        return self.head(self.norm(x))
+            x = layer(x, rotation, cache.layers[index] if cache else None, mask)
+        x = self.norm(x)
+        if not score:
+            return self.head(x)
+        assert self.value is not None
+        return self.head(x), self.value(x)
 
     def tie(self) -> None:
         """Makes the head the embedding where the shape says so; to be called when either was replaced."""
@@ -56,9 +73,11 @@ class LlamaBlock(nn.Module):
         self.feed_forward_norm = nn.RMSNorm(shape.width, eps=shape.norm_epsilon)
         self.feed_forward = SwiGLU(shape)
 
-    def forward(self, x: Tensor, rotation: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """x [B, T, W] → [B, T, W]."""
-        x = x + self.attention(self.attention_norm(x), rotation, cache)
+        x = x + self.attention(self.attention_norm(x), rotation, cache, mask=mask)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 

@@ -51,8 +51,10 @@ def _plan(model: Decoder) -> dict[str, ParallelStyle]:
         "norm": SequenceParallel(),
         "head": ColwiseParallel(input_layouts=sequence, output_layouts=Shard(-1)),
     }
+    if model.value is not None:
+        plan["value"] = SequenceParallel()
     if not isinstance(model, Llama):
-        plan["positions"] = RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(0))  # [T, W]
+        plan["positions"] = RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(1))  # [1 or B, T, W]
     for index, layer in enumerate(model.layers):
         plan |= {f"layers.{index}.{path}": style for path, style in _layer_plan(layer).items()}
     return plan
