@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kindling_api.v1alpha1.alignment_run import DirectPreference
+from kindling_trainer.align.formats import Message
 from kindling_trainer.align.losses import (
     Answers,
     bradley_terry,
@@ -24,6 +26,7 @@ from kindling_trainer.align.losses import (
     ipo,
     sums_by_answer,
 )
+from kindling_trainer.align.template import ChatTemplate
 
 
 def answers(chosen: list[float], rejected: list[float]) -> Answers:
@@ -118,16 +121,35 @@ def test_sums_go_to_their_answers() -> None:
     assert values.grad is not None and values.grad.tolist() == [[0, 0, 0], [0, 1, 1]]
 
 
-TRL = Path(__file__).with_name("trl.json")
-CASES = json.loads(TRL.read_text())["losses"] if TRL.exists() else []
+TRL = json.loads(Path(__file__).with_name("trl.json").read_text())
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_trl_computes_the_same(case: dict[str, Any]) -> None:
+@pytest.mark.parametrize("case", TRL["losses"], ids=lambda case: case["name"])
+def test_trl_computes_the_same_from_pairs(case: dict[str, Any]) -> None:
     tensors = {name: Answers(*map(torch.tensor, values)) for name, values in case["tensors"].items()}
     if case["method"] == "reward":
         found = bradley_terry(tensors["rewards"], center_coefficient=case["center"])
     else:
         method = DirectPreference.model_validate(case["settings"])
         found = direct_preference(tensors["policy"], tensors["reference"], tensors["tokens"], method)
-    assert float(found.mean()) == pytest.approx(case["loss"], abs=1e-5)
+    assert float(found.mean()) == pytest.approx(case["loss"], rel=1e-5)
+
+
+def test_trl_computes_the_same_from_dialogues() -> None:
+    """Its mean is over the tokens that count, as that of our batches is."""
+    each, sequences = torch.tensor(TRL["sft"]["log_probabilities"]), TRL["sft"]["sequences"]
+    counted = torch.zeros_like(each)
+    for row, sequence in enumerate(sequences):
+        counted[row, : len(sequence["counted"]) - 1] = torch.tensor(sequence["counted"][1:])
+    assert float(-(each * counted).sum() / counted.sum()) == pytest.approx(TRL["sft"]["loss"], rel=1e-5)
+
+
+def test_trl_makes_the_same_sequences(template: Callable[..., ChatTemplate]) -> None:
+    made, pairs = template(), TRL["pairs"]
+    chosen = [((Message("user", asked), Message("assistant", good)), 1) for asked, good, _ in pairs]
+    rejected = [((Message("user", asked), Message("assistant", bad)), 1) for asked, _, bad in pairs]
+    found = [(each.tokens.tolist(), each.counted.astype(int).tolist()) for each in made.encode(chosen + rejected)]
+    for case in TRL["losses"]:
+        if case["method"] == "dpo":
+            assert sorted(found) == sorted((each["tokens"], each["counted"]) for each in case["sequences"])
+    assert sorted(found[: len(pairs)]) == sorted((each["tokens"], each["counted"]) for each in TRL["sft"]["sequences"])
