@@ -15,7 +15,15 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from kindling_api.errors import EXIT_DONE, EXIT_OURS, EXIT_SIGNALLED, KindlingError, UnreachableError, UserError
+from kindling_api.errors import (
+    EXIT_DONE,
+    EXIT_OURS,
+    EXIT_SIGNALLED,
+    ConflictError,
+    KindlingError,
+    UnreachableError,
+    UserError,
+)
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import Failure, Reason
 from kindling_dataprep.tracker import Writer
@@ -62,6 +70,8 @@ def run_to_the_end(work: Callable[[], Progress], writer: Writer) -> int:
 def _reason(error: KindlingError) -> Reason:
     if isinstance(error, UnreachableError):
         return "StorageUnreachable"
+    if isinstance(error, ConflictError):
+        return "HeldElsewhere"
     return "UserError" if isinstance(error, UserError) else "InternalError"
 
 

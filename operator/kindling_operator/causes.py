@@ -39,7 +39,7 @@ SETTLE_SECONDS = 5.0
 STOPPED_CODES = (130, 143)
 """Exit codes of a program that was asked to stop, and did."""
 
-FREE: frozenset[Reason] = frozenset({"Evicted", "NodeLost", "StorageUnreachable", "SuspendedByUser"})
+FREE: frozenset[Reason] = frozenset({"Evicted", "HeldElsewhere", "NodeLost", "StorageUnreachable", "SuspendedByUser"})
 """What the run could not have helped: restarts after it do not count."""
 
 LONGEST_MESSAGE = 2048  # of `Failure.message`

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kindling_api.base import canonical_json
-from kindling_api.errors import EXIT_OURS, KindlingError, UnreachableError, UserError
+from kindling_api.errors import EXIT_OURS, ConflictError, KindlingError, UnreachableError, UserError
 from kindling_api.v1alpha1.status import Failure, Reason
 
 LONGEST_MESSAGE = 2048  # of `Failure.message`
@@ -72,6 +72,8 @@ def is_secondary(failure: Failure) -> bool:
 def _reason(error: Exception) -> Reason:
     if isinstance(error, UnreachableError):
         return "StorageUnreachable"
+    if isinstance(error, ConflictError):
+        return "HeldElsewhere"
     if isinstance(error, UserError):
         return "UserError"
     return "OutOfMemory" if type(error).__name__ in _OUT_OF_MEMORY else "InternalError"

@@ -23,8 +23,8 @@ Reason = Literal[
     "Ready", "Building", "NotFound", "ReferenceFailed",
     # Queued, Running, Restarting, Suspended
     "Admitted", "WaitingForAdmission", "Unschedulable", "ImagePullFailed", "QuotaExceeded", "SecretMissing",
-    "CannotStart", "StorageUnreachable", "Starting", "Started", "RankFailed", "NodeLost", "Evicted", "Hung",
-    "SuspendedByUser", "Resumed",
+    "CannotStart", "StorageUnreachable", "HeldElsewhere", "Starting", "Started", "RankFailed", "NodeLost",
+    "Evicted", "Hung", "SuspendedByUser", "Resumed",
     # Succeeded, Failed
     "Completed", "UserError", "InternalError", "OutOfMemory", "RestartsExhausted", "DeadlineExceeded", "EngineMissing",
 ]  # fmt: skip

@@ -70,6 +70,10 @@ def store_away(run: Any) -> None:
     run.fails(0, reason="StorageUnreachable", message="s3://llm does not answer")
 
 
+def held_by_another_run(run: Any) -> None:
+    run.fails(0, reason="HeldElsewhere", message="found held by process 7", exitCode=2)
+
+
 def python_error(run: Any) -> None:
     run.fails(0, reason="InternalError", message="KeyError: 'x'", rank=0)
 
@@ -101,6 +105,7 @@ CAUSES: list[tuple[str, Story, str, bool, str]] = [
     ("a node that had no room after all", node_full, "Evicted", False, "Node didn't have enough resource"),
     ("a pod that used more than its own limits", over_its_own_limits, "Evicted", True, "EmptyDir exceeds"),
     ("a store that does not answer", store_away, "StorageUnreachable", False, "s3://llm does not answer"),
+    ("another run at the same place", held_by_another_run, "HeldElsewhere", False, "held by process 7"),
     ("a Python error", python_error, "InternalError", True, "KeyError"),
     ("a hang seen by the launcher", launcher_saw_a_hang, "Hung", True, "no step for 300 seconds"),
     ("a death without a last word", no_last_word, "RankFailed", True, "Its last lines: Fatal Python error"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from kindling_api.errors import DataError, SpecError, UnreachableError
+from kindling_api.errors import ConflictError, DataError, SpecError, UnreachableError
 from kindling_api.v1alpha1.products import ModelManifest
 from kindling_api.v1alpha1.resources import TrainingResources
 from kindling_api.v1alpha1.runfile import Progress
@@ -232,10 +232,11 @@ def test_a_first_process_that_does_not_come_is_named() -> None:
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "InternalError", 1, False),
         (UnreachableError("bucket b: found no answer"), "StorageUnreachable", 1, False),
         (DataError("spec.dataset: found nothing"), "UserError", 2, False),
+        (ConflictError("held by process 7 on another machine"), "HeldElsewhere", 2, False),
         (MemoryError(), "OutOfMemory", 1, False),
         (OSError("connection refused"), "InternalError", 1, False),
     ],
-    ids=["gloo", "gathering", "shapes", "store", "data", "memory", "another connection"],
+    ids=["gloo", "gathering", "shapes", "store", "data", "another run", "memory", "another connection"],
 )
 def test_who_lost_contact_does_not_claim_to_know_the_cause(
     error: Exception, reason: str, code: int | None, secondary: bool
