@@ -8,7 +8,7 @@ batch at a time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -116,9 +116,10 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
         return task.index, work.finish(part, name)
 
 
-def judge(records: Iterable[Document | Removal], spec: DatasetBuildSpec) -> Outcome:
-    """Repairs, measures and decides: which of the records stay as documents, and why the others do not."""
+def judge(records: Sequence[Document | Removal], spec: DatasetBuildSpec) -> Outcome:
+    """Repairs, measures and decides: which of the records stay as documents, in their order, and why others do not."""
     outcome = Outcome()
+    place = {record.id: number for number, record in enumerate(records)}
     rules = dict(each.chosen for each in spec.filters)
     documents = []
     for record in records:
@@ -144,6 +145,7 @@ def judge(records: Iterable[Document | Removal], spec: DatasetBuildSpec) -> Outc
                     excerpt=excerpt_of(document.text),
                 )
             )
+    outcome.removed.sort(key=lambda removal: place[removal.id])
     return outcome
 
 

@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
@@ -284,6 +286,26 @@ def test_another_store_and_engine_give_the_same_manifest(corpus: Path, new_run) 
     _, other = run(new_run(corpus, store="other", engine={"workers": 2}))
     assert one.to_bytes() == other.to_bytes()
     assert "engine" not in one.spec
+
+
+@pytest.mark.slow
+def test_wherever_files_are_cut_the_tokens_and_the_ledger_are_the_same(corpus: Path, new_run, monkeypatch) -> None:
+    texts = [f"Row {number} of the table says {number * number}." for number in range(400)]
+    pq.write_table(pa.table({"text": texts}), corpus / "zz_rows.parquet", row_group_size=60)
+    found = []
+    for span_bytes, task_bytes in ((10**9, 10**9), (500, 10_000)):
+        with monkeypatch.context() as patch:
+            patch.setattr("kindling_dataprep.steps.scan.SPAN_BYTES", span_bytes)
+            patch.setattr("kindling_dataprep.tasks.SMALLEST_TASK", task_bytes)
+            patch.setattr("kindling_dataprep.tasks.LARGEST_TASK", task_bytes)
+            file = new_run(corpus, filters=[*RULES, {"gopherQuality": {"minWords": 8}}], store=f"store-{task_bytes}")
+            store, manifest = run(file)
+        files = {entry.path: entry.digest for entry in manifest.files if "/" not in entry.path}
+        tables = ledger.read_removed(store).to_pylist(), ledger.read_kept(store).to_pylist()
+        found.append((files, manifest.documents, tables, ledger.read_measures(store).to_pylist()))
+        parts = [entry.path for entry in manifest.files if entry.path.startswith("kept/")]
+        assert len(parts) == 1 if task_bytes == 10**9 else len(parts) > 5
+    assert found[0] == found[1]
 
 
 @pytest.mark.slow
