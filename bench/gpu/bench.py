@@ -92,7 +92,7 @@ def measure(case: Case, ranks: Ranks, arguments: argparse.Namespace) -> dict[str
     training = TrainingSpec(steps=1, batch=batch, precision="bf16", compile=arguments.compile)
     with torch.device("meta"):
         model = build_model(shape, vocab_size)
-    loss = parallelize(model, training, ranks, compiled=use_compiler(training.compile, ranks))
+    loss = parallelize(model, training, ranks, compiled=use_compiler(training.compile, ranks)).token_loss
     model.to_empty(device=ranks.device)
     initialize(model, seed=1337)
     plan = batch_plan(batch, shape.context, ranks.layout)

@@ -19,13 +19,15 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from kindling_api.base import canonical_json
 from kindling_api.errors import EXIT_DONE, EXIT_OURS, KindlingError, SpecError, explain
-from kindling_api.v1alpha1.runfile import PretrainRunFile, Progress, read_run_file
+from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, Progress, read_run_file
 from kindling_api.v1alpha1.status import Failure, ModelResult
 from kindling_storage import open_store
 from kindling_storage.progress import ProgressWriter
 from kindling_storage.serve import serve
 from kindling_trainer.failure import describe
+from kindling_trainer.inputs import with_contents
 from kindling_trainer.launch import Request, RunFailed, launch
 from kindling_trainer.place import LOCALHOST, alone, among
 
@@ -55,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m kindling_trainer", description=__doc__)
-    parser.add_argument("run_file", type=Path, help="JSON, as kindling_api.v1alpha1.runfile.PretrainRunFile")
+    parser.add_argument("run_file", type=Path, help="JSON, as kindling_api.v1alpha1.runfile has it")
     parser.add_argument("--progress", type=Path, metavar="FILE", help="where to write the progress document")
     parser.add_argument(
         "--serve", type=int, metavar="PORT", help="serve progress there instead; FILE gets the last word alone"
@@ -70,14 +72,18 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _train(options: argparse.Namespace, asked: list[int]) -> Progress:
     """The last word of a run that went well."""
     run = read_run_file(options.run_file)
-    if not isinstance(run, PretrainRunFile):
-        allowed, remedy = "PretrainRun; this version of the trainer knows no other kind", "wait for one that does"
+    if isinstance(run, DatasetBuildFile):
+        allowed, remedy = "PretrainRun or AlignmentRun", "give it to kindling_dataprep"
         raise SpecError(explain("kind", found=run.kind, allowed=allowed, remedy=remedy))
     resources, managed = run.spec.resources, options.nodes is not None
     place = among(options.nodes, options.master, resources, os.environ) if managed else alone(resources)
     with tempfile.TemporaryDirectory(prefix="kindling-progress-") as folder:
         live = options.progress if options.serve is None else Path(folder) / "progress.json"
-        request = Request(run, options.run_file, open_store(run.output), place, managed, live, asked)
+        run_file = options.run_file
+        if isinstance(run, AlignmentRunFile):
+            run, run_file = with_contents(run), Path(folder) / "run.json"
+            run_file.write_bytes(canonical_json(run.document()))
+        request = Request(run, run_file, open_store(run.output), place, managed, live, asked)
         with serve(options.serve, run, lambda: _latest(request)):
             result = launch(request)
     if result is None:

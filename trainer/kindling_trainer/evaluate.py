@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,24 +13,26 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from kindling_trainer.data.windows import Batch
+from kindling_api.errors import SpecError, explain
 from kindling_trainer.loss import IGNORED
 from kindling_trainer.models import Decoder
-from kindling_trainer.parallel.compilation import Loss
-from kindling_trainer.parallel.mesh import Ranks
+from kindling_trainer.parallel.apply import ParallelModel
 
 TEMPERATURE = 0.8
 """Of the texts shown during training: high enough not to repeat itself, low enough to be read."""
 
+Counted = TypeVar("Counted", bound=tuple[Tensor, ...])
+"""A batch whose second part is its targets."""
 
-def validation_loss(model: Decoder, loss: Loss, batches: Iterable[Batch], ranks: Ranks) -> float | None:
+
+def mean_loss(model: ParallelModel, loss: Callable[[Counted], Tensor], batches: Iterable[Counted]) -> float | None:
     """The mean loss over all targets of all processes' batches, in nats a token; None where there is no target."""
-    sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)
-    with _trying(model):
-        for tokens, targets in batches:
-            sums[0] += loss(tokens.to(ranks.device), targets.to(ranks.device))
-            sums[1] += (targets != IGNORED).sum()
-    total, count = ranks.sum_over_batch(sums).tolist()
+    sums = torch.zeros(2, dtype=torch.float64, device=model.ranks.device)
+    with trying(model.model):
+        for batch in batches:
+            sums[0] += loss(batch)
+            sums[1] += (batch[1] != IGNORED).sum().to(sums.device)
+    total, count = model.ranks.sum_over_batch(sums).tolist()
     return total / count if count else None
 
 
@@ -41,40 +44,63 @@ class Continuation:
     text: str
 
 
+def check_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> None:
+    """Refuse, before the first step, a prompt that the first evaluation could not continue.
+
+    Raises:
+        SpecError: a prompt has a character for which the tokenizer has no token.
+    """
+    for number, prompt in enumerate(prompts):
+        try:
+            tokenizer.encode(prompt)
+        except Exception as error:  # the library raises Exception itself
+            where, allowed = f"spec.evaluation.prompts[{number}]", "text that the dataset's tokenizer covers"
+            remedy = "leave out characters that the dataset does not have"
+            raise SpecError(explain(where, found=repr(prompt), allowed=allowed, remedy=remedy)) from error
+
+
 def continue_prompts(
-    model: Decoder, tokenizer: Tokenizer, prompts: Iterable[str], *, tokens: int, stop: int | None, ranks: Ranks
+    model: ParallelModel, tokenizer: Tokenizer, prompts: Iterable[str], *, tokens: int, stop: int | None
 ) -> list[Continuation]:
-    """Sampled continuations of `prompts`, up to `tokens` tokens each or to the token `stop`.
+    """Sampled continuations of `prompts`, up to `tokens` tokens each or to the token `stop`."""
+    size, continued = tokenizer.get_vocab_size(), []
+    for prompt in prompts:
+        ids = tokenizer.encode(prompt).ids or [stop or 0]
+        text = tokenizer.decode(sample(model, ids, tokens=tokens, stops={stop}, vocab_size=size))
+        continued.append(Continuation(prompt, text))
+    return continued
+
+
+def sample(
+    model: ParallelModel, prompt: list[int], *, tokens: int, stops: Container[int | None], vocab_size: int
+) -> list[int]:
+    """Up to `tokens` tokens that follow `prompt`, all below `vocab_size`, none among `stops`.
 
     All processes compute every position anew, in lock step: the one way that works on every layout. `generate` is the
     fast way, for a whole model.
     """
-    with _trying(model):
-        return [Continuation(prompt, _continue(model, tokenizer, prompt, tokens, stop, ranks)) for prompt in prompts]
-
-
-def _continue(model: Decoder, tokenizer: Tokenizer, prompt: str, tokens: int, stop: int | None, ranks: Ranks) -> str:
-    ids = tokenizer.encode(prompt).ids or [stop or 0]
+    ids, ranks = list(prompt), model.ranks
     generator = torch.Generator().manual_seed(0)
-    start = len(ids)
-    while len(ids) - start < tokens:
-        logits = _last_logits(model, ids[-model.shape.context :], ranks)[: tokenizer.get_vocab_size()]
-        chosen = torch.multinomial((logits / TEMPERATURE).softmax(0), 1, generator=generator)
-        if ranks.control is not None:
-            dist.broadcast(chosen, 0, group=ranks.control)  # equal logits on all, but for rounding
-        if chosen.item() == stop:
-            break
-        ids.append(int(chosen))
-    return tokenizer.decode(ids[start:])
+    with trying(model.model):
+        while len(ids) - len(prompt) < tokens:
+            logits = _last_logits(model, ids[-model.model.shape.context :])[:vocab_size]
+            chosen = torch.multinomial((logits / TEMPERATURE).softmax(0), 1, generator=generator)
+            if ranks.control is not None:
+                dist.broadcast(chosen, 0, group=ranks.control)  # equal logits on all, but for rounding
+            if chosen.item() in stops:
+                break
+            ids.append(int(chosen))
+    return ids[len(prompt) :]
 
 
-def _last_logits(model: Decoder, ids: list[int], ranks: Ranks) -> Tensor:
+def _last_logits(model: ParallelModel, ids: list[int]) -> Tensor:
     """The logits [V] after the last of `ids`, on the CPU."""
+    ranks = model.ranks
     padding = (
         -len(ids) % ranks.layout.tensor
     )  # sequence parallelism cuts the positions evenly; later ones change nothing
     tokens = torch.tensor([ids + [0] * padding], device=ranks.device)
-    logits = model(tokens)[0, len(ids) - 1].float()
+    logits = model.logits(tokens)[0, len(ids) - 1].float()
     if ranks.tensor_group is not None:
         slices = [torch.empty_like(logits) for _ in range(ranks.layout.tensor)]
         dist.all_gather(slices, logits.contiguous(), group=ranks.tensor_group)
@@ -83,7 +109,7 @@ def _last_logits(model: Decoder, ids: list[int], ranks: Ranks) -> Tensor:
 
 
 @contextmanager
-def _trying(model: Decoder) -> Iterator[None]:
+def trying(model: Decoder) -> Iterator[None]:
     """Without gradients, dropout and compiler: trying is rare, and not worth a second compilation."""
     was_training = model.training
     model.eval()

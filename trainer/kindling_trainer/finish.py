@@ -11,13 +11,16 @@ from kindling_api.resolve import content_of
 from kindling_api.v1alpha1.products import MODEL_FOLDER, REPORT, ModelManifest
 from kindling_storage.commit import commit
 from kindling_trainer.checkpoint.huggingface import export
-from kindling_trainer.inputs import read_base
 from kindling_trainer.models.initialize import plain_name
+from kindling_trainer.objective import Evaluation
 from kindling_trainer.progress import Reporter
 from kindling_trainer.setup import Setup
 
+VALUE = "value.weight"
+"""The parameter of a value head."""
 
-def finish(setup: Setup, reporter: Reporter | None, validation_loss: float | None, confirm: Callable[[], None]) -> None:
+
+def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, confirm: Callable[[], None]) -> None:
     """Export the model and commit the run; all processes call it, the first (which has a reporter) writes.
 
     Raises:
@@ -29,30 +32,33 @@ def finish(setup: Setup, reporter: Reporter | None, validation_loss: float | Non
         for _ in weights:  # take part in gathering them
             pass
         return
-    tokenizer = setup.dataset.tokenizer
+    vocabulary, origin = setup.vocabulary, setup.origin
     files = export(
         setup.store.child(MODEL_FOLDER),
         weights,
         setup.shape,
-        vocab_size=tokenizer.vocab_size,
-        tokenizer=setup.dataset_store.get(tokenizer.path),
-        end_of_document=tokenizer.end_of_document,
+        vocab_size=vocabulary.size,
+        tokenizer=vocabulary.file,
+        end_of_document=vocabulary.end_of_document,
+        chat=vocabulary.chat,
     )
     reporter.close()
     manifest = ModelManifest(
         key=setup.run.key,
         files=[entry.model_copy(update={"path": f"{MODEL_FOLDER}/{entry.path}"}) for entry in files],
         spec=content_of(setup.run.spec),
-        dataset=setup.dataset.digest,
-        dataset_uri=setup.dataset_store.uri,
-        base=base.digest if (base := read_base(setup.run)) else None,
-        tokenizer=tokenizer.digest,
+        dataset=origin.dataset,
+        dataset_uri=origin.dataset_uri,
+        inputs=origin.inputs,
+        base=origin.base,
+        tokenizer=vocabulary.digest,
         shape=setup.shape,
-        vocab_size=tokenizer.vocab_size,
+        vocab_size=vocabulary.size,
         steps=setup.steps,
         tokens=setup.steps * setup.plan.tokens,
         loss=reporter.last_loss,
-        validation_loss=validation_loss,
+        validation_loss=evaluation.loss,
+        evaluation=_before_and_after(reporter.first_evaluation(), evaluation),
     )
     from kindling_trainer.report import render  # not above: matplotlib takes half a second of every start
 
@@ -61,9 +67,19 @@ def finish(setup: Setup, reporter: Reporter | None, validation_loss: float | Non
     commit(setup.store, manifest)
 
 
+def _before_and_after(before: dict[str, float], found: Evaluation) -> dict[str, float] | None:
+    """The figures of the last evaluation, beside those of the base, where it was tried, too."""
+    if not before and not found.figures:
+        return None
+    after = found.figures if found.loss is None else found.figures | {"validation_loss": found.loss}
+    return {f"{name}_before": value for name, value in before.items()} | after
+
+
 def _whole_weights(setup: Setup, reporter: Reporter | None) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter whole, on the CPU, one at a time."""
+    """Each parameter of the language model whole, on the CPU, one at a time."""
     for name, parameter in setup.model.named_parameters():
+        if name == VALUE:
+            continue  # it has served
         whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
         if reporter is not None:
             reporter.beat()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from kindling_api.base import key_of
 from kindling_api.errors import DataError, IntegrityError, SpecError, explain
 from kindling_api.v1alpha1.products import CheckpointManifest, DatasetManifest, Manifest, ModelManifest
-from kindling_api.v1alpha1.runfile import Input, PretrainRunFile
+from kindling_api.v1alpha1.runfile import AlignmentRunFile, Input, PretrainRunFile
 from kindling_storage import ObjectStore, open_store
 from kindling_storage.commit import read_manifest
 from kindling_trainer.data.order import check_enough
 
+TrainingRun = PretrainRunFile | AlignmentRunFile
 
-def check_supported(run: PretrainRunFile) -> None:
+
+def check_supported(run: TrainingRun) -> None:
     """Refuse what the specification knows and this version does not.
 
     Raises:
@@ -34,6 +37,30 @@ def check_supported(run: PretrainRunFile) -> None:
                 remedy="use bf16",
             )
         )
+
+
+def check_inputs(run: TrainingRun) -> None:
+    """Refuse inputs that are missing, damaged or unfit, before any process is started.
+
+    Raises:
+        UserError: they are.
+    """
+    read_base(run)
+    if isinstance(run, PretrainRunFile):
+        read_dataset(run)
+
+
+def with_contents(run: AlignmentRunFile) -> AlignmentRunFile:
+    """The run, its key covering what its files hold: other dialogues under the same name are other work.
+
+    Raises:
+        UserError: a file or the base is missing.
+    """
+    from kindling_trainer.align.files import read_inputs  # not above: pretraining needs none of it
+
+    base, files = read_base(run), read_inputs(run)
+    held = {"key": run.key, "base": None if base is None else base.digest, "data": [each.document() for each in files]}
+    return run.model_copy(update={"key": key_of(held)})
 
 
 def read_dataset(run: PretrainRunFile) -> tuple[ObjectStore, DatasetManifest]:
@@ -60,43 +87,46 @@ def read_dataset(run: PretrainRunFile) -> tuple[ObjectStore, DatasetManifest]:
     return store, manifest
 
 
-def input_store(given: Input, run: PretrainRunFile) -> ObjectStore:
+def input_store(given: Input, run: TrainingRun) -> ObjectStore:
     """The folder of a product that the run reads; in the run's own store unless it says otherwise."""
     storage = given.storage or run.output
     return open_store(given.uri, endpoint=storage.endpoint, region=storage.region)
 
 
-def read_base(run: PretrainRunFile) -> ModelManifest | CheckpointManifest | None:
+def read_base(run: TrainingRun) -> ModelManifest | CheckpointManifest | None:
     """The manifest of the model that the run starts from; None where there is no such model, or it is a Hugging Face
     folder, which has no manifest.
 
     Raises:
-        SpecError: the folder holds another product.
+        SpecError: the folder holds another product, or what is to be aligned is a checkpoint, which has no tokenizer.
         IntegrityError: it is damaged, or is another one than the run was made for.
     """
-    if run.initialize is None:
+    given = run.base if isinstance(run, AlignmentRunFile) else run.initialize
+    if given is None:
         return None
-    store = input_store(run.initialize, run)
+    store = input_store(given, run)
     kind = read_manifest(store, _Kind)
     if kind is None:
         return None
     manifest: ModelManifest | CheckpointManifest | None
-    if kind.kind == "Checkpoint":
+    if kind.kind == "Checkpoint" and run.kind == "PretrainRun":
         manifest = read_manifest(store, CheckpointManifest)
     elif kind.kind == "Model":
         manifest = read_manifest(store, ModelManifest)
     else:
-        raise SpecError(
-            explain(
-                f"spec.initialize.from: {store.uri}",
-                found=f"a {kind.kind.lower()}",
-                allowed="a model, a checkpoint or a Hugging Face folder",
-                remedy="give the folder of a finished PretrainRun, or one of its checkpoints",
-            )
-        )
-    if manifest is not None and run.initialize.digest not in (None, manifest.digest):
-        raise _changed(run.initialize, "a model", manifest.digest)
+        raise _no_base(store, kind.kind, aligning=run.kind == "AlignmentRun")
+    if manifest is not None and given.digest not in (None, manifest.digest):
+        raise _changed(given, "a model", manifest.digest)
     return manifest
+
+
+def _no_base(store: ObjectStore, kind: str, *, aligning: bool) -> SpecError:
+    field, allowed = "spec.initialize.from", "a model, a checkpoint or a Hugging Face folder"
+    remedy = "give the folder of a finished PretrainRun, or one of its checkpoints"
+    if aligning:
+        field, allowed = "spec.base", "a finished model or a Hugging Face folder"
+        remedy = "give the folder of a finished run, or what `kindling export` makes of a checkpoint"
+    return SpecError(explain(f"{field}: {store.uri}", found=f"a {kind.lower()}", allowed=allowed, remedy=remedy))
 
 
 class _Kind(Manifest):

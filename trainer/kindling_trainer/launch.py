@@ -17,8 +17,7 @@ from pathlib import Path
 from kindling_api.errors import EXIT_SIGNALLED
 from kindling_api.quantities import seconds
 from kindling_api.v1alpha1.products import MODEL_FOLDER, ModelManifest, model_folder
-from kindling_api.v1alpha1.runfile import PretrainRunFile
-from kindling_api.v1alpha1.status import Failure, ModelResult
+from kindling_api.v1alpha1.status import AlignmentResult, Failure, ModelResult
 from kindling_storage import ObjectStore
 from kindling_storage.commit import read_manifest
 from kindling_storage.hold import LOCK, Hold, hold
@@ -26,7 +25,7 @@ from kindling_storage.names import Published, publish
 from kindling_storage.trouble import trouble
 from kindling_trainer.checkpoint.folders import folders
 from kindling_trainer.gang import Gang, Outcome
-from kindling_trainer.inputs import check_supported, read_dataset
+from kindling_trainer.inputs import TrainingRun, check_inputs, check_supported
 from kindling_trainer.metrics import perplexity
 from kindling_trainer.place import Place
 
@@ -48,7 +47,7 @@ class RunFailed(Exception):
 class Request:
     """What this process was started for."""
 
-    run: PretrainRunFile
+    run: TrainingRun
     runfile: Path
     output: ObjectStore
     """The whole store in which the run is kept."""
@@ -88,7 +87,7 @@ def launch(request: Request) -> ModelResult | None:
 
 def _lead(request: Request) -> ModelManifest:
     """Train, as the only machine or the first."""
-    read_dataset(request.run)
+    check_inputs(request.run)
     with hold(request.store, LOCK, request.run) as held:
         attempt = _next_attempt(request.store, request.run.attempt)
         if request.managed:
@@ -103,8 +102,8 @@ def _lead(request: Request) -> ModelManifest:
 def _publish(request: Request, finished: ModelManifest) -> ModelResult:
     run, store = request.run, request.store
     product = Published(uri=store.uri, digest=finished.digest, key=run.key)
-    publish(request.output, "PretrainRun", run.namespace, run.name, product)
-    return ModelResult(
+    publish(request.output, run.kind, run.namespace, run.name, product)
+    result = ModelResult(
         digest=finished.digest,
         uri=store.uri,
         model=f"{store.uri}/{MODEL_FOLDER}",
@@ -114,6 +113,9 @@ def _publish(request: Request, finished: ModelManifest) -> ModelResult:
         validation_loss=finished.validation_loss,
         perplexity=None if finished.validation_loss is None else perplexity(finished.validation_loss),
     )
+    if run.kind == "PretrainRun":
+        return result
+    return AlignmentResult(**dict(result), evaluation=finished.evaluation or {})
 
 
 def _train_once(request: Request, attempt: int, held: Hold | None) -> None:

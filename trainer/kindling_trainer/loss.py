@@ -1,4 +1,4 @@
-"""The loss: a sum over tokens, so that any cut of the batch adds up to the same number."""
+"""The loss: a sum over tokens, so that any cut of the batch adds up to the same number; and what each token adds."""
 
 from __future__ import annotations
 
@@ -23,14 +23,29 @@ def vocab_parallel_loss(logits: Tensor, targets: Tensor, group: dist.ProcessGrou
 
     logits [B, T, V / processes], targets [B, T], the same on all of them → scalar fp32, the same on all of them.
     """
-    return VocabParallelCrossEntropy.apply(logits.flatten(0, 1), targets.flatten(), group)
+    return -token_log_probabilities(logits, targets, group).sum()
 
 
-class VocabParallelCrossEntropy(torch.autograd.Function):
-    """Cross-entropy over a sharded vocabulary (Shoeybi et al. 2019, Megatron-LM, §3).
+def token_log_probabilities(logits: Tensor, targets: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """The log-probability of each target, in nats, and 0 where it is IGNORED.
+
+    logits [B, T, V], or each process' slice [B, T, V / processes] where the vocabulary is cut over `group`, in rank
+    order; targets [B, T] → fp32 [B, T], the same on all processes of the group.
+    """
+    if group is None:
+        losses = F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
+        )
+        return -losses.view_as(targets)
+    flat: Tensor = VocabParallelLogProbability.apply(logits.flatten(0, 1), targets.flatten(), group)
+    return flat.view_as(targets)
+
+
+class VocabParallelLogProbability(torch.autograd.Function):
+    """Log-probabilities over a sharded vocabulary (Shoeybi et al. 2019, Megatron-LM, §3).
 
     Two small all-reduces forward (the largest logit; the sum of exponentials and the target's logit) and none backward,
-    since a process's share of the gradient, softmax - one-hot, needs its own logits only.
+    since a process's share of the gradient, one-hot - softmax, needs its own logits only.
     """
 
     @staticmethod
@@ -44,7 +59,7 @@ class VocabParallelCrossEntropy(torch.autograd.Function):
         largest = shifted.amax(dim=1)
         dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
         shifted = shifted - largest[:, None]
-        picked = shifted.gather(1, local[:, None]).squeeze(1) * mine
+        picked = shifted.gather(1, local[:, None]).squeeze(1).where(mine, 0.0)  # a logit may be -inf: no product
         exponentials = shifted.exp_()
         normaliser = exponentials.sum(dim=1)
         sums = torch.stack([normaliser, picked])
@@ -54,12 +69,12 @@ class VocabParallelCrossEntropy(torch.autograd.Function):
         counted = targets != IGNORED
         ctx.save_for_backward(exponentials.div_(normaliser[:, None]), local, mine, counted)
         ctx.dtype = logits.dtype
-        return ((normaliser.log() - picked) * counted).sum()
+        return (picked - normaliser.log()) * counted
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         softmax, local, mine, counted = ctx.saved_tensors
-        gradient = softmax.clone()
-        gradient.scatter_add_(1, local[:, None], -mine[:, None].to(gradient.dtype))
-        gradient.mul_(counted[:, None] * gradients[0])
+        gradient = -softmax
+        gradient.scatter_add_(1, local[:, None], mine[:, None].to(gradient.dtype))
+        gradient.mul_((counted * gradients[0])[:, None])
         return gradient.to(ctx.dtype), None, None

@@ -43,7 +43,8 @@ class Metrics:
         self._path, self._folder = path, path.parent
         with local_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.rows = [row for row in read_rows(path) if row["step"] <= finished_steps and "final" not in row]
+            before = read_rows(path) if finished_steps else ()  # a run that begins anew tries its base anew
+            self.rows = [row for row in before if row["step"] <= finished_steps and "final" not in row]
             temporary = path.with_suffix(".tmp")
             temporary.write_text("".join(_line(row) for row in self.rows))
             temporary.replace(path)

@@ -5,21 +5,28 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from kindling_api.v1alpha1.products import ModelManifest
-from kindling_api.v1alpha1.runfile import PretrainRunFile, Progress
-from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
+from kindling_api.v1alpha1.runfile import Progress
+from kindling_api.v1alpha1.status import AlignmentProgress, CheckpointStatus, TrainingProgress
 from kindling_storage.progress import ProgressWriter
-from kindling_trainer.evaluate import Continuation
+from kindling_trainer.inputs import TrainingRun
 from kindling_trainer.metrics import Metrics, Row, perplexity
+from kindling_trainer.objective import Evaluation
 
 WARM_UP_STEPS = 2
 """The first steps of a start, which compile and fill caches, foretell nothing of the time that the others take."""
 ETA_STEPS = 50
 """The estimate follows the mean of so many of the newest steps."""
+SHOWN = {"reward": "reward", "rewards/margins": "reward_margin", "rewards/accuracies": "accuracy", "kl": "kl"}
+"""Figures of a step that the progress document shows, under its own names."""
+EVALUATION = "evaluation/"
+"""What stands before the names of an evaluation's figures in the curves."""
 LARGEST_CURVE = 2000
 """Rows of training steps in metrics.jsonl, about; longer runs write every n-th step."""
 
@@ -28,7 +35,7 @@ LARGEST_CURVE = 2000
 class Course:
     """What the report at the end is about."""
 
-    run: PretrainRunFile
+    run: TrainingRun
     manifest: ModelManifest
     rows: list[Row]
     """Of metrics.jsonl."""
@@ -41,11 +48,11 @@ class Reporter:
 
     def __init__(
         self, writer: ProgressWriter, metrics: Metrics, *, heartbeat: Path | None, steps: int, step_tokens: int,
-        flops_per_token: float, peak_flops: float | None, started: float,
+        flops_per_token: float, peak_flops: float | None, started: float, aligning: bool = False,
     ) -> None:  # fmt: skip
         self._writer, self._metrics, self._heartbeat = writer, metrics, heartbeat
         self._step_tokens, self._flops, self._peak, self._started = step_tokens, flops_per_token, peak_flops, started
-        self._now = TrainingProgress(stage="starting", steps=steps)
+        self._now = (AlignmentProgress if aligning else TrainingProgress)(stage="starting", steps=steps)
         self._checkpoint: CheckpointStatus | None = None
         self._seconds: list[float] = []  # of the steps since the last row
         self._taken = 0  # steps, by this process
@@ -76,7 +83,7 @@ class Reporter:
             self._update(stage="training")
         self.beat()
 
-    def row(self, step: int, *, loss: float, rate: float, norm: float) -> None:
+    def row(self, step: int, *, loss: float, rate: float, norm: float, figures: Mapping[str, float] = {}) -> None:
         """Write down the step that was just taken, the `step`-th, and the speed since the last one written down."""
         in_steps = sum(self._seconds)
         step_seconds = in_steps / len(self._seconds)
@@ -84,11 +91,12 @@ class Reporter:
         self._counted += in_steps
         speed = self._step_tokens / step_seconds
         mfu = speed * self._flops / self._peak if self._peak else None
+        shown: dict[str, Any] = {SHOWN[name]: value for name, value in figures.items() if name in SHOWN}
         self._metrics.add(
             {
                 "step": step, "tokens": step * self._step_tokens, "loss": loss, "lr": rate, "grad_norm": norm,
                 "tokens_per_second": speed, "mfu": mfu, "step_seconds": step_seconds, "seconds_in_steps": in_steps,
-                "time": time.time(),
+                "time": time.time(), **figures,
             }
         )  # fmt: skip
         self._update(
@@ -97,15 +105,18 @@ class Reporter:
             mfu=mfu,
             goodput=min(1.0, self._counted / max(1e-9, time.time() - self._started)),
             eta_seconds=round((self._now.steps - step) * fmean(self._recent)) if self._recent else None,
+            **shown,
         )  # fmt: skip
 
-    def evaluated(self, step: int, loss: float | None, samples: list[Continuation], *, final: bool) -> None:
+    def evaluated(self, step: int, found: Evaluation, *, final: bool) -> None:
         """Write down what an evaluation found; `final` is the one at the end, over the whole part."""
+        loss = found.loss
         row: Row = {"step": step, "validation_loss": loss, "perplexity": None if loss is None else perplexity(loss)}
+        row |= {f"{EVALUATION}{name}": value for name, value in found.figures.items()}
         if final:
             row["final"] = True
-        if samples:
-            row["samples"] = [{"prompt": sample.prompt, "text": sample.text} for sample in samples]
+        if found.samples:
+            row["samples"] = [{"prompt": sample.prompt, "text": sample.text} for sample in found.samples]
         self._metrics.add(row)
         self._update(validation_loss=loss)
         self.beat()
@@ -123,7 +134,13 @@ class Reporter:
         """Training loss of the last step written down."""
         return next((row["loss"] for row in reversed(self._metrics.rows) if "loss" in row), None)
 
-    def course(self, run: PretrainRunFile, manifest: ModelManifest) -> Course:
+    def first_evaluation(self) -> dict[str, float]:
+        """The figures of the evaluation before the first step, by name; none where there was none."""
+        row = next((row for row in self._metrics.rows if row["step"] == 0), {})
+        figures = {name.removeprefix(EVALUATION): row[name] for name in row if name.startswith(EVALUATION)}
+        return figures | {name: row[name] for name in ("validation_loss",) if name in row}
+
+    def course(self, run: TrainingRun, manifest: ModelManifest) -> Course:
         """All that the report needs."""
         return Course(run, manifest, self._metrics.rows, time.time() - self._started)
 

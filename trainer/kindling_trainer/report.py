@@ -14,12 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kindling_api.v1alpha1.products import REPORT
+from kindling_api.v1alpha1.training import batch_plan
 from kindling_trainer.metrics import Row, perplexity
 from kindling_trainer.progress import Course
 from kindling_trainer.sizes import parameters
 
 SAMPLES_SHOWN = 6
-"""Of each prompt, spread over the run; the last is among them."""
+"""Of each prompt, spread over the run; the first and the last are among them."""
 INK, MUTED, RULE, FILL, ACCENT = "#26221c", "#857c70", "#d9d2c5", "#7f9c94", "#b4532a"
 
 
@@ -60,7 +61,7 @@ def _figures(course: Course) -> list[tuple[str, str]]:
 
 def _facts(course: Course) -> list[tuple[str, str]]:
     shape, training, layout = course.manifest.shape, course.run.spec.training, course.run.spec.layout()
-    plan = course.run.spec.batch_plan()
+    plan = batch_plan(training.batch, shape.context, layout)
     assert training.optimizer.adam_w is not None
     adam = training.optimizer.adam_w
     return [
@@ -95,8 +96,8 @@ def _samples(rows: list[Row]) -> list[tuple[str, list[tuple[int, str]]]]:
     shown = []
     for prompt, texts in by_prompt.items():
         steps = sorted(texts)
-        count = min(SAMPLES_SHOWN, len(steps))
-        chosen = {steps[round((place + 1) * len(steps) / count) - 1] for place in range(count)}
+        apart = (len(steps) - 1) / max(1, min(SAMPLES_SHOWN, len(steps)) - 1)
+        chosen = {steps[round(place * apart)] for place in range(min(SAMPLES_SHOWN, len(steps)))} | {steps[-1]}
         shown.append((prompt, [(step, texts[step]) for step in sorted(chosen, reverse=True)]))
     return shown
 

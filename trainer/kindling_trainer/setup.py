@@ -1,113 +1,138 @@
-"""Everything a run needs before its first step: the data checked, the model built and spread, its state restored."""
+"""What every run has before its first step, whatever it learns: where it comes from, its tokens, its model spread over
+the processes, its optimizer."""
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 
-from kindling_api.errors import SpecError, explain
+from kindling_api.base import Digest
 from kindling_api.v1alpha1.model import ModelShape
-from kindling_api.v1alpha1.products import DatasetManifest, model_folder
-from kindling_api.v1alpha1.runfile import PretrainRunFile
-from kindling_api.v1alpha1.training import BatchPlan, steps_of
+from kindling_api.v1alpha1.products import FileEntry, model_folder
+from kindling_api.v1alpha1.training import BatchPlan
 from kindling_storage import ObjectStore, open_store
-from kindling_trainer.data.order import WindowOrder
-from kindling_trainer.data.windows import TrainingWindows, ValidationWindows, open_stream
-from kindling_trainer.inputs import read_dataset
+from kindling_trainer.checkpoint.huggingface import ChatFiles
+from kindling_trainer.inputs import TrainingRun
 from kindling_trainer.models import Decoder, build_model
+from kindling_trainer.models.layers import ValueHead
+from kindling_trainer.objective import Objective
 from kindling_trainer.optim.adamw import build_adamw
-from kindling_trainer.parallel.apply import parallelize
-from kindling_trainer.parallel.compilation import Loss, use_compiler
+from kindling_trainer.parallel.apply import ParallelModel, parallelize
+from kindling_trainer.parallel.compilation import use_compiler
 from kindling_trainer.parallel.mesh import Ranks
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run learns from, for its checkpoints and its model to name."""
+
+    dataset: Digest
+    """Digest of the dataset; of an alignment's files, the digest of their digests."""
+    dataset_uri: str
+    base: Digest | None = None
+    """Digest of the model it starts from, where that has one."""
+    inputs: tuple[FileEntry, ...] | None = None
+    """The files of an alignment's data."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a run."""
+
+    file: bytes
+    """The content of tokenizer.json."""
+    tokenizer: Tokenizer
+    digest: Digest
+    """Of the file."""
+    size: int
+    """Before padding."""
+    end_of_document: int | None
+    """The token that ends a document."""
+    chat: ChatFiles | None = None
+    """How dialogues are written, once the model knows that."""
 
 
 @dataclass(frozen=True)
 class Setup:
     """The parts of a run."""
 
-    run: PretrainRunFile
+    run: TrainingRun
     ranks: Ranks
     store: ObjectStore
     """The run's folder."""
-    dataset: DatasetManifest
-    dataset_store: ObjectStore
-    tokenizer: Tokenizer
+    origin: Origin
+    vocabulary: Vocabulary
     shape: ModelShape
     plan: BatchPlan
     steps: int
-    training: TrainingWindows
-    validation: ValidationWindows
     model: Decoder
     optimizer: torch.optim.AdamW
-    loss: Loss
+    objective: Objective[Any]
     compiled: bool
+    round_steps: int = 1
+    """Steps that belong together: checkpoints are written at multiples of it alone."""
 
     @property
     def padded_vocab(self) -> int:
         """Rows of the embedding."""
-        return self.shape.padded_vocab(self.dataset.tokenizer.vocab_size)
+        return self.shape.padded_vocab(self.vocabulary.size)
 
 
-def prepare(run: PretrainRunFile, ranks: Ranks) -> Setup:
-    """Open the data and build the model, not yet with any weights.
+def build(
+    run: TrainingRun,
+    ranks: Ranks,
+    shape: ModelShape,
+    vocabulary: Vocabulary,
+    *,
+    padding_counts: bool = True,
+    scored: bool = False,
+) -> ParallelModel:
+    """The model of `shape`, spread over the processes, not yet with any weights.
+
+    Args:
+        padding_counts: whether rows of the embedding beyond the vocabulary are tokens like others, which training
+            makes unlikely, or have probability 0.
+        scored: whether it has a value head, which is 0 until it is trained or loaded.
 
     Raises:
-        UserError: the data does not fit the run, the model the layout, or a prompt the tokenizer.
+        SpecError: the model cannot be cut so.
     """
-    spec, shape, plan = run.spec, run.spec.model.shape(), run.spec.batch_plan()
-    dataset_store, dataset = read_dataset(run)
-    cache = Path(tempfile.gettempdir()) / "kindling-cache"
-    tokenizer = Tokenizer.from_str(dataset_store.get(dataset.tokenizer.path).decode())
-    check_prompts(tokenizer, spec.evaluation.prompts)
-    train = open_stream(dataset_store, dataset, dataset.train, cache)
-    validation = open_stream(dataset_store, dataset, dataset.validation, cache)
     with torch.device("meta"):
-        model = build_model(shape, shape.padded_vocab(dataset.tokenizer.vocab_size))
-    compiled = use_compiler(spec.training.compile, ranks)
-    loss = parallelize(model, spec.training, ranks, compiled=compiled)
+        model = build_model(shape, shape.padded_vocab(vocabulary.size))
+        if scored:
+            model.value = ValueHead(shape.width)
+    compiled = use_compiler(run.spec.training.compile, ranks)
+    parallel = parallelize(
+        model, run.spec.training, ranks, compiled=compiled, vocab_size=None if padding_counts else vocabulary.size
+    )
     model.to_empty(device=ranks.device)
-    assert spec.training.optimizer.adam_w is not None
+    if model.value is not None:
+        nn.init.zeros_(model.value.weight)
+    return parallel
+
+
+def assemble(
+    run: TrainingRun, ranks: Ranks, origin: Origin, vocabulary: Vocabulary, model: ParallelModel, plan: BatchPlan,
+    steps: int, objective: Objective[Any], *, round_steps: int = 1,
+) -> Setup:  # fmt: skip
+    """The parts, together with those that are the same for all runs."""
+    assert run.spec.training.optimizer.adam_w is not None
     return Setup(
         run=run,
         ranks=ranks,
         store=open_store(run.output).child(model_folder(run.key)),
-        dataset=dataset,
-        dataset_store=dataset_store,
-        tokenizer=tokenizer,
-        shape=shape,
+        origin=origin,
+        vocabulary=vocabulary,
+        shape=model.model.shape,
         plan=plan,
-        steps=steps_of(spec.training, plan, dataset.train_tokens),
-        training=TrainingWindows(
-            train, WindowOrder(len(train), plan.context, spec.training.seed), plan, ranks.batch_rank
-        ),
-        validation=ValidationWindows(
-            validation, plan.context, plan.micro_batch, ranks.batch_rank, ranks.layout.batch_ranks
-        ),
-        model=model,
-        optimizer=build_adamw(model, spec.training.optimizer.adam_w),
-        loss=loss,
-        compiled=compiled,
+        steps=steps,
+        model=model.model,
+        optimizer=build_adamw(model.model, run.spec.training.optimizer.adam_w),
+        objective=objective,
+        compiled=model.compiled,
+        round_steps=round_steps,
     )
-
-
-def check_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> None:
-    """Refuse, before the first step, a prompt that the first evaluation could not continue.
-
-    Raises:
-        SpecError: a prompt has a character for which the tokenizer has no token.
-    """
-    for number, prompt in enumerate(prompts):
-        try:
-            tokenizer.encode(prompt)
-        except Exception as error:  # the library raises Exception itself
-            where, allowed = f"spec.evaluation.prompts[{number}]", "text that the dataset's tokenizer covers"
-            remedy = "leave out characters that the dataset does not have"
-            raise SpecError(explain(where, found=repr(prompt), allowed=allowed, remedy=remedy)) from error

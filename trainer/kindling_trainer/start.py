@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.products import MODEL_FOLDER, CheckpointManifest, ModelManifest
+from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_storage import ObjectStore
 from kindling_trainer.checkpoint.folders import checkpoint_store, newest_whole
 from kindling_trainer.checkpoint.huggingface import read_shape, read_tokenizer, read_weights
@@ -61,8 +62,8 @@ def restore(setup: Setup) -> int:
 
 def _check_origin(setup: Setup, manifest: CheckpointManifest) -> None:
     for what, found, expected in (
-        ("dataset", manifest.dataset, setup.dataset.digest),
-        ("tokenizer", manifest.tokenizer, setup.dataset.tokenizer.digest),
+        ("dataset", manifest.dataset, setup.origin.dataset),
+        ("tokenizer", manifest.tokenizer, setup.vocabulary.digest),
     ):
         if found != expected:
             raise SpecError(
@@ -77,16 +78,20 @@ def _check_origin(setup: Setup, manifest: CheckpointManifest) -> None:
 
 def _begin(setup: Setup) -> None:
     run = setup.run
-    if run.initialize is None:
+    given = run.base if isinstance(run, AlignmentRunFile) else run.initialize
+    if given is None:
         initialize(setup.model, run.spec.training.seed)
         return
-    store = input_store(run.initialize, run)
-    match read_base(run):
-        case CheckpointManifest() as manifest:
+    store, manifest = input_store(given, run), read_base(run)
+    if isinstance(run, AlignmentRunFile):  # its shape and its tokens are the base's own
+        _copy_weights(setup, store if manifest is None else store.child(MODEL_FOLDER))
+        return
+    match manifest:
+        case CheckpointManifest():
             _from_checkpoint(setup, store, manifest)
-        case ModelManifest() as manifest:
+        case ModelManifest():
             _check_sizes(store, manifest.shape, setup.shape, _OWN_SIZES)
-            _check_tokenizer(store, manifest.tokenizer, setup.dataset.tokenizer.digest)
+            _check_tokenizer(store, manifest.tokenizer, setup.vocabulary.digest)
             _copy_weights(setup, store.child(MODEL_FOLDER))
         case None:
             _check_folder(setup, store)
@@ -95,7 +100,7 @@ def _begin(setup: Setup) -> None:
 
 def _from_checkpoint(setup: Setup, store: ObjectStore, manifest: CheckpointManifest) -> None:
     _check_sizes(store, manifest.shape, setup.shape, _OWN_SIZES)
-    _check_tokenizer(store, manifest.tokenizer, setup.dataset.tokenizer.digest)
+    _check_tokenizer(store, manifest.tokenizer, setup.vocabulary.digest)
     rows = manifest.shape.padded_vocab(manifest.vocab_size)
     if rows != setup.padded_vocab:
         raise SpecError(
@@ -113,8 +118,9 @@ def _check_folder(setup: Setup, store: ObjectStore) -> None:
     shape, _ = read_shape(store)
     _check_sizes(store, shape, setup.shape, _SIZES)
     tokenizer, _ = read_tokenizer(store)
-    if tokenizer.get_vocab() != setup.tokenizer.get_vocab():
-        raise _other_tokenizer(store, _tokens(tokenizer), f"one with {setup.tokenizer.get_vocab_size()}")
+    wanted = setup.vocabulary.tokenizer
+    if tokenizer.get_vocab() != wanted.get_vocab():
+        raise _other_tokenizer(store, _tokens(tokenizer), f"one with {wanted.get_vocab_size()}")
 
 
 def _copy_weights(setup: Setup, store: ObjectStore) -> None:

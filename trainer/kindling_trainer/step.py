@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,22 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from kindling_api.errors import UserError, explain
-from kindling_api.v1alpha1.training import BatchPlan, TrainingSpec
-from kindling_trainer.data.windows import Batch
+from kindling_api.v1alpha1.training import TrainingSpec
 from kindling_trainer.models import Decoder
-from kindling_trainer.parallel.compilation import Loss
+from kindling_trainer.objective import Figures, Objective, Share
 from kindling_trainer.parallel.mesh import Ranks
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step that has been taken."""
+
+    loss: Tensor
+    """This process's share of the mean loss, still on the device: the sum over all shares is the loss."""
+    figures: Figures
+    """This process's share of them."""
+    norm: float
+    """Of the whole gradient, before clipping."""
 
 
 @dataclass(frozen=True)
@@ -25,36 +36,34 @@ class Stepper:
 
     model: Decoder
     optimizer: torch.optim.AdamW
-    loss: Loss
+    objective: Objective[Any]
     training: TrainingSpec
-    plan: BatchPlan
     ranks: Ranks
 
-    def take(self, batches: Iterable[Batch], step: int) -> tuple[Tensor, float]:
+    def take(self, share: Share[Any], step: int) -> Taken:
         """The optimizer step that follows `step` finished ones.
-
-        Returns:
-            This process's share of the mean loss (its sum over all shares is the loss, in nats a token), still on the
-            device, and the norm of the whole gradient before clipping.
 
         Raises:
             UserError: loss or gradient is not finite. Weights and optimizer are as they were before the step.
         """
         loss = torch.zeros((), device=self.ranks.device)
-        for number, (tokens, targets) in enumerate(batches):
+        figures: Figures = {}
+        for number, batch in enumerate(share.micro_batches):
             self._seed_dropout(step, number)
-            if isinstance(self.model, FSDPModule) and self.plan.accumulation > 1:
-                self.model.set_requires_gradient_sync(number == self.plan.accumulation - 1)
-            # Every target counts, so the whole batch's count is known without asking the other processes.
-            part = self.loss(tokens.to(self.ranks.device), targets.to(self.ranks.device)) / self.plan.tokens
+            if isinstance(self.model, FSDPModule) and share.count > 1:
+                self.model.set_requires_gradient_sync(number == share.count - 1)
+            part, more = self.objective.loss(batch)
+            part = part / share.normaliser
             part.backward()
             loss += part.detach()
+            for name, figure in more.items():
+                figures[name] = figures[name] + figure if name in figures else figure
         norm = clip_gradients(self.model, self.training.gradient_clip)
         if not torch.isfinite(torch.tensor(norm)):
             raise UserError(not_finite(step, float(self.ranks.sum_over_batch(loss)), norm))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss, norm
+        return Taken(loss, figures, norm)
 
     def _seed_dropout(self, step: int, number: int) -> None:
         """Makes dropout a function of where the run is, so that no generator's state needs to be saved."""

@@ -16,33 +16,35 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from kindling_api.errors import EXIT_SIGNALLED
 from kindling_api.quantities import seconds
 from kindling_api.v1alpha1.products import CheckpointManifest
-from kindling_api.v1alpha1.runfile import PretrainRunFile, Progress, read_run_file
+from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, Progress, read_run_file
 from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
 from kindling_storage.hold import LOCK, confirm
 from kindling_storage.progress import ProgressWriter
 from kindling_storage.trouble import trouble
+from kindling_trainer import pretrain
 from kindling_trainer.checkpoint.load import training_state
 from kindling_trainer.checkpoint.save import Saver
-from kindling_trainer.data.windows import Batch
-from kindling_trainer.evaluate import continue_prompts, validation_loss
 from kindling_trainer.failure import recorded_failure
 from kindling_trainer.finish import finish
 from kindling_trainer.gang import GATHERING, HEARTBEAT, TELL_STACKS
 from kindling_trainer.hardware import peak_flops
+from kindling_trainer.inputs import TrainingRun
 from kindling_trainer.metrics import Metrics
+from kindling_trainer.objective import Evaluation, Item
 from kindling_trainer.optim.adamw import set_learning_rate
 from kindling_trainer.optim.schedule import cosine
-from kindling_trainer.parallel.mesh import join
+from kindling_trainer.parallel.mesh import Ranks, join
 from kindling_trainer.progress import Reporter, row_interval
-from kindling_trainer.setup import Setup, prepare
+from kindling_trainer.setup import Setup
 from kindling_trainer.sizes import flops_per_token
 from kindling_trainer.start import restore
-from kindling_trainer.step import Stepper
+from kindling_trainer.step import Stepper, Taken
 from kindling_trainer.stopping import StopFlag, Stopped, die_with
 
 
@@ -58,7 +60,7 @@ def main() -> int:
     _quieten()
     with recorded_failure(options.folder, rank, options.attempt):
         run = read_run_file(options.runfile)
-        assert isinstance(run, PretrainRunFile)
+        assert not isinstance(run, DatasetBuildFile)
         code = Training(run, options, stop).go()
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -90,10 +92,10 @@ def _options() -> argparse.Namespace:
 class Training:
     """The run, from its parts to its finished model."""
 
-    def __init__(self, run: PretrainRunFile, options: argparse.Namespace, stop: StopFlag) -> None:
+    def __init__(self, run: TrainingRun, options: argparse.Namespace, stop: StopFlag) -> None:
         self.run, self.stop = run, stop
         ranks = join(run.spec.layout(), run.spec.resources, partial(_waiting, options))
-        self.setup = setup = prepare(run, ranks)
+        self.setup = setup = _prepare(run, ranks)
         self.finished = self.saved = restore(setup)
         """Optimizer steps done, and those of them that are in a checkpoint."""
         self.last_save = time.monotonic()
@@ -106,7 +108,7 @@ class Training:
         )  # fmt: skip
         self.save_due = False
         """Whether a checkpoint is wanted and not yet begun."""
-        self.stepper = Stepper(setup.model, setup.optimizer, setup.loss, run.spec.training, setup.plan, ranks)
+        self.stepper = Stepper(setup.model, setup.optimizer, setup.objective, run.spec.training, ranks)
         self.interval = row_interval(setup.steps)
 
     def go(self) -> int:
@@ -115,17 +117,19 @@ class Training:
         if self.setup.compiled and self.reporter is not None:
             self.reporter.compiling()
         try:
+            if self.finished == 0 and isinstance(self.run, AlignmentRunFile):
+                self._evaluate()  # what comes later is told beside what the base did
             while self.finished < self.setup.steps:
                 self._advance()
             self._save()
-            validation = self._evaluate(whole=True)
+            evaluation = self._evaluate(whole=True)
         except Stopped as stopped:
             self._save()
             self.saver.wait()
             return EXIT_SIGNALLED + stopped.signal
         self.saver.wait()
         self._stage("exporting")
-        finish(self.setup, self.reporter, validation, self.confirm)
+        finish(self.setup, self.reporter, evaluation, self.confirm)
         return 0
 
     def _advance(self) -> None:
@@ -149,14 +153,23 @@ class Training:
         done = self.finished
         rate = _learning_rate(self.setup, done)
         set_learning_rate(self.setup.optimizer, rate)
-        share, norm = self.stepper.take(self.setup.training.micro_batches(done), done)
+        taken = self.stepper.take(self.setup.objective.share(done, self._interruptible), done)
         self.finished += 1
         written = self.finished % self.interval == 0 or self.finished == self.setup.steps
-        loss = float(self.setup.ranks.sum_over_batch(share)) if written else 0.0
+        loss, figures = self._whole(taken) if written else (0.0, {})
         if self.reporter is not None:
             self.reporter.stepped(time.perf_counter() - began)
             if written:
-                self.reporter.row(self.finished, loss=loss, rate=rate, norm=norm)
+                self.reporter.row(self.finished, loss=loss, rate=rate, norm=taken.norm, figures=figures)
+
+    def _whole(self, taken: Taken) -> tuple[float, dict[str, float]]:
+        """The loss and the figures of a step over all processes' shares."""
+        loss = float(self.setup.ranks.sum_over_batch(taken.loss))
+        if not taken.figures:
+            return loss, {}
+        sums, counts = self.setup.ranks.sum_over_batch(torch.stack(list(taken.figures.values()))).T.tolist()
+        means = (total / count if count else 0.0 for total, count in zip(sums, counts, strict=True))
+        return loss, dict(zip(taken.figures, means, strict=True))
 
     def _wants_save(self) -> bool:
         """Whether this process wants a checkpoint now; by the clock, the first one speaks for all."""
@@ -166,7 +179,7 @@ class Training:
         return self.setup.ranks.leads and time.monotonic() - self.last_save >= seconds(every)
 
     def _save(self) -> None:
-        if self.saved == self.finished:
+        if self.saved == self.finished or self.finished % self.setup.round_steps:
             return
         self._stage("saving")
         setup = self.setup
@@ -186,26 +199,15 @@ class Training:
         if self.reporter is not None:
             self.reporter.saved(newest)
 
-    def _evaluate(self, *, whole: bool = False) -> float | None:
-        """The loss on a sample of the validation part, or on the whole of it, written down with what the model says."""
+    def _evaluate(self, *, whole: bool = False) -> Evaluation:
+        """Try the model, and write down what was found."""
         self._stage("evaluating")
-        setup, evaluation = self.setup, self.run.spec.evaluation
-        windows = setup.validation
-        batches = windows.all(evaluation.final_tokens) if whole else windows.sample(evaluation.batches)
-        loss = validation_loss(setup.model, setup.loss, self._interruptible(batches), setup.ranks)
-        samples = continue_prompts(
-            setup.model,
-            setup.tokenizer,
-            evaluation.prompts,
-            tokens=evaluation.prompt_tokens,
-            stop=setup.dataset.tokenizer.end_of_document,
-            ranks=setup.ranks,
-        )
+        evaluation = self.setup.objective.evaluate(whole=whole, interruptible=self._interruptible)
         if self.reporter is not None:
-            self.reporter.evaluated(self.finished, loss, samples, final=whole)
-        return loss
+            self.reporter.evaluated(self.finished, evaluation, final=whole)
+        return evaluation
 
-    def _interruptible(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def _interruptible(self, batches: Iterable[Item]) -> Iterator[Item]:
         for batch in batches:
             (signal,) = self.setup.ranks.largest(self.stop.signal)
             if signal:
@@ -217,6 +219,14 @@ class Training:
     def _stage(self, stage: str) -> None:
         if self.reporter is not None:
             self.reporter.stage(stage)
+
+
+def _prepare(run: TrainingRun, ranks: Ranks) -> Setup:
+    if isinstance(run, AlignmentRunFile):
+        from kindling_trainer.align.method import prepare  # not above: pretraining needs none of it
+
+        return prepare(run, ranks)
+    return pretrain.prepare(run, ranks)
 
 
 def _waiting(options: argparse.Namespace, here: int, processes: int) -> None:
@@ -248,10 +258,10 @@ def _checkpoint_facts(setup: Setup, attempt: int) -> CheckpointManifest:
         tokens=0,
         attempt=attempt,
         layout=setup.ranks.layout,
-        dataset=setup.dataset.digest,
-        tokenizer=setup.dataset.tokenizer.digest,
+        dataset=setup.origin.dataset,
+        tokenizer=setup.vocabulary.digest,
         shape=setup.shape,
-        vocab_size=setup.dataset.tokenizer.vocab_size,
+        vocab_size=setup.vocabulary.size,
     )
 
 
@@ -265,6 +275,7 @@ def _reporter(setup: Setup, options: argparse.Namespace, finished: int) -> Repor
         flops_per_token=flops_per_token(setup.shape, setup.padded_vocab, setup.plan.context),
         peak_flops=peak_flops(setup.ranks, setup.run.spec.training),
         started=options.started,
+        aligning=isinstance(setup.run, AlignmentRunFile),
     )
 
 

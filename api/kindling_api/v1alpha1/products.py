@@ -157,6 +157,8 @@ class ModelManifest(Manifest):
     """Digest of the dataset."""
     dataset_uri: str
     """Where the dataset was when the run read it."""
+    inputs: tuple[FileEntry, ...] | None = None
+    """Of an alignment: the files of its data, by URI; `dataset` is the digest of these entries."""
     base: Digest | None = None
     """Digest of the model it started from."""
     tokenizer: Digest
@@ -167,3 +169,5 @@ class ModelManifest(Manifest):
     tokens: int
     loss: float | None = None
     validation_loss: float | None = None
+    evaluation: dict[str, float] | None = None
+    """Of an alignment: figures of the last evaluation by name, and those of the base, as `…_before`."""

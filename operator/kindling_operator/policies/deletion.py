@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kindling_api.v1alpha1.products import model_folder
-from kindling_api.v1alpha1.status import DatasetBuildStatus
+from kindling_api.v1alpha1.status import AlignmentRunStatus, DatasetBuildStatus
 from kindling_operator.children import attempt_of, job_ending
 from kindling_operator.draft import Draft
 from kindling_operator.moments import seconds_since
@@ -53,11 +53,15 @@ def deletion(draft: Draft) -> Draft:
 
 def folder_of(draft: Draft) -> str | None:
     """The product's folder in its store, as in `models/0123456789abcdef`; None where there is none, or none is known:
-    only the process that lists a build's sources can name the folder of a dataset that is not finished."""
+    only the process that looks at a build's sources, or at an alignment's data, can name the folder before it says so
+    in its result or with a checkpoint."""
     status = draft.status
-    if isinstance(status, DatasetBuildStatus):
-        return "/".join(status.result.uri.rstrip("/").split("/")[-2:]) if status.result is not None else None
-    return model_folder(status.key) if status.key is not None else None
+    if not isinstance(status, DatasetBuildStatus | AlignmentRunStatus):
+        return model_folder(status.key) if status.key is not None else None
+    uri = status.result.uri if status.result is not None else None
+    if uri is None and isinstance(status, AlignmentRunStatus) and status.checkpoint is not None:
+        uri = status.checkpoint.uri.partition("/checkpoints/")[0]
+    return "/".join(uri.rstrip("/").split("/")[-2:]) if uri is not None else None
 
 
 def _release(draft: Draft) -> Draft:

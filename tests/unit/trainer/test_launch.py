@@ -11,7 +11,8 @@ import pytest
 
 from kindling_api.base import canonical_json, key_of
 from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
-from kindling_api.v1alpha1.runfile import AlignmentRunFile, Input, Progress
+from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, Input, Progress
 from kindling_api.v1alpha1.status import Failure
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_storage import open_store
@@ -22,7 +23,7 @@ from kindling_trainer.launch import _verdict
 from kindling_trainer.metrics import Metrics
 
 RunFactory = Callable[..., Path]
-ALIGNMENT = {"base": {"uri": "s3://llm/m"}, "method": {"dpo": {}}, "data": [{"uri": "s3://llm/pairs.jsonl"}]}
+BUILD = {"sources": [{"uri": "s3://llm/words"}], "tokenizer": {"byte": {}}}
 
 
 def last_word(tmp_path: Path, run: Path) -> tuple[int, Progress]:
@@ -124,10 +125,54 @@ def test_rows_after_the_restored_step_are_cut(tmp_path: Path) -> None:
 
 def test_another_kind_is_refused_by_name(tmp_path: Path) -> None:
     storage = StorageSpec(uri=(tmp_path / "store").as_uri())
-    spec = AlignmentRunSpec.model_validate(ALIGNMENT, strict=False)
-    run = AlignmentRunFile(name="chat", key=key_of("chat"), output=storage, spec=spec, base=Input(uri="s3://llm/m"))
+    spec = DatasetBuildSpec.model_validate(BUILD, strict=False)
+    path = tmp_path / "run.json"
+    run = DatasetBuildFile(name="words", key=key_of("words"), output=storage, spec=spec)
+    path.write_bytes(canonical_json(run.document()))
+    code, word = last_word(tmp_path, path)
+    assert code == 2 and word.failure is not None and word.failure.reason == "UserError"
+    assert word.message == (
+        "kind: found DatasetBuild; allowed: PretrainRun or AlignmentRun. To fix it: give it to kindling_dataprep."
+    )
+
+
+REFUSED = {
+    "data that is not there": (
+        "model",
+        "nothing.jsonl",
+        "spec.data[0].uri: found nothing at '{folder}/nothing.jsonl'; allowed: files that end in .jsonl or .parquet",
+    ),
+    "a dataset as base": (
+        "dataset",
+        "chat.jsonl",
+        "spec.base: {folder}/dataset: found a dataset; allowed: a finished model or a Hugging Face folder. "
+        "To fix it: give the folder of a finished run, or what `kindling export` makes of a checkpoint.",
+    ),
+    "no model as base": (
+        "empty",
+        "chat.jsonl",
+        "{folder}/empty/config.json: found no such file; allowed: a JSON object",
+    ),
+}
+
+
+@pytest.mark.parametrize(("base", "data", "message"), REFUSED.values(), ids=REFUSED)
+def test_an_alignment_that_cannot_begin_is_refused_at_once(
+    tmp_path: Path, dataset: Callable[..., str], base: str, data: str, message: str
+) -> None:
+    dataset()
+    (tmp_path / "chat.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "empty").mkdir()
+    document = {"base": {"uri": str(tmp_path / base)}, "method": {"sft": {}}, "data": [{"uri": str(tmp_path / data)}]}
+    run = AlignmentRunFile(
+        name="chat",
+        key=key_of("chat"),
+        output=StorageSpec(uri=(tmp_path / "store").as_uri()),
+        spec=AlignmentRunSpec.model_validate(document, strict=False),
+        base=Input(uri=str(tmp_path / base)),
+    )
     path = tmp_path / "run.json"
     path.write_bytes(canonical_json(run.document()))
     code, word = last_word(tmp_path, path)
     assert code == 2 and word.failure is not None and word.failure.reason == "UserError"
-    assert word.message.startswith("kind: found AlignmentRun; allowed: PretrainRun; ")
+    assert message.format(folder=tmp_path) in word.message.replace("file://", "")

@@ -18,9 +18,11 @@ import torch.nn.functional as F
 from kindling_api.errors import UserError
 from kindling_api.v1alpha1.model import PRESETS
 from kindling_api.v1alpha1.parallelism import Layout
-from kindling_api.v1alpha1.training import AdamW, BatchPlan, TrainingSpec
-from kindling_trainer.loss import IGNORED, token_loss, vocab_parallel_loss
-from kindling_trainer.models import build_model
+from kindling_api.v1alpha1.training import AdamW, TrainingSpec
+from kindling_trainer.data.windows import Batch
+from kindling_trainer.loss import IGNORED, token_log_probabilities, token_loss, vocab_parallel_loss
+from kindling_trainer.models import Decoder, build_model
+from kindling_trainer.objective import Evaluation, Figures, Interruptible, Share
 from kindling_trainer.optim.adamw import build_adamw
 from kindling_trainer.parallel.mesh import Ranks
 from kindling_trainer.step import Stepper
@@ -49,7 +51,24 @@ def compare_slice(rendezvous: str, processes: int, rank: int) -> None:
     (loss * 0.25).backward()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(mine.grad, whole.grad.chunk(processes, dim=-1)[rank])
+    compare_tokens(logits, targets, processes, rank)
     dist.destroy_process_group()
+
+
+def compare_tokens(logits: torch.Tensor, targets: torch.Tensor, processes: int, rank: int) -> None:
+    """Each token's log-probability, and its gradient where tokens weigh differently and some have no probability."""
+    logits[..., 10:] = float("-inf")
+    targets = targets.clamp(max=9)
+    whole = logits.clone().requires_grad_()
+    expected = whole.log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1) * (targets != IGNORED)
+    weights = torch.arange(10.0).view(2, 5)
+    (expected * weights).sum().backward()
+    mine = logits.chunk(processes, dim=-1)[rank].contiguous().requires_grad_()
+    found = token_log_probabilities(mine, targets, dist.group.WORLD)
+    (found * weights).sum().backward()
+    assert whole.grad is not None
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(mine.grad, whole.grad.chunk(processes, dim=-1)[rank])
 
 
 @pytest.mark.slow
@@ -71,24 +90,35 @@ def alone() -> Iterator[dist.ProcessGroup]:
 def test_vocab_parallel_loss_of_one_process_is_the_plain_one(alone: dist.ProcessGroup) -> None:
     logits, targets = problem()
     torch.testing.assert_close(vocab_parallel_loss(logits, targets, alone), token_loss(logits, targets))
+    tokens = token_log_probabilities(logits, targets)
+    torch.testing.assert_close(token_log_probabilities(logits, targets, alone), tokens)
+    torch.testing.assert_close(-tokens.sum(), token_loss(logits, targets))
+    assert tokens[1, 3:].tolist() == [0.0, 0.0]
+
+
+class Learning:
+    """The objective of pretraining, with nothing to try."""
+
+    def __init__(self, model: Decoder) -> None:
+        self.model = model
+
+    def share(self, step: int, interruptible: Interruptible[int]) -> Share[Batch]:
+        windows = torch.randint(16, (4, 9), generator=torch.Generator().manual_seed(1))
+        return Share([(part[:, :-1], part[:, 1:]) for part in windows.split(2)], count=2, normaliser=32)
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        return token_loss(self.model(batch[0]), batch[1]), {"tokens": torch.tensor([batch[1].numel(), 1.0])}
+
+    def evaluate(self, *, whole: bool, interruptible: Interruptible[Batch]) -> Evaluation:
+        return Evaluation()
 
 
 def stepper(**training: object) -> Stepper:
     shape = PRESETS["llama-tiny"].model_copy(update={"layers": 1, "context": 8})
     spec = TrainingSpec.model_validate({"steps": 10, **training})
     model = build_model(shape, 16)
-    plan = BatchPlan(context=8, sequences=4, micro_batch=2, accumulation=2)
     ranks = Ranks(0, Layout(), torch.device("cpu"), mesh=None, control=None, background=None)
-
-    def loss(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return token_loss(model(tokens), targets)
-
-    return Stepper(model, build_adamw(model, AdamW()), loss, spec, plan, ranks)
-
-
-def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
-    windows = torch.randint(16, (4, 9), generator=torch.Generator().manual_seed(1))
-    return [(part[:, :-1], part[:, 1:]) for part in windows.split(2)]
+    return Stepper(model, build_adamw(model, AdamW()), Learning(model), spec, ranks)
 
 
 def test_a_step_that_is_not_finite_is_refused_and_leaves_the_weights() -> None:
@@ -97,7 +127,7 @@ def test_a_step_that_is_not_finite_is_refused_and_leaves_the_weights() -> None:
         taking.model.norm.weight[0] = float("nan")
     before = {name: weight.clone() for name, weight in taking.model.named_parameters()}
     with pytest.raises(UserError) as caught:
-        taking.take(batches(), 6)
+        taking.take(taking.objective.share(6, iter), 6)
     assert str(caught.value) == (
         "spec.training: found loss nan and gradient norm nan in step 7; allowed: finite numbers. To fix it: lower "
         "optimizer.adamW.learningRate, lengthen schedule.cosine.warmupFraction or set gradientClip: 1.0, and run "
@@ -114,8 +144,9 @@ def test_gradients_are_clipped_to_the_norm_asked_for(clip: float) -> None:
     taking.optimizer.register_step_pre_hook(
         lambda *_: seen.append(torch.nn.utils.get_total_norm([p.grad for p in taking.model.parameters()]).item())
     )
-    _, norm = taking.take(batches(), 0)
-    assert seen[0] == pytest.approx(min(norm, clip) if clip else norm, rel=1e-4)
+    taken = taking.take(taking.objective.share(0, iter), 0)
+    assert seen[0] == pytest.approx(min(taken.norm, clip) if clip else taken.norm, rel=1e-4)
+    assert taken.figures["tokens"].tolist() == [32.0, 2.0], "the parts add up"
 
 
 if __name__ == "__main__":

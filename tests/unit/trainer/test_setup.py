@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from kindling_api.errors import SpecError
-from kindling_trainer.setup import check_prompts
+from kindling_trainer.evaluate import check_prompts
 
 
 def test_a_prompt_that_the_tokenizer_cannot_read_is_refused_before_the_first_step() -> None:

@@ -21,7 +21,8 @@ from kindling_storage.commit import commit, read_manifest
 from kindling_trainer.checkpoint.huggingface import read_model
 from kindling_trainer.models import Decoder
 from kindling_trainer.parallel.mesh import join
-from kindling_trainer.setup import Setup, prepare
+from kindling_trainer.pretrain import prepare
+from kindling_trainer.setup import Setup
 from kindling_trainer.start import restore
 
 RunFactory = Callable[..., Path]

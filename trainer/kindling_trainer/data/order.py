@@ -55,7 +55,7 @@ class WindowOrder:
         return self._key(epoch) % (slack + 1)
 
     def _key(self, epoch: int) -> int:
-        return int(_mix(np.array([(self.seed << 32 | epoch) & _MASK], dtype=np.uint64))[0])
+        return _epoch_key(self.seed, epoch)
 
 
 def check_enough(tokens: int, context: int) -> None:
@@ -75,6 +75,17 @@ def check_enough(tokens: int, context: int) -> None:
         )
 
 
+def shuffled(first: int, count: int, size: int, seed: int) -> list[int]:
+    """Which of `size` items have the numbers `first` … `first + count - 1`, counted on across epochs, each of which has
+    every item once, in an order of its own."""
+    numbers = np.arange(first, first + count, dtype=np.int64)
+    places = np.empty_like(numbers)
+    for epoch in np.unique(numbers // size):
+        here = numbers // size == epoch
+        places[here] = permute(numbers[here] % size, size, _epoch_key(seed, int(epoch)))
+    return [int(place) for place in places]
+
+
 def permute(numbers: Numbers, size: int, key: int) -> Numbers:
     """The images of `numbers` under the permutation of 0 … `size` - 1 that `key` selects."""
     half = max(1, ((size - 1).bit_length() + 1) // 2)
@@ -82,6 +93,10 @@ def permute(numbers: Numbers, size: int, key: int) -> Numbers:
     while (outside := images >= size).any():
         images[outside] = _feistel(images[outside], half, key)
     return images.astype(np.int64)
+
+
+def _epoch_key(seed: int, epoch: int) -> int:
+    return int(_mix(np.array([(seed << 32 | epoch) & _MASK], dtype=np.uint64))[0])
 
 
 def _feistel(numbers: NDArray[np.uint64], half: int, key: int) -> NDArray[np.uint64]:

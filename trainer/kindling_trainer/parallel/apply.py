@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from kindling_api.v1alpha1.training import TrainingSpec
 from kindling_trainer.cpu import multiplies_bfloat16
-from kindling_trainer.loss import token_loss, vocab_parallel_loss
+from kindling_trainer.loss import token_log_probabilities, token_loss, vocab_parallel_loss
 from kindling_trainer.models import Decoder
-from kindling_trainer.parallel.compilation import Loss, compile_blocks, compile_loss
+from kindling_trainer.parallel.compilation import compile_blocks, compile_loss
 from kindling_trainer.parallel.data import apply_data_parallel
 from kindling_trainer.parallel.mesh import Ranks
 from kindling_trainer.parallel.tensor import apply_tensor_parallel
@@ -32,9 +35,39 @@ _KEPT = {
 }
 
 
-def parallelize(model: Decoder, training: TrainingSpec, ranks: Ranks, *, compiled: bool) -> Loss:
-    """Spread a model on the meta device over the processes, in place, and give the function that computes its loss:
-    tokens and targets [B, T] → the sum over this process's targets.
+@dataclass(frozen=True)
+class ParallelModel:
+    """A model spread over the processes: what an objective computes with."""
+
+    model: Decoder
+    ranks: Ranks
+    precision: torch.dtype
+    compiled: bool
+    vocab_size: int | None
+    """Where the rows of the embedding beyond this one have probability 0; None where all rows are tokens."""
+    token_loss: Callable[..., Tensor]
+    """tokens, targets and, where texts share sequences, documents [B, T] → the sum over this process's targets of the
+    cross-entropy, in nats; compiled where the run is."""
+
+    def logits(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """tokens [B, T] → logits [B, T, V], or, under tensor parallelism, this process's slice [B, T, V / tp]."""
+        return _logits(self.model, self.ranks, self.precision, self.vocab_size, tokens, documents)
+
+    def logits_and_values(self, tokens: Tensor, documents: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The logits, and what the value head says of each position: fp32 [B, T], the same along tp."""
+        logits, values = _forward(self.model, self.ranks, self.precision, tokens, documents, score=True)
+        values = values.full_tensor() if isinstance(values, DTensor) else values
+        return _restricted(logits, self.ranks, self.vocab_size), values.float()
+
+    def log_probabilities(self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
+        """tokens and targets [B, T] → the log-probability of each target, fp32 [B, T]; 0 where it is IGNORED."""
+        return token_log_probabilities(self.logits(tokens, documents), targets, self.ranks.tensor_group)
+
+
+def parallelize(
+    model: Decoder, training: TrainingSpec, ranks: Ranks, *, compiled: bool, vocab_size: int | None = None
+) -> ParallelModel:
+    """Spread a model on the meta device over the processes, in place.
 
     Raises:
         SpecError: the model cannot be cut so.
@@ -49,8 +82,9 @@ def parallelize(model: Decoder, training: TrainingSpec, ranks: Ranks, *, compile
         compile_blocks(model, ranks)
     if ranks.mesh is not None:
         apply_data_parallel(model, ranks.mesh, ranks.layout, precision)
-    loss = partial(_summed_loss, model, ranks, precision)
-    return compile_loss(loss, model, ranks) if compiled else loss
+    loss: Callable[..., Tensor] = partial(_summed_loss, model, ranks, precision, vocab_size)
+    loss = compile_loss(loss, model, ranks) if compiled else loss
+    return ParallelModel(model, ranks, precision, compiled, vocab_size, loss)
 
 
 def compute_precision(training: TrainingSpec, ranks: Ranks) -> torch.dtype:
@@ -65,14 +99,50 @@ def compute_precision(training: TrainingSpec, ranks: Ranks) -> torch.dtype:
     return torch.bfloat16 if bfloat16 else torch.float32
 
 
-def _summed_loss(model: Decoder, ranks: Ranks, precision: torch.dtype, tokens: Tensor, targets: Tensor) -> Tensor:
-    # FSDP2 casts by itself; a model that is not wrapped needs autocast.
-    cast = ranks.mesh is None and precision != torch.float32
-    with torch.autocast(ranks.device.type, precision) if cast else contextlib.nullcontext():
-        logits = model(tokens)
+def _summed_loss(
+    model: Decoder,
+    ranks: Ranks,
+    precision: torch.dtype,
+    vocab_size: int | None,
+    tokens: Tensor,
+    targets: Tensor,
+    documents: Tensor | None = None,
+) -> Tensor:
+    logits = _logits(model, ranks, precision, vocab_size, tokens, documents)
     if ranks.tensor_group is not None:
         return vocab_parallel_loss(logits, targets, ranks.tensor_group)
     return token_loss(logits, targets)
+
+
+def _logits(
+    model: Decoder,
+    ranks: Ranks,
+    precision: torch.dtype,
+    vocab_size: int | None,
+    tokens: Tensor,
+    documents: Tensor | None,
+) -> Tensor:
+    return _restricted(_forward(model, ranks, precision, tokens, documents), ranks, vocab_size)
+
+
+def _forward(
+    model: Decoder, ranks: Ranks, precision: torch.dtype, tokens: Tensor, documents: Tensor | None, **options: bool
+) -> Any:
+    # FSDP2 casts by itself; a model that is not wrapped needs autocast.
+    cast = ranks.mesh is None and precision != torch.float32
+    with torch.autocast(ranks.device.type, precision) if cast else contextlib.nullcontext():
+        return model(tokens, documents=documents, **options)
+
+
+def _restricted(logits: Tensor, ranks: Ranks, vocab_size: int | None) -> Tensor:
+    """The logits of the tokens that there are."""
+    if vocab_size is None:
+        return logits
+    if ranks.tensor_group is None:
+        return logits[..., :vocab_size]
+    rows = logits.shape[-1]
+    first = dist.get_rank(ranks.tensor_group) * rows
+    return logits.masked_fill(torch.arange(first, first + rows, device=logits.device) >= vocab_size, float("-inf"))
 
 
 def _checkpoint_activations(model: Decoder, *, selective: bool) -> None:

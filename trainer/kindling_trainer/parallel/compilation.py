@@ -25,7 +25,7 @@ WHOLE_MODEL_LAYERS = 16
 """Up to this many layers one process compiles the model whole; compile time grows with the graph."""
 
 Mode = Literal["auto", "always", "never"]
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]
 
 log = logging.getLogger(__name__)
 

@@ -80,6 +80,14 @@ class Ranks:
         dist.broadcast_object_list(box, 0, group=self.control)
         return box[0]
 
+    def from_each(self, value: Shared) -> list[Shared]:
+        """What every process has, in the order of their ranks; it must be something that pickles."""
+        if self.control is None:
+            return [value]
+        values: list[Shared] = [value] * self.layout.processes
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
 
 def join(layout: Layout, resources: TrainingResources, waiting: Waiting = lambda here, processes: None) -> Ranks:
     """Meet the other processes of the run, if any; until they have come, `waiting` is told how many have.

@@ -4,11 +4,13 @@ No pickle is read or written. `config` translates sizes, `weights` tensors, both
 """
 
 from kindling_trainer.checkpoint.huggingface.folder import (
+    ChatFiles,
     export,
+    read_chat_template,
     read_model,
     read_shape,
     read_tokenizer,
     read_weights,
 )
 
-__all__ = ["export", "read_model", "read_shape", "read_tokenizer", "read_weights"]
+__all__ = ["ChatFiles", "export", "read_chat_template", "read_model", "read_shape", "read_tokenizer", "read_weights"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from safetensors import SafetensorError
@@ -24,9 +25,20 @@ FILE_BYTES = 5 * 10**9
 """The largest file of weights, as transformers cuts them."""
 
 CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer.json"
+CHAT_TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 _VOCABULARY = ("embedding.weight", "head.weight")  # one row a token
+
+
+@dataclass(frozen=True)
+class ChatFiles:
+    """What a folder says of dialogues, to whoever loads it."""
+
+    template: str
+    """Jinja, as `apply_chat_template` renders it: without generation markers, which few servers know."""
+    end_of_turn: int
+    """The token after which the other one speaks, and generation stops."""
 
 
 def export(
@@ -37,6 +49,7 @@ def export(
     vocab_size: int,
     tokenizer: bytes,
     end_of_document: int | None,
+    chat: ChatFiles | None = None,
     file_bytes: int = FILE_BYTES,
 ) -> list[FileEntry]:
     """Write the model into the folder `store`, as AutoModelForCausalLM and AutoTokenizer load it.
@@ -49,6 +62,7 @@ def export(
         vocab_size: before padding.
         tokenizer: the content of tokenizer.json.
         end_of_document: its token that ends a document, if it has one.
+        chat: how dialogues are written, if the model has learnt that.
 
     Returns:
         What was written, by path.
@@ -58,14 +72,17 @@ def export(
     """
     cut = ((name, tensor[:vocab_size] if name in _VOCABULARY else tensor) for name, tensor in weights)
     entries = _write_weights(store, to_hugging_face(shape, cut), _plan(shape, vocab_size, file_bytes))
-    generation = {"bos_token_id": end_of_document, "eos_token_id": end_of_document}
+    stop = end_of_document if chat is None else chat.end_of_turn
+    stops = list(dict.fromkeys(token for token in (end_of_document, stop) if token is not None))
     documents = {
         CONFIG: to_config(shape, vocab_size, end_of_document),
-        GENERATION: generation,
-        "tokenizer_config.json": _tokenizer_config(tokenizer, end_of_document, shape.context),
+        GENERATION: {"bos_token_id": end_of_document, "eos_token_id": stop if chat is None else stops},
+        TOKENIZER_CONFIG: _tokenizer_config(tokenizer, stop, end_of_document, shape.context, chat),
     }
     entries += [put_file(store, path, _to_json(document)) for path, document in documents.items()]
     entries.append(put_file(store, TOKENIZER, tokenizer))
+    if chat is not None:
+        entries.append(put_file(store, CHAT_TEMPLATE, chat.template.encode()))
     return sorted(entries, key=lambda entry: entry.path)
 
 
@@ -145,6 +162,19 @@ def read_tokenizer(store: ObjectStore) -> tuple[Tokenizer, int | None]:
     return tokenizer, end[0] if isinstance(end, list) else end
 
 
+def read_chat_template(store: ObjectStore) -> str | None:
+    """The chat template in the folder `store`, if it has one.
+
+    Raises:
+        SpecError: a file that may hold it is no JSON.
+        StorageError: the store cannot be read.
+    """
+    if store.exists(CHAT_TEMPLATE):
+        return store.get(CHAT_TEMPLATE).decode()
+    template = _read_json(store, TOKENIZER_CONFIG).get("chat_template") if store.exists(TOKENIZER_CONFIG) else None
+    return template if isinstance(template, str) else None  # some have several, for tools
+
+
 def _plan(shape: ModelShape, vocab_size: int, file_bytes: int) -> list[list[str]]:
     """The names of the tensors in each file, found with a model that takes no memory."""
     with torch.device("meta"):
@@ -180,15 +210,22 @@ def _write_weights(store: ObjectStore, tensors: Iterator[Named], plan: list[list
     return entries
 
 
-def _tokenizer_config(tokenizer: bytes, end_of_document: int | None, context: int) -> Config:
+def _tokenizer_config(
+    tokenizer: bytes, stop: int | None, end_of_document: int | None, context: int, chat: ChatFiles | None
+) -> Config:
     config: Config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": context,
         "clean_up_tokenization_spaces": False,
     }
+    tokens = Tokenizer.from_str(tokenizer.decode())
+    if stop is not None:
+        config["eos_token"] = tokens.id_to_token(stop)
     if end_of_document is not None:
-        config["eos_token"] = Tokenizer.from_str(tokenizer.decode()).id_to_token(end_of_document)
-        config["bos_token"] = config["eos_token"]
+        config["bos_token"] = tokens.id_to_token(end_of_document)
+    if chat is not None:
+        # Older readers look for the template here. Texts in a batch are filled up in front, so that all end together.
+        config |= {"chat_template": chat.template, "padding_side": "left", "pad_token": config["eos_token"]}
     return config
 
 

@@ -1,0 +1,27 @@
+"""From `spec.method` to the objective that does it."""
+
+from __future__ import annotations
+
+from kindling_api.errors import SpecError, explain
+from kindling_api.v1alpha1.runfile import AlignmentRunFile
+from kindling_trainer.parallel.mesh import Ranks
+from kindling_trainer.setup import Setup
+
+
+def prepare(run: AlignmentRunFile, ranks: Ranks) -> Setup:
+    """The parts of an alignment run, whatever its method.
+
+    Raises:
+        UserError: base, template, data or method are wrong.
+    """
+    method = run.spec.method
+    if method.sft is not None:
+        from kindling_trainer.align import sft  # each method needs modules of its own
+
+        return sft.prepare(run, ranks, method.sft)
+    if method.grpo is not None:
+        from kindling_trainer.align import grpo
+
+        return grpo.prepare(run, ranks, method.grpo)
+    found, _ = method.chosen
+    raise SpecError(explain("spec.method", found=found, allowed="sft or grpo, in this version", remedy="use sft"))

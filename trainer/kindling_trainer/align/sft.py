@@ -1,0 +1,186 @@
+"""Supervised fine-tuning: what the assistant says, each token predicted from those before it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kindling_api.v1alpha1.alignment_run import SupervisedFineTuning
+from kindling_api.v1alpha1.checkpoint import EvaluationSpec
+from kindling_api.v1alpha1.runfile import AlignmentRunFile
+from kindling_api.v1alpha1.training import BatchPlan, batch_plan, steps_of
+from kindling_trainer.align.base import Base, open_base
+from kindling_trainer.align.check import check_findings
+from kindling_trainer.align.data import Sequences, read_dialogues
+from kindling_trainer.align.files import digest_of_inputs, held_out, read_inputs, sources, validation_sources
+from kindling_trainer.align.formats import Message
+from kindling_trainer.align.packing import pack
+from kindling_trainer.align.template import Encoded
+from kindling_trainer.data.order import shuffled
+from kindling_trainer.evaluate import Continuation, mean_loss, sample
+from kindling_trainer.loss import IGNORED
+from kindling_trainer.objective import Evaluation, Figures, Interruptible, Share
+from kindling_trainer.parallel.apply import ParallelModel
+from kindling_trainer.parallel.mesh import Ranks
+from kindling_trainer.setup import Origin, Setup, assemble, build
+
+log = logging.getLogger(__name__)
+
+Row = Sequence[Encoded]
+"""Dialogues that share a sequence."""
+
+
+class PackedBatch(NamedTuple):
+    """Sequences of several dialogues: int64 [B, T] each."""
+
+    tokens: Tensor
+    targets: Tensor
+    """The next token where it counts, and IGNORED elsewhere."""
+    documents: Tensor
+    """Which dialogue of the sequence a position belongs to, from 0; -1 for padding."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Dialogues packed into windows, cut for one process.
+
+    A window is the same set of dialogues whether it is computed as one sequence (`packed`), or as one for each of them:
+    packing changes how long a step takes, and not what it learns.
+    """
+
+    items: list[Row]
+    plan: BatchPlan
+    ranks: Ranks
+    packed: bool
+
+    def batches(self, windows: Iterable[int]) -> list[PackedBatch]:
+        """This process's share of some windows: as many micro-batches on each process, empty ones among them."""
+        rows = [row for window in windows for row in self._rows(self.items[window])]
+        layout, size = self.ranks.layout, self.plan.micro_batch
+        count = -(-len(rows) // (size * layout.batch_ranks))
+        mine = rows[self.ranks.batch_rank :: layout.batch_ranks]
+        return [arrange(mine[first : first + size], size, self.plan.context) for first in range(0, count * size, size)]
+
+    def counted(self, windows: Iterable[int]) -> int:
+        """How many tokens of some windows are targets."""
+        return sum(int(each.counted[1:].sum()) for window in windows for each in self.items[window])
+
+    def _rows(self, window: Row) -> list[Row]:
+        return [window] if self.packed else [[each] for each in window]
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """The objective of supervised fine-tuning: cross-entropy over the tokens that count."""
+
+    model: ParallelModel
+    base: Base
+    learnt: Windows
+    held_out: Windows
+    seed: int
+    evaluation: EvaluationSpec
+
+    def share(self, step: int, interruptible: Interruptible[int]) -> Share[PackedBatch]:
+        """Each process knows all windows, so the whole batch's count is known without asking the others."""
+        sequences = self.learnt.plan.sequences
+        windows = shuffled(step * sequences, sequences, len(self.learnt.items), self.seed)
+        batches = self.learnt.batches(windows)
+        return Share(batches, len(batches), self.learnt.counted(windows))
+
+    def loss(self, batch: PackedBatch) -> tuple[Tensor, Figures]:
+        """The sum over the targets that count, in nats."""
+        return self.model.token_loss(*(part.to(self.model.ranks.device) for part in batch)), {}
+
+    def evaluate(self, *, whole: bool, interruptible: Interruptible[PackedBatch]) -> Evaluation:
+        """The loss on what is held out, and answers to what the user says in `evaluation.prompts`."""
+        plan, ranks = self.held_out.plan, self.model.ranks
+        most = -(-self.evaluation.final_tokens // plan.context)
+        if not whole:
+            most = min(most, self.evaluation.batches * plan.micro_batch * ranks.layout.batch_ranks)
+        batches = self.held_out.batches(range(min(most, len(self.held_out.items))))
+        loss = mean_loss(self.model, lambda batch: self.loss(batch)[0], interruptible(batches))
+        return Evaluation(loss, samples=answers(self.model, self.base, self.evaluation))
+
+
+def prepare(run: AlignmentRunFile, ranks: Ranks, method: SupervisedFineTuning) -> Setup:
+    """Read the dialogues, and build the model, not yet with any weights.
+
+    Raises:
+        UserError: base, template or data are wrong.
+    """
+    spec, base = run.spec, open_base(run)
+    context = base.shape.context
+    plan = batch_plan(spec.training.batch, context, spec.layout())
+    training, validation = (
+        Windows(rows, plan, ranks, method.packing) for rows in read_rows(run, base, method, tell=ranks.leads)
+    )
+    model = build(run, ranks, base.shape, base.vocabulary, padding_counts=False)
+    inputs = read_inputs(run)
+    origin = Origin(digest_of_inputs(inputs), run.spec.data[0].uri, base.digest, inputs)
+    steps = steps_of(spec.training, plan, len(training.items) * context)
+    objective = FineTuning(model, base, training, validation, spec.training.seed, spec.evaluation)
+    return assemble(run, ranks, origin, base.vocabulary, model, plan, steps, objective)
+
+
+def read_rows(
+    run: AlignmentRunFile, base: Base, method: SupervisedFineTuning, *, tell: bool
+) -> tuple[list[Row], list[Row]]:
+    """The dialogues to learn and those held out, packed; `tell` in the log what was found.
+
+    Raises:
+        DataError: a record is wrong, or too many are of no use.
+    """
+    spec, context, all_tokens = run.spec, base.shape.context, method.train_on == "all"
+    dialogues, findings = read_dialogues(sources(run), base.template, context=context, all_tokens=all_tokens)
+    check_findings(findings)
+    if spec.validation.data:
+        tried, found = read_dialogues(validation_sources(run), base.template, context=context, all_tokens=all_tokens)
+        check_findings(found, where="spec.validation.data")
+        learnt, others = list(range(len(dialogues))), list(range(len(tried)))
+    else:
+        tried = dialogues
+        learnt, others = held_out(len(dialogues), spec.validation.fraction, spec.training.seed)
+    if tell:
+        for sentence in [f"{len(learnt):,} dialogues to learn, {len(others):,} held out", *findings.sentences()]:
+            log.info(sentence)
+    return packed(dialogues, learnt, context), packed(tried, others, context)
+
+
+def packed(dialogues: Sequences, chosen: Sequence[int], context: int) -> list[Row]:
+    """The chosen dialogues, together in windows of `context` targets."""
+    windows = pack([int(dialogues.lengths[number]) - 1 for number in chosen], context)
+    return [[dialogues[chosen[place]] for place in sorted(window)] for window in windows]
+
+
+def arrange(rows: Sequence[Row], size: int, context: int) -> PackedBatch:
+    """`size` sequences of `context` positions: the rows, and empty ones where there are fewer."""
+    tokens = torch.zeros(size, context, dtype=torch.int64)
+    targets, documents = torch.full_like(tokens, IGNORED), torch.full_like(tokens, -1)
+    for row, dialogues in enumerate(rows):
+        start = 0
+        for number, one in enumerate(dialogues):
+            ids = torch.from_numpy(one.tokens.astype("int64"))
+            end = start + len(ids) - 1
+            tokens[row, start:end] = ids[:-1]
+            targets[row, start:end] = ids[1:].where(torch.from_numpy(one.counted[1:]), IGNORED)
+            documents[row, start:end] = number
+            start = end
+    return PackedBatch(tokens, targets, documents)
+
+
+def answers(model: ParallelModel, base: Base, evaluation: EvaluationSpec) -> list[Continuation]:
+    """What the model says to each of the prompts."""
+    template, vocabulary = base.template, base.vocabulary
+    assert vocabulary.chat is not None
+    stops, size = {vocabulary.chat.end_of_turn, vocabulary.end_of_document}, vocabulary.tokenizer.get_vocab_size()
+    said = []
+    for prompt in evaluation.prompts:
+        ids = template.prompt([Message("user", prompt)])
+        tokens = sample(model, ids, tokens=evaluation.prompt_tokens, stops=stops, vocab_size=size)
+        said.append(Continuation(prompt, vocabulary.tokenizer.decode(tokens)))
+    return said
