@@ -29,6 +29,9 @@ SETTLE_SECONDS = 3.0
 """How long the others have, once one has ended badly, to say what they saw; the cause may not be the first to end."""
 GRACE_SECONDS = 60.0
 """How long all have to save and leave when asked to stop; then they are killed."""
+STUCK_STEPS, STUCK_SECONDS = 3, 10.0
+"""Asked to stop, they answer after the step they are in. Where none answers within this many times the longest step, or
+these seconds if that is more, they wait for others that are gone, and what they hold is needed for the next attempt."""
 START_ALLOWANCE = 3
 """A first step may take this many times as long as a later one: libraries load, the compiler works."""
 
@@ -37,8 +40,9 @@ TELL_STACKS = signal.SIGUSR1
 STACKS_SECONDS = 1.0
 """How long they have for that."""
 
-HEARTBEAT, GATHERING = "heartbeat", "gathering"
-"""Files in the processes' folder, touched by the first process: after each step, and while others have yet to come."""
+HEARTBEAT, GATHERING, ENDING = "heartbeat", "gathering", "ending"
+"""Files in the processes' folder, touched by the machine's first process: after each step, while others have yet to
+come, and when the last step was taken or no more are, so that what follows is no step."""
 
 ASKED_CODES = (EXIT_SIGNALLED + signal.SIGTERM, EXIT_SIGNALLED + signal.SIGINT)
 
@@ -65,6 +69,7 @@ class Gang:
         self._heartbeat.touch()
         self._began = self._heartbeat.stat().st_mtime
         self._excused = 0.0  # when there last was an excuse (Unix time)
+        self._beat, self._longest = self._began, 0.0  # when the last step ended, and seconds of the longest one
         told = ["--folder", str(folder), "--parent", str(os.getpid())]
         self._processes = [
             subprocess.Popen([*command, *told], env=place.environment(local_rank))
@@ -86,6 +91,7 @@ class Gang:
         """
         try:
             while any(code is None for code in self._codes()):
+                self._listen()
                 if held is not None:
                     held.check()
                 if asked or any(code in ASKED_CODES for code in self._codes()):
@@ -115,12 +121,21 @@ class Gang:
         """
         for process in self._processes:
             process.terminate()
-        self._wait(GRACE_SECONDS)
+        asked = time.monotonic()
+        self._wait(self._patience())
+        if (self._folder / ENDING).exists():
+            self._wait(asked + GRACE_SECONDS - time.monotonic())
         self._kill()
         if errors := [failure for failure in self._last_words() if not is_secondary(failure)]:
             return Outcome("raised", min(errors, key=lambda failure: failure.time or ""))
         code = next((code for code in self._codes() if code in ASKED_CODES), EXIT_SIGNALLED + signal.SIGTERM)
         return Outcome("stopped", exit_code=code) if any(self._codes()) else Outcome("finished")
+
+    def _patience(self) -> float:
+        """Seconds in which processes that do not wait for somebody who is gone answer that they were asked to stop."""
+        if not self._longest:
+            return GRACE_SECONDS
+        return min(GRACE_SECONDS, max(STUCK_SECONDS, STUCK_STEPS * self._longest))
 
     def _hung(self, silent: float) -> Outcome:
         """No step was taken for so many seconds. All say where they are; the one that cannot is the likely cause."""
@@ -174,6 +189,14 @@ class Gang:
 
     def _codes(self) -> list[int | None]:
         return [process.poll() for process in self._processes]
+
+    def _listen(self) -> None:
+        """Learn how long steps take here; the first one, for which much is made ready, is none to go by."""
+        beat = self._heartbeat.stat().st_mtime
+        if beat != self._beat:
+            if self._beat != self._began:
+                self._longest = max(self._longest, beat - self._beat)
+            self._beat = beat
 
     def _is_silent(self, hang_timeout: float) -> bool:
         """Whether there was no sign of life for too long; waiting for other machines is no silence."""

@@ -32,7 +32,7 @@ from kindling_trainer.checkpoint.load import training_state
 from kindling_trainer.checkpoint.save import Saver
 from kindling_trainer.failure import recorded_failure
 from kindling_trainer.finish import finish
-from kindling_trainer.gang import GATHERING, HEARTBEAT, TELL_STACKS
+from kindling_trainer.gang import ENDING, GATHERING, HEARTBEAT, TELL_STACKS
 from kindling_trainer.hardware import peak_flops
 from kindling_trainer.inputs import TrainingRun
 from kindling_trainer.metrics import Metrics
@@ -94,6 +94,8 @@ class Training:
 
     def __init__(self, run: TrainingRun, options: argparse.Namespace, stop: StopFlag) -> None:
         self.run, self.stop = run, stop
+        self.signs = options.folder if os.environ.get("LOCAL_RANK", "0") == "0" else None
+        """Where the machine's first process gives its signs of life."""
         ranks = join(run.spec.layout(), run.spec.resources, partial(_waiting, options))
         self.setup = setup = _prepare(run, ranks)
         self.finished = self.saved = restore(setup)
@@ -121,9 +123,11 @@ class Training:
                 self._evaluate()  # what comes later is told beside what the base did
             while self.finished < self.setup.steps:
                 self._advance()
+            self._sign(ENDING)
             self._save()
             evaluation = self._evaluate(whole=True)
         except Stopped as stopped:
+            self._sign(ENDING)
             self._save()
             self.saver.wait()
             return EXIT_SIGNALLED + stopped.signal
@@ -155,6 +159,7 @@ class Training:
         set_learning_rate(self.setup.optimizer, rate)
         taken = self.stepper.take(self.setup.objective.share(done, self._interruptible), done)
         self.finished += 1
+        self._sign(HEARTBEAT)
         written = self.finished % self.interval == 0 or self.finished == self.setup.steps
         loss, figures = self._whole(taken) if written else (0.0, {})
         if self.reporter is not None:
@@ -215,6 +220,10 @@ class Training:
             if self.reporter is not None:
                 self.reporter.beat()
             yield batch
+
+    def _sign(self, name: str) -> None:
+        if self.signs is not None:
+            (self.signs / name).touch()
 
     def _stage(self, stage: str) -> None:
         if self.reporter is not None:

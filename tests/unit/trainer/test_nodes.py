@@ -23,6 +23,7 @@ from kindling_api.v1alpha1.runfile import Progress
 from kindling_storage.commit import read_manifest
 from kindling_trainer.checkpoint.folders import folders
 from kindling_trainer.failure import LostContactError, describe, is_secondary
+from kindling_trainer.gang import GRACE_SECONDS
 from kindling_trainer.parallel.gathering import await_master
 from kindling_trainer.place import NODE_VARIABLE, among
 
@@ -166,6 +167,21 @@ def test_nodes_that_come_late_are_waited_for_and_one_that_is_asked_to_leave_take
     steps = len(runs.losses(run))
     saved = max(folder.step for folder, committed in folders(runs.store(run)).items() if committed)
     assert steps == saved >= 7, "all stopped after the same step, and saved it"
+
+
+@pytest.mark.slow
+def test_a_node_that_waits_for_a_lost_one_leaves_soon_when_it_is_asked_to(
+    run_file: RunFactory, runs: Any, pods: Callable[..., Pods]
+) -> None:
+    run = run_file(name="endless", training={"steps": 100_000, "batch": {"tokens": 128}}, **TWO_NODES)
+    attempt = pods(run).start(0, 1)
+    attempt.wait_for(step_reached(20))
+    os.kill(lost := attempt.rank(runs, 1), signal.SIGSTOP)  # as without power: its connections stay open, and silent
+    attempt.launchers[0].terminate()
+    asked = time.monotonic()
+    attempt.launchers[0].wait(timeout=60)
+    assert time.monotonic() - asked < GRACE_SECONDS / 2
+    os.kill(lost, signal.SIGKILL)
 
 
 @pytest.mark.slow
