@@ -16,7 +16,7 @@ STEP_VERSIONS = {
     "language": 1,
     "adult": 1,
     "exact": 1,
-    "minHash": 1,
+    "minHash": 2,
     "toxicity": 1,
     "tokenizer": 1,
     "shard": 1,

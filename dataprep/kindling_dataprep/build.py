@@ -32,7 +32,8 @@ from kindling_dataprep.manifest import (
 from kindling_dataprep.records import BAD_RECORD, InputFile, Span
 from kindling_dataprep.shards import token_type
 from kindling_dataprep.stages.clean import CleanTask, clean
-from kindling_dataprep.stages.deduplicate import Corpus, Rows, deduplicate, read_corpus, removed_rows
+from kindling_dataprep.stages.corpus import Corpus, Rows, corpus_of
+from kindling_dataprep.stages.deduplicate import deduplicate, removed_rows
 from kindling_dataprep.stages.encode import EncodeTask, encode, make_tokenizer
 from kindling_dataprep.stages.toxicity import judge_toxicity
 from kindling_dataprep.stages.write import Split, shard_tasks, write
@@ -113,9 +114,9 @@ class _Build:
         input_bytes = sum(file.size for file in self.inputs)
         with self._executor(len(groups), input_bytes) as executor:
             cleaned = self._clean(groups, executor)
-            corpus = read_corpus(self.job, len(groups))
+            corpus = corpus_of(self.job, cleaned)
             deduplicated = self._deduplicate(corpus, executor)
-            judged, removed = self._judge_toxicity(corpus, removed_rows(self.job, corpus), executor)
+            judged, removed = self._judge_toxicity(corpus, removed_rows(corpus), executor)
             counts = document_counts([*cleaned, deduplicated, *judged])
             check_some_left(counts, self._ledger())
             made = self._make_tokenizer(corpus, removed)
@@ -170,22 +171,22 @@ class _Build:
         return str(store.local_path(ledger.REMOVED) or f"{store.uri}/{ledger.REMOVED}")
 
     def _deduplicate(self, corpus: Corpus, executor: Executor) -> work.Part:
-        self.tracker.stage("deduplicating", f"Looking for duplicates among {len(corpus.ids):,} documents", 1)
-        part = deduplicate(self.job, corpus, executor)
-        self.tracker.advance(len(corpus.ids))
+        self.tracker.stage("deduplicating", f"Looking for duplicates among {corpus.documents:,} documents", 1)
+        part = deduplicate(corpus, executor)
+        self.tracker.advance(corpus.documents)
         return part
 
     def _judge_toxicity(self, corpus: Corpus, removed: Rows, executor: Executor) -> tuple[list[work.Part], Rows]:
         if self.classifier is None:
             return [], removed
-        stay = len(corpus.ids) - len(removed)
+        stay = corpus.documents - len(removed)
         self.tracker.stage("toxicity", f"Looking for toxic texts among {stay:,} documents", 1)
         parts, removed = judge_toxicity(self.job, corpus, removed, self.classifier, executor)
         self.tracker.advance(stay)
         return parts, removed
 
     def _make_tokenizer(self, corpus: Corpus, removed: Rows) -> work.Part:
-        stay = len(corpus.ids) - len(removed)
+        stay = corpus.documents - len(removed)
         kind, _ = self.job.spec.tokenizer.chosen
         self.tracker.stage("tokenizer", f"Making the tokenizer ({kind}) from {stay:,} documents", 1)
         part = make_tokenizer(self.job, corpus, removed, self.tokenizer)
@@ -193,14 +194,14 @@ class _Build:
         return part
 
     def _encode(self, corpus: Corpus, removed: Rows, made: work.Part, executor: Executor) -> list[work.Part]:
-        parts = len(corpus.starts) - 1
-        self.tracker.stage("encoding", f"Encoding {len(corpus.ids) - len(removed):,} documents", parts)
-        asked = [EncodeTask(self.job, index, corpus.rows(removed, index), made.facts["kind"]) for index in range(parts)]
+        parts = range(corpus.parts)
+        self.tracker.stage("encoding", f"Encoding {corpus.documents - len(removed):,} documents", corpus.parts)
+        asked = [EncodeTask(self.job, index, corpus.rows(removed, index), made.facts["kind"]) for index in parts]
         encoded = {}
         for index, part in executor.each(encode, asked):
             encoded[index] = part
             self.tracker.advance(part.facts["documents"])
-        return [encoded[index] for index in range(parts)]
+        return [encoded[index] for index in parts]
 
     def _write(self, made: work.Part, encoded: list[work.Part], executor: Executor) -> list[tuple[Split, work.Part]]:
         kept = ledger.read_kept(self.job.store(), ["id", "source", "digest", "tokens"])

@@ -60,12 +60,21 @@ class Outcome:
 
 
 def documents_schema(spec: DatasetBuildSpec) -> pa.Schema:
-    """The table of the documents that stay, text and fingerprints."""
+    """The table of the documents that stay, text and fingerprints; each band is a column, to be read alone."""
     columns = {"id": pa.string(), "source": pa.int32(), "text": pa.string(), "digest": pa.binary(16)}
-    columns["characters"] = pa.int64()
-    if spec.deduplicate.min_hash is not None:
-        columns["bands"] = pa.binary(8 * spec.deduplicate.min_hash.bands)
+    columns |= {"characters": pa.int64(), "excerpt": pa.string()}
+    columns |= {band_column(band): pa.uint64() for band in range(_bands(spec))}
     return pa.schema(columns)
+
+
+def band_column(band: int) -> str:
+    """The column of the keys of one MinHash band."""
+    return f"band{band:03d}"
+
+
+def _bands(spec: DatasetBuildSpec) -> int:
+    min_hash = spec.deduplicate.min_hash
+    return min_hash.bands if min_hash is not None else 0
 
 
 def documents_path(index: int) -> str:
@@ -178,10 +187,11 @@ def _documents_table(documents: list[Document], spec: DatasetBuildSpec) -> pa.Ta
         "text": texts,
         "digest": [text_digest(text) for text in texts],
         "characters": [len(text) for text in texts],
+        "excerpt": [excerpt_of(text) for text in texts],
     }
     if (min_hash := spec.deduplicate.min_hash) is not None:
-        keys = band_keys(signatures(texts, min_hash), min_hash).astype("<u8")
-        columns["bands"] = [row.tobytes() for row in keys]
+        keys = band_keys(signatures(texts, min_hash), min_hash)
+        columns |= {band_column(band): keys[:, band] for band in range(min_hash.bands)}
     return pa.table(columns, schema=documents_schema(spec))
 
 

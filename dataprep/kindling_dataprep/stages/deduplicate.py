@@ -1,184 +1,194 @@
-"""The second stage, in one place: which of the documents that stay are copies of others.
+"""The second stage: which of the documents that stay are copies of others.
 
-Fingerprints of all documents are compared here; the shingle sets that verify a candidate pair are computed by tasks,
-where the texts are.
+No process holds a text, an id or a signature of every document. Digests are compared in one place, at 16 bytes a
+document; each band of the signatures is a task, which pairs the documents that share a bucket; further tasks verify the
+pairs (`verify`). Documents are numbers here: positions in the corpus.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.parquet as pq
 
 from kindling_api.v1alpha1.dataset_build import MinHash
 from kindling_dataprep import ledger, work
 from kindling_dataprep.executors import Executor
-from kindling_dataprep.records import Removal, excerpt_of
-from kindling_dataprep.stages.clean import documents_path
-from kindling_dataprep.steps.exact import exact_duplicates
-from kindling_dataprep.steps.minhash import candidate_pairs, jaccard, near_duplicates, shingle_hashes
-from kindling_dataprep.tasks import Job
+from kindling_dataprep.records import Removal
+from kindling_dataprep.stages.clean import band_column
+from kindling_dataprep.stages.corpus import Corpus, Rows
+from kindling_dataprep.stages.verify import similarities_of
+from kindling_dataprep.steps.clusters import NO_DUPLICATES, Duplicates, near_duplicates
+from kindling_dataprep.steps.exact import first_of_equals
+from kindling_dataprep.steps.minhash import bucket_pairs, unpacked
 
 PART = "deduplicate"
 CLUSTERS_SHOWN = 8
 
-Rows = NDArray[np.int64]
+_COPIES = f"{work.WORK}/copies.parquet"
+_REMOVED = f"{work.WORK}/duplicates.parquet"
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """The documents that stay after the first stage, in the order of the sources."""
+class BandTask:
+    """One band of all signatures."""
 
-    ids: list[str]
-    starts: Rows
-    """[parts + 1] Where the documents of each part begin; the last entry is the number of documents."""
-
-    def rows(self, documents: Rows, part: int) -> Rows:
-        """Those of the sorted `documents` that lie in `part`, as rows of its table."""
-        first, last = np.searchsorted(documents, self.starts[part : part + 2])
-        rows: Rows = documents[first:last] - self.starts[part]
-        return rows
+    corpus: Corpus
+    band: int
 
 
-@dataclass(frozen=True)
-class ShingleTask:
-    """Some documents of one part whose shingle sets are asked for."""
-
-    job: Job
-    index: int
-    rows: Rows
-    shingle: int
-
-
-def read_corpus(job: Job, parts: int) -> Corpus:
-    """The ids of all documents that the first stage kept."""
-    columns = [column.to_pylist() for column in _columns(job, parts, "id")]
-    starts = np.cumsum([0, *(len(column) for column in columns)])
-    return Corpus([id for column in columns for id in column], starts)
-
-
-def deduplicate(job: Job, corpus: Corpus, executor: Executor) -> work.Part:
+def deduplicate(corpus: Corpus, executor: Executor) -> work.Part:
     """Finds the duplicates and writes them to the ledger, unless that was done before.
 
     The ledger's part comes after those of the first stage. The facts: removed documents by rule, candidate and verified
     pairs, and the largest clusters.
     """
-    store = job.store()
+    store, spec = corpus.job.store(), corpus.job.spec.deduplicate
     if (done := work.find(store, PART)) is not None:
         return done
-    parts = len(corpus.starts) - 1
-    exact: dict[str, str] = {}
-    near: dict[str, tuple[str, float]] = {}
-    facts: dict[str, Any] = {}
-    if job.spec.deduplicate.exact:
-        digests = (digest for column in _columns(job, parts, "digest") for digest in column.to_pylist())
-        exact = exact_duplicates(corpus.ids, digests)
-    if (min_hash := job.spec.deduplicate.min_hash) is not None:
-        stay = np.array([number for number, id in enumerate(corpus.ids) if id not in exact], dtype=np.int64)
-        near, facts = _near(job, corpus, stay, min_hash, executor)
-    removals = removals_of(exact, near, None if min_hash is None else min_hash.threshold)
+    copies = find_copies(corpus) if spec.exact else NO_DUPLICATES
+    near, facts = NO_DUPLICATES, dict[str, Any]()
+    if spec.min_hash is not None:
+        near, facts = _near(corpus, copies, spec.min_hash, executor)
+    removals = removals_of(copies, near)
     with work.new_part(store) as part:
-        table = part.folder / "removed"
-        ledger.write_table(ledger.removed_table(_with_excerpts(job, corpus, removals)), table)
-        part.put(ledger.part_path(ledger.REMOVED, parts), table)
-        removed = Counter(removal.rule for removal in removals.values())
-        part.facts = facts | {"removed": removed, "kept": -removed.total()}
-        part.facts["clusters"] = _largest_clusters(removals)
+        documents, table = part.folder / "documents", part.folder / "removed"
+        ledger.write_table(removals.select(["document"]), documents)
+        _write_ledger(corpus, removals, table)
+        part.put(_REMOVED, documents)
+        part.put(ledger.part_path(ledger.REMOVED, corpus.parts), table)
+        counts = Counter(removals["rule"].to_pylist())
+        part.facts = facts | {"removed": counts, "kept": -counts.total()}
+        part.facts["clusters"] = _largest_clusters(corpus, removals)
         return work.finish(part, PART)
 
 
-def removed_rows(job: Job, corpus: Corpus) -> Rows:
+def removed_rows(corpus: Corpus) -> Rows:
     """The documents that deduplication removed, as sorted positions in the corpus."""
-    table = work.read_table(job.store(), ledger.part_path(ledger.REMOVED, len(corpus.starts) - 1), ["id"])
-    position = {id: number for number, id in enumerate(corpus.ids)}
-    return np.array(sorted(position[id] for id in table["id"].to_pylist()), dtype=np.int64)
+    rows: Rows = work.read_table(corpus.job.store(), _REMOVED)["document"].to_numpy()
+    return rows
 
 
-def removals_of(
-    exact: dict[str, str], near: dict[str, tuple[str, float]], threshold: float | None
-) -> dict[str, Removal]:
-    """The ledger's rows, without excerpts. Each names a document that stays, even where one copy leads to another."""
-    removals = {}
-    for id, kept in exact.items():
-        stays = near[kept][0] if kept in near else kept
-        removals[id] = Removal(
-            id=id, rule="exact", measure="digest", value=None, threshold=None, kept=stays, excerpt=""
-        )
-    for id, (kept, value) in near.items():
-        removals[id] = Removal(
-            id=id, rule="minHash", measure="jaccard", value=value, threshold=threshold, kept=kept, excerpt=""
-        )
-    return removals
+def find_copies(corpus: Corpus) -> Duplicates:
+    """The exact copies; of equal documents the first stays."""
+    halves = [np.frombuffer(b"".join(digests.to_pylist()), "<u8") for digests in corpus.column("digest")]
+    first = first_of_equals(np.concatenate([np.empty(0, "<u8"), *halves]).reshape(-1, 2))
+    removed = np.flatnonzero(first != np.arange(len(first)))
+    return Duplicates(removed, first[removed], np.ones(len(removed)))
 
 
-def _near(
-    job: Job, corpus: Corpus, stay: Rows, spec: MinHash, executor: Executor
-) -> tuple[dict[str, tuple[str, float]], dict[str, Any]]:
-    """As `near_duplicates`, among the documents `stay`; and the facts about finding them."""
-    parts = len(corpus.starts) - 1
-    keys = _gather(job, parts, "bands", stay, spec.bands)
-    pairs = candidate_pairs(keys)
-    asked = np.unique(pairs)
-    sets = dict(zip(asked.tolist(), _shingle_sets(job, corpus, stay[asked], spec, executor), strict=True))
-    similarities = np.array([jaccard(sets[i], sets[j]) for i, j in pairs.tolist()], dtype=np.float64)
-    lengths = np.concatenate([np.zeros(0, np.int64), *(c.to_numpy() for c in _columns(job, parts, "characters"))])[stay]
-    found = near_duplicates([corpus.ids[i] for i in stay], lengths.tolist(), pairs, similarities, spec)
-    facts = {"candidates": len(pairs), "verified": int((similarities >= spec.threshold).sum())}
-    return found, facts
+def pair_band(task: BandTask) -> tuple[int, work.Part]:
+    """Writes the pairs of documents that share a bucket of a band, unless that was done before.
+
+    Returns the band's number and its part.
+    """
+    store, name = task.corpus.job.store(), f"band-{task.band:03d}"
+    if (done := work.find(store, name)) is not None:
+        return task.band, done
+    keys = np.concatenate([keys.to_numpy() for keys in task.corpus.column(band_column(task.band))])
+    stays = np.ones(len(keys), dtype=bool)
+    stays[work.read_table(store, _COPIES)["document"].to_numpy()] = False
+    documents = np.flatnonzero(stays)
+    with work.new_part(store) as part:
+        ledger.write_table(pa.table({"pair": bucket_pairs(keys[documents], documents)}), part.folder / "pairs")
+        part.put(_pairs_path(task.band), part.folder / "pairs")
+        return task.band, work.finish(part, name)
 
 
-def _shingle_sets(
-    job: Job, corpus: Corpus, documents: Rows, spec: MinHash, executor: Executor
-) -> list[NDArray[np.uint64]]:
-    """The shingle sets of the sorted `documents`, in their order."""
-    tasks = [
-        ShingleTask(job, index, rows, spec.shingle)
-        for index in range(len(corpus.starts) - 1)
-        if len(rows := corpus.rows(documents, index))
-    ]
-    by_part = dict(executor.each(shingle_sets, tasks))
-    return [each for index in sorted(by_part) for each in by_part[index]]
+def _near(corpus: Corpus, copies: Duplicates, spec: MinHash, executor: Executor) -> tuple[Duplicates, dict[str, Any]]:
+    """The near-duplicates among the documents that are no copies; and the facts about finding them."""
+    store = corpus.job.store()
+    with work.new_part(store) as part:
+        ledger.write_table(pa.table({"document": copies.removed}), part.folder / "copies")
+        part.put(_COPIES, part.folder / "copies")
+    tasks = [BandTask(corpus, band) for band in range(spec.bands)]
+    bands = sorted(band for band, _ in executor.each(pair_band, tasks))
+    candidates = reduce(np.union1d, (work.read_table(store, _pairs_path(band))["pair"].to_numpy() for band in bands))
+    pairs = unpacked(candidates)
+    characters = np.concatenate([column.to_numpy() for column in corpus.column("characters")])
+    similarities = similarities_of(corpus, pairs, characters, spec.shingle, executor)
+    verified = similarities >= spec.threshold
+    facts = {"candidates": len(pairs), "verified": int(verified.sum())}
+    return near_duplicates(characters, pairs[verified], similarities[verified]), facts
 
 
-def shingle_sets(task: ShingleTask) -> tuple[int, list[NDArray[np.uint64]]]:
-    """The number of the part, and the shingle sets of the rows asked for."""
-    texts = work.read_table(task.job.store(), documents_path(task.index), ["text"])["text"].take(task.rows)
-    return task.index, [shingle_hashes(text.as_py(), task.shingle) for text in texts]
+def removals_of(copies: Duplicates, near: Duplicates) -> pa.Table:
+    """The documents to remove, in their order: `document`, `kept`, `rule`, and of near-duplicates the `jaccard`.
+
+    Each names a document that stays, even where one copy leads to another.
+    """
+    leads_to = dict(zip(near.removed.tolist(), near.kept.tolist(), strict=True))
+    exact = pa.table(
+        {
+            "document": copies.removed,
+            "kept": np.array([leads_to.get(kept, kept) for kept in copies.kept.tolist()], dtype=np.int64),
+            "rule": pa.repeat("exact", len(copies.removed)),
+            "jaccard": pa.nulls(len(copies.removed), pa.float64()),
+        }
+    )
+    similar = pa.table(
+        {
+            "document": near.removed,
+            "kept": near.kept,
+            "rule": pa.repeat("minHash", len(near.removed)),
+            "jaccard": near.jaccard,
+        }
+    )
+    return pa.concat_tables([exact, similar]).sort_by("document")
 
 
-def _gather(job: Job, parts: int, column: str, stay: Rows, bands: int) -> NDArray[np.uint64]:
-    """[documents, bands] The band keys of the documents `stay`."""
-    raw = b"".join(b"".join(each.to_pylist()) for each in _columns(job, parts, column))
-    return np.frombuffer(raw, "<u8").reshape(-1, bands)[stay]
+def _write_ledger(corpus: Corpus, removals: pa.Table, path: Path) -> None:
+    """Writes the ledger's rows, part by part."""
+    spec = corpus.job.spec
+    threshold = spec.deduplicate.min_hash.threshold if spec.deduplicate.min_hash is not None else None
+    kept = np.unique(removals["kept"].to_numpy())
+    names = dict(zip(kept.tolist(), corpus.ids(kept), strict=True))
+    positions = removals["document"].to_numpy()
+    first = 0
+    with pq.ParquetWriter(path, ledger.REMOVED_SCHEMA, compression="zstd") as writer:
+        for part in range(corpus.parts):
+            if not len(rows := corpus.rows(positions, part)):
+                continue
+            documents = corpus.table(part, ["id", "excerpt"]).take(rows).to_pylist()
+            reasons = removals.slice(first, len(rows)).to_pylist()
+            first += len(rows)
+            writer.write_table(
+                ledger.removed_table(
+                    _removal(document, reason, names[reason["kept"]], threshold)
+                    for document, reason in zip(documents, reasons, strict=True)
+                )
+            )
 
 
-def _columns(job: Job, parts: int, column: str) -> Iterator[pa.ChunkedArray]:
-    store = job.store()
-    for index in range(parts):
-        yield work.read_table(store, documents_path(index), [column])[column]
+def _removal(document: dict[str, str], reason: dict[str, Any], kept: str, threshold: float | None) -> Removal:
+    is_exact = reason["rule"] == "exact"
+    return Removal(
+        id=document["id"],
+        rule=reason["rule"],
+        measure="digest" if is_exact else "jaccard",
+        value=reason["jaccard"],
+        threshold=None if is_exact else threshold,
+        kept=kept,
+        excerpt=document["excerpt"],
+    )
 
 
-def _with_excerpts(job: Job, corpus: Corpus, removals: dict[str, Removal]) -> Iterator[Removal]:
-    """The removals in the order of the corpus, each with the beginning of its text."""
-    documents = np.array([number for number, id in enumerate(corpus.ids) if id in removals], dtype=np.int64)
-    for index in range(len(corpus.starts) - 1):
-        if not len(rows := corpus.rows(documents, index)):
-            continue
-        table = work.read_table(job.store(), documents_path(index), ["id", "text"]).take(rows)
-        for id, text in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True):
-            yield replace(removals[id], excerpt=excerpt_of(text))
-
-
-def _largest_clusters(removals: dict[str, Removal]) -> list[dict[str, Any]]:
+def _largest_clusters(corpus: Corpus, removals: pa.Table) -> list[dict[str, Any]]:
     """The documents that stand for most others, and some of those."""
-    members: dict[str, list[str]] = {}
-    for removal in removals.values():
-        assert removal.kept is not None
-        members.setdefault(removal.kept, []).append(removal.id)
-    largest = sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))[:CLUSTERS_SHOWN]
-    return [{"kept": kept, "size": len(ids) + 1, "removed": sorted(ids)[:3]} for kept, ids in largest]
+    kept, counts = np.unique(removals["kept"].to_numpy(), return_counts=True)
+    found = []
+    for largest in np.argsort(-counts, kind="stable")[:CLUSTERS_SHOWN].tolist():
+        members = removals["document"].to_numpy()[removals["kept"].to_numpy() == kept[largest]]
+        (name,) = corpus.ids(kept[largest : largest + 1])
+        found.append({"kept": name, "size": int(counts[largest]) + 1, "removed": corpus.ids(members[:3])})
+    return found
+
+
+def _pairs_path(band: int) -> str:
+    return f"{work.WORK}/band-{band:03d}.parquet"

@@ -18,7 +18,7 @@ from kindling_dataprep import ledger, tokenizer, work
 from kindling_dataprep.records import excerpt_of
 from kindling_dataprep.shards import token_type
 from kindling_dataprep.stages.clean import documents_path
-from kindling_dataprep.stages.deduplicate import Corpus, Rows
+from kindling_dataprep.stages.corpus import Corpus, Rows
 from kindling_dataprep.tasks import Job
 
 Result = TypeVar("Result")
@@ -54,7 +54,7 @@ def make_tokenizer(job: Job, corpus: Corpus, removed: Rows, existing: bytes | No
         return done
 
     def texts() -> Iterator[list[str]]:
-        for index in range(len(corpus.starts) - 1):
+        for index in range(corpus.parts):
             for batch in _batches(job, index, corpus.rows(removed, index)):
                 yield batch["text"].to_pylist()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from kindling_dataprep import ledger, work
 from kindling_dataprep.executors import Executor
 from kindling_dataprep.records import Removal, excerpt_of
 from kindling_dataprep.stages.clean import documents_path
-from kindling_dataprep.stages.deduplicate import Corpus, Rows
+from kindling_dataprep.stages.corpus import Corpus, Rows
 from kindling_dataprep.steps.toxicity import load
 from kindling_dataprep.tasks import Job
 
@@ -46,10 +45,10 @@ def judge_toxicity(
     """Scores all documents but `removed`; the parts, and the removed documents with those that are too toxic."""
     store = job.store()
     store.put(_MODEL, model)
-    parts = len(corpus.starts) - 1
+    parts = corpus.parts
     tasks = [ToxicityTask(job, index, parts, corpus.rows(removed, index)) for index in range(parts)]
     by_part = dict(executor.each(score, tasks))
-    toxic = _positions(job, corpus, parts)
+    toxic = _positions(corpus)
     return [by_part[index] for index in range(parts)], np.union1d(removed, toxic)
 
 
@@ -87,9 +86,9 @@ def _removal(id: str, text: str, score: float, threshold: float) -> Removal:
     return Removal(id=id, rule=RULE, measure="score", value=score, threshold=threshold, excerpt=excerpt)
 
 
-def _positions(job: Job, corpus: Corpus, parts: int) -> Rows:
+def _positions(corpus: Corpus) -> Rows:
     """The documents that were removed, as positions in the corpus."""
-    position = {id: number for number, id in enumerate(corpus.ids)}
-    tables = [work.read_table(job.store(), removed_path(index, parts), ["id"]) for index in range(parts)]
-    ids: Sequence[str] = pa.concat_tables(tables)["id"].to_pylist()
-    return np.array(sorted(position[id] for id in ids), dtype=np.int64)
+    store = corpus.job.store()
+    paths = [removed_path(index, corpus.parts) for index in range(corpus.parts)]
+    ids = [work.read_table(store, path, ["id"])["id"] for path in paths]
+    return np.concatenate([corpus.positions(part, removed) for part, removed in enumerate(ids)])

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
 from kindling_api.v1alpha1.dataset_build import MinHash
-from kindling_dataprep.steps.minhash import band_keys, candidate_pairs, jaccard, shingle_hashes, shingles, signatures_of
+from kindling_dataprep.steps.minhash import band_keys, bucket_pairs, signatures_of, unpacked
+from kindling_dataprep.steps.shingles import jaccards, shingle_set, shingles
 from kindling_dataprep.steps.words import plain_words_of
 
 
@@ -81,9 +83,12 @@ def measure_recall(pairs: Sequence[PlantedPair], spec: MinHash) -> Recall:
     The truth about every pair, planted or reported, is taken from the sets of shingles themselves, not their hashes.
     """
     texts = list(dict.fromkeys(text for pair in pairs for text in (pair.original, pair.altered)))
-    sets = [shingle_hashes(text, spec.shingle) for text in texts]
-    candidates = candidate_pairs(band_keys(signatures_of(sets, spec), spec))
-    reported = {(i, j) for i, j in candidates.tolist() if jaccard(sets[i], sets[j]) >= spec.threshold}
+    sets = shingles(texts, spec.shingle)
+    keys = band_keys(signatures_of(sets, spec.bands * spec.rows), spec)
+    numbers = np.arange(len(texts))
+    candidates = unpacked(reduce(np.union1d, (bucket_pairs(band, numbers) for band in keys.T)))
+    verified = candidates[jaccards(sets, candidates) >= spec.threshold]
+    reported = {(i, j) for i, j in verified.tolist()}
     positions = {text: position for position, text in enumerate(texts)}
     planted = {_ordered(positions[pair.original], positions[pair.altered]) for pair in pairs}
     true = {
@@ -98,7 +103,7 @@ def _ordered(i: int, j: int) -> tuple[int, int]:
     return (i, j) if i < j else (j, i)
 
 
-def _true_jaccard(one: str, other: str, shingle: int) -> float:
+def _true_jaccard(one: str, other: str, size: int) -> float:
     """The similarity by definition, without a hash."""
-    first, second = shingles(one, shingle), shingles(other, shingle)
+    first, second = shingle_set(one, size), shingle_set(other, size)
     return len(first & second) / len(first | second)

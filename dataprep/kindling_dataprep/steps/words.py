@@ -29,7 +29,7 @@ class Words:
     """[texts + 1] Where each text's words begin; the last entry is the number of words."""
 
 
-_PLAIN_WORD = re.compile(r"\w+")
+PLAIN_WORD = re.compile(r"\w+")
 
 
 def words_of(text: str) -> list[str]:
@@ -38,8 +38,14 @@ def words_of(text: str) -> list[str]:
 
 
 def plain_words_of(text: str) -> list[str]:
-    """The words of one text, for deduplication: runs of letters, digits and underscores, in lower case."""
-    return _PLAIN_WORD.findall(text.lower())
+    """The words of one text, for deduplication: runs of letters, digits and underscores, folded."""
+    return PLAIN_WORD.findall("".join(map(folded, text)))
+
+
+def folded(character: str) -> str:
+    """Without its case, where that is one character (Unicode's simple case folding): `A` → `a`, `Σ` and `ς` → `σ`."""
+    fold = character.casefold()
+    return fold if len(fold) == 1 else character
 
 
 def split_words(texts: Sequence[str]) -> Words:

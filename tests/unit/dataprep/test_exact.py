@@ -1,8 +1,9 @@
 """Documents that a reader would call the same are the same, and no others."""
 
+import numpy as np
 import pytest
 
-from kindling_dataprep.steps.exact import exact_duplicates, text_digest
+from kindling_dataprep.steps.exact import first_of_equals, text_digest
 
 
 @pytest.mark.parametrize(
@@ -35,10 +36,10 @@ def test_a_digest_has_16_bytes_and_never_changes() -> None:
     assert text_digest("One  two").hex() == "0e8fa0ea5fd6fe4ce8eb1460b6a93ffe"
 
 
-def test_the_first_of_equal_documents_stays() -> None:
-    ids = ["a", "b", "c", "d", "e"]
-    assert exact_duplicates(ids, [b"1", b"2", b"1", b"1", b"2"]) == {"c": "a", "d": "a", "e": "b"}
+def test_each_document_leads_to_the_first_of_its_equals() -> None:
+    digests = np.array([[1, 0], [2, 0], [1, 0], [1, 1], [1, 0], [2, 0]], dtype=np.uint64)
+    assert first_of_equals(digests).tolist() == [0, 1, 0, 3, 0, 1]
 
 
-def test_without_equal_documents_nothing_is_removed() -> None:
-    assert exact_duplicates(["a", "b"], [b"1", b"2"]) == {}
+def test_without_documents_there_is_nothing_to_compare() -> None:
+    assert first_of_equals(np.empty((0, 2), dtype=np.uint64)).tolist() == []

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kindling_api.v1alpha1.dataset_build import MinHash
-from kindling_dataprep.steps.minhash import jaccard, shingle_hashes
 from kindling_dataprep.steps.recall import PlantedPair, Recall, measure_recall, planted_pairs
+from kindling_dataprep.steps.shingles import jaccards, shingles
 
 
 def passages(count: int, words: int) -> list[str]:
@@ -24,7 +24,8 @@ PASSAGES = passages(320, 250)
 @pytest.mark.parametrize("target", [0.5, 0.7, 0.8, 0.9, 0.98])
 def test_planted_pairs_come_near_the_similarity_asked_for(target: float) -> None:
     pairs = planted_pairs(PASSAGES[:100], [target], seed=1)
-    similarities = [jaccard(shingle_hashes(pair.original, 5), shingle_hashes(pair.altered, 5)) for pair in pairs]
+    sets = shingles([text for pair in pairs for text in (pair.original, pair.altered)], 5)
+    similarities = jaccards(sets, np.arange(2 * len(pairs)).reshape(-1, 2))
     assert np.mean(similarities) == pytest.approx(target, abs=0.03)
     assert np.std(similarities) < 0.05
 

@@ -1,0 +1,139 @@
+"""The true similarity of the pairs that MinHash proposes, however many they are.
+
+The pairs are cut into groups whose shingles fit into memory. Each part writes the shingles of its own documents, sorted
+by the groups that ask for them, and each group reads its share of every part: a shuffle by files, in which every text
+is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from kindling_dataprep import ledger, work
+from kindling_dataprep.executors import Executor
+from kindling_dataprep.stages.corpus import Corpus, Rows
+from kindling_dataprep.steps.clusters import clusters
+from kindling_dataprep.steps.shingles import Shingles, jaccards, shingles
+
+GROUP_CHARACTERS = 32 << 20
+"""Of all pairs of a group together, those of a document once for each of its pairs."""
+
+_SHINGLES_SCHEMA = pa.schema({"document": pa.int64(), "shingles": pa.list_(pa.uint64())})
+
+
+@dataclass(frozen=True)
+class ShingleTask:
+    """The documents of one part that some group asks for."""
+
+    corpus: Corpus
+    part: int
+    documents: Rows
+    groups: Rows
+    """Which group asks for each of them; parallel to `documents`, and sorted."""
+    shingle: int
+
+
+@dataclass(frozen=True)
+class PairsTask:
+    """One group of pairs."""
+
+    corpus: Corpus
+    group: int
+    pairs: Rows
+    """[pairs, 2]"""
+    places: Sequence[tuple[int, int]]
+    """The numbers of the parts that hold shingles for it, each with that of the row group."""
+
+
+def similarities_of(
+    corpus: Corpus, pairs: Rows, characters: Rows, shingle: int, executor: Executor
+) -> NDArray[np.float64]:
+    """[pairs] The exact Jaccard similarity of each of the `pairs` [n, 2] of documents.
+
+    `characters` [documents] are the lengths of all documents.
+    """
+    groups = groups_of(pairs, characters)
+    asked = np.unique(np.stack([np.repeat(groups, 2), pairs.ravel()]), axis=1)  # (group, document), sorted
+    part = np.searchsorted(corpus.starts, asked[1], side="right") - 1
+    shingle_tasks = [
+        ShingleTask(corpus, each, asked[1][part == each], asked[0][part == each], shingle)
+        for each in np.unique(part).tolist()
+    ]
+    places: dict[int, list[tuple[int, int]]] = {}
+    for each, done in sorted(executor.each(write_shingles, shingle_tasks), key=lambda result: result[0]):
+        for row_group, group in enumerate(done.facts["groups"]):
+            places.setdefault(group, []).append((each, row_group))
+    pairs_tasks = [PairsTask(corpus, group, pairs[groups == group], places[group]) for group in sorted(places)]
+    similarities = np.empty(len(pairs), dtype=np.float64)
+    for group, found in executor.each(compare, pairs_tasks):
+        similarities[groups == group] = found
+    return similarities
+
+
+def groups_of(pairs: Rows, characters: Rows, limit: int = GROUP_CHARACTERS) -> Rows:
+    """[pairs] The number of each pair's group. A group's texts have `limit` characters, or two of its texts more.
+
+    Pairs that hang together stay together where they can, so that few documents are in two groups.
+    """
+    documents, ends = np.unique(pairs, return_inverse=True)
+    labels = clusters(ends.reshape(-1, 2), len(documents))[ends.reshape(-1, 2)[:, 0]]
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], labels))
+    groups = np.empty(len(pairs), dtype=np.int64)
+    groups[order] = np.cumsum(characters[pairs[order]].sum(axis=1)) // limit
+    return groups
+
+
+def write_shingles(task: ShingleTask) -> tuple[int, work.Part]:
+    """Writes the shingles that were asked for, a row group for each group; the facts name the groups.
+
+    Returns the task's part, and what was written.
+    """
+    store, name = task.corpus.job.store(), f"shingles-{task.part:05d}"
+    if (done := work.find(store, name)) is not None:
+        return task.part, done
+    texts = task.corpus.table(task.part, ["text"])["text"]
+    groups, starts = np.unique(task.groups, return_index=True)
+    with work.new_part(store) as part:
+        file = part.folder / "shingles"
+        with pq.ParquetWriter(file, _SHINGLES_SCHEMA, compression="zstd", use_dictionary=False) as writer:
+            for documents in np.split(task.documents, starts[1:]):
+                rows = documents - task.corpus.starts[task.part]
+                found = shingles(texts.take(rows).to_pylist(), task.shingle)
+                lists = pa.ListArray.from_arrays(pa.array(found.starts, pa.int32()), found.hashes)
+                table = pa.table([pa.array(documents), lists], schema=_SHINGLES_SCHEMA)
+                writer.write_table(table, row_group_size=len(table))
+        part.put(_shingles_path(task.part), file)
+        part.facts = {"groups": groups.tolist()}
+        return task.part, work.finish(part, name)
+
+
+def compare(task: PairsTask) -> tuple[int, NDArray[np.float64]]:
+    """The number of a group, and the similarity of each of its pairs."""
+    store, name = task.corpus.job.store(), f"pairs-{task.group:05d}"
+    path = f"{work.WORK}/{name}.parquet"
+    if work.find(store, name) is None:
+        tables = []
+        for number, row_group in task.places:
+            with store.open(_shingles_path(number)) as stream:
+                tables.append(pq.ParquetFile(stream).read_row_group(row_group))
+        table = pa.concat_tables(tables).combine_chunks()
+        lists = table["shingles"].chunk(0)
+        sets = Shingles(lists.flatten().to_numpy(), lists.offsets.to_numpy().astype(np.int64))
+        documents = table["document"].to_numpy()
+        order = np.argsort(documents)
+        positions = order[np.searchsorted(documents, task.pairs, sorter=order)]
+        with work.new_part(store) as part:
+            ledger.write_table(pa.table({"jaccard": jaccards(sets, positions)}), part.folder / "pairs")
+            part.put(path, part.folder / "pairs")
+            work.finish(part, name)
+    return task.group, work.read_table(store, path)["jaccard"].to_numpy()
+
+
+def _shingles_path(part: int) -> str:
+    return f"{work.WORK}/shingles-{part:05d}.parquet"
