@@ -22,11 +22,11 @@ from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_cli.places import file_uri, shown
 from kindling_cli.rows import Row
 from kindling_cli.screen import Screen
-from kindling_cli.stage import MODULES, Stage, last_lines
+from kindling_cli.stage import Stage, last_lines
 from kindling_storage import open_store
 from kindling_storage.names import lookup
 
-NEEDS = {"DatasetBuild": "ray", "PretrainRun": "torch"}
+NEEDS = {"DatasetBuild": "ray", "PretrainRun": "torch", "AlignmentRun": "torch"}
 """A package that is there when what the stage needs is installed, and only then."""
 POLL_SECONDS = 0.2
 LOG_LINES = 8
@@ -198,28 +198,8 @@ def check_runnable(documents: Sequence[Document]) -> None:
     """Refuse, before anything starts, what cannot run on this machine.
 
     Raises:
-        SpecError: a document of a kind that has no process in this version.
         ModuleNotFoundError: a package that a stage needs is not installed.
     """
-    check_kinds(documents)
     for document in documents:
         if find_spec(NEEDS[document.kind]) is None:
             raise ModuleNotFoundError(name=NEEDS[document.kind])
-
-
-def check_kinds(documents: Sequence[Document]) -> None:
-    """Refuse kinds that have no process in this version.
-
-    Raises:
-        SpecError: there is one; the message says how to leave it out.
-    """
-    for document in documents:
-        if document.kind not in MODULES:
-            raise SpecError(
-                explain(
-                    str(reference_to(document)),
-                    found=f"kind {document.kind}",
-                    allowed=f"{' and '.join(MODULES)}: `kindling run` has no {document.kind} in this version",
-                    remedy="choose the other documents with --only, as in --only PretrainRun/NAME",
-                )
-            )

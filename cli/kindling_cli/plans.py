@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kindling_api.base import Status
+from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.products import DatasetManifest
-from kindling_api.v1alpha1.training import BatchPlan, steps_of
+from kindling_api.v1alpha1.training import BatchPlan, batch_plan, steps_of
 from kindling_trainer.cpu import multiplies_bfloat16
 from kindling_trainer.estimate import Memory, Precision, checkpoint_bytes, memory, recomputed
 from kindling_trainer.sizes import flops_per_token, parameters
@@ -61,6 +64,16 @@ class PretrainPlan(Status):
     checkpoint_bytes: int
 
 
+class AlignmentPlan(PretrainPlan):
+    """An alignment: what pretraining has, and what it starts and learns from."""
+
+    method: str
+    base: str
+    """The run or the folder that the model comes from."""
+    data: list[str]
+    """Where the records are."""
+
+
 def plan_dataset(title: str, spec: DatasetBuildSpec, manifest: DatasetManifest | None) -> DatasetPlan:
     """The plan of a build; `manifest` is that of the finished dataset, where there is one."""
     removal = ["exact"] if spec.deduplicate.exact else []
@@ -94,10 +107,44 @@ def plan_pretraining(
         dataset_tokens: of the training part, where it is known.
         flops_per_second: of all processes together, where it is known.
     """
-    shape, layout, batch = spec.model.shape(), spec.layout(), spec.batch_plan()
+    sizes = _sizes(spec, spec.model.shape(), spec.batch_plan(), vocab_size, dataset_tokens, flops_per_second)
+    return PretrainPlan(title=title, finished=finished, **sizes)
+
+
+def plan_alignment(
+    title: str,
+    spec: AlignmentRunSpec,
+    *,
+    shape: ModelShape,
+    vocab_size: int | None,
+    finished: str | None,
+    flops_per_second: float | None,
+) -> AlignmentPlan:
+    """The plan of an alignment of a model of `shape`; how many steps an epoch has is known once its data is read.
+
+    Args:
+        vocab_size: the base's, where it is known.
+        flops_per_second: of all processes together, where it is known.
+    """
+    batch = batch_plan(spec.training.batch, shape.context, spec.layout())
+    sizes = _sizes(spec, shape, batch, vocab_size, None, flops_per_second)
+    base = spec.base.uri or f"{spec.base.kind or 'run'} {spec.base.name}"
+    data = [each.uri for each in spec.data]
+    return AlignmentPlan(title=title, finished=finished, method=spec.method.chosen[0], base=base, data=data, **sizes)
+
+
+def _sizes(
+    spec: PretrainRunSpec | AlignmentRunSpec,
+    shape: ModelShape,
+    batch: BatchPlan,
+    vocab_size: int | None,
+    dataset_tokens: int | None,
+    flops_per_second: float | None,
+) -> dict[str, Any]:
+    """What the plans of all kinds of training tell."""
+    layout, checkpointing = spec.layout(), spec.training.activation_checkpointing
     vocabulary = shape.padded_vocab(vocab_size or ASSUMED_VOCABULARY)
     precision = _precision(spec)
-    checkpointing = spec.training.activation_checkpointing
     steps = None
     if spec.training.epochs is None or dataset_tokens is not None:
         steps = steps_of(spec.training, batch, dataset_tokens or 0)
@@ -105,25 +152,23 @@ def plan_pretraining(
     flops = None
     if tokens is not None:
         flops = tokens * flops_per_token(shape, vocabulary, shape.context) * recomputed(checkpointing)
-    return PretrainPlan(
-        title=title,
-        finished=finished,
-        shape=shape,
-        vocab_size=vocabulary,
-        vocab_assumed=vocab_size is None,
-        parameters=parameters(shape, vocabulary),
-        layout=layout,
-        batch=batch,
-        steps=steps,
-        tokens=tokens,
-        precision=precision,
-        memory=memory(
+    return {
+        "shape": shape,
+        "vocab_size": vocabulary,
+        "vocab_assumed": vocab_size is None,
+        "parameters": parameters(shape, vocabulary),
+        "layout": layout,
+        "batch": batch,
+        "steps": steps,
+        "tokens": tokens,
+        "precision": precision,
+        "memory": memory(
             shape, vocabulary, layout, micro_batch=batch.micro_batch, precision=precision, checkpointing=checkpointing
         ),
-        flops=flops,
-        seconds=flops / flops_per_second if flops is not None and flops_per_second else None,
-        checkpoint_bytes=checkpoint_bytes(shape, vocabulary),
-    )
+        "flops": flops,
+        "seconds": flops / flops_per_second if flops is not None and flops_per_second else None,
+        "checkpoint_bytes": checkpoint_bytes(shape, vocabulary),
+    }
 
 
 def _vocabulary(spec: DatasetBuildSpec) -> int | None:
@@ -132,7 +177,7 @@ def _vocabulary(spec: DatasetBuildSpec) -> int | None:
     return BYTE_VOCABULARY if spec.tokenizer.byte is not None else None
 
 
-def _precision(spec: PretrainRunSpec) -> Precision:
+def _precision(spec: PretrainRunSpec | AlignmentRunSpec) -> Precision:
     match spec.training.precision:
         case "auto":
             return "bf16" if spec.resources.gpu or multiplies_bfloat16() else "fp32"

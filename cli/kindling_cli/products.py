@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kindling_api.errors import IntegrityError, SpecError, explain
+from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.products import (
     INPUTS,
     MANIFEST,
@@ -59,6 +60,35 @@ def read_product(store: ObjectStore) -> AnyManifest:
     manifest = read_manifest(store, _MODELS[kind])
     assert manifest is not None
     return manifest
+
+
+def model_in(store: ObjectStore) -> tuple[ModelShape, int]:
+    """Shape and vocabulary of the model in a folder, ours or Hugging Face's.
+
+    Raises:
+        SpecError: there is none, or one of a kind that Kindling has not.
+    """
+    if store.exists(MANIFEST):
+        manifest = read_product(store)
+        if isinstance(manifest, DatasetManifest):
+            remedy = "name the folder of a finished run"
+            raise SpecError(explain(store.uri, found="a dataset", allowed="a model", remedy=remedy))
+        return manifest.shape, manifest.vocab_size
+    from kindling_trainer.checkpoint.huggingface import read_shape  # not above: torch takes seconds to load
+
+    return read_shape(store)
+
+
+def base_of(store: ObjectStore, manifest: ModelManifest) -> tuple[ObjectStore, ModelManifest] | None:
+    """The model that another one started from; None where it is not in the same store."""
+    root = open_store(store.uri.partition("/models/")[0])
+    for info in root.list("models/"):
+        if _is_manifest(info.path):
+            folder = root.child(info.path.removesuffix(f"/{MANIFEST}"))
+            found = read_manifest(folder, ModelManifest)
+            if found is not None and found.digest == manifest.base:
+                return folder, found
+    return None
 
 
 def dataset_of(store: ObjectStore, manifest: ModelManifest | CheckpointManifest) -> Dataset | None:

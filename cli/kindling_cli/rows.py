@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kindling_api.v1alpha1.runfile import Progress
-from kindling_api.v1alpha1.status import DatasetProgress, DatasetResult, ModelResult, TrainingProgress
+from kindling_api.v1alpha1.status import (
+    AlignmentProgress,
+    DatasetProgress,
+    DatasetResult,
+    ModelResult,
+    TrainingProgress,
+)
 from kindling_cli.figures import duration, short_count
 
 RowState = Literal["waiting", "running", "stopping", "done", "reused", "stopped", "failed"]
@@ -97,6 +103,9 @@ def _training_figures(progress: TrainingProgress) -> list[str]:
         parts.append(f"loss {progress.loss:.3f}")
     if progress.perplexity is not None:
         parts.append(f"perplexity {progress.perplexity:.1f}")
+    if isinstance(progress, AlignmentProgress):
+        named = (("reward", progress.reward), ("accuracy", progress.accuracy))
+        parts += [f"{name} {value:.3f}" for name, value in named if value is not None]
     if progress.tokens_per_second:
         parts.append(f"{short_count(progress.tokens_per_second)} tokens/s")
     return parts

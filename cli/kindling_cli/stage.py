@@ -24,8 +24,12 @@ from kindling_api.errors import EXIT_OURS, EXIT_USER
 from kindling_api.v1alpha1.runfile import Progress, RunFile
 from kindling_api.v1alpha1.status import Failure
 
-MODULES = {"DatasetBuild": "kindling_dataprep", "PretrainRun": "kindling_trainer"}
-"""Which package does the work of which kind; `kindling run` knows no other kinds in this version."""
+MODULES = {
+    "DatasetBuild": "kindling_dataprep",
+    "PretrainRun": "kindling_trainer",
+    "AlignmentRun": "kindling_trainer",
+}
+"""Which package does the work of which kind."""
 
 _LAST_LINES_BYTES = 8_192
 _PR_SET_PDEATHSIG = 1

@@ -26,21 +26,25 @@ def run(example: str, name: str, prompt: str, store: Path, *settings: str) -> st
     return finished.stdout + finished.stderr
 
 
-def model_of(name: str, store: Path) -> dict[str, object]:
+def model_of(name: str, store: Path, kind: str = "PretrainRun") -> dict[str, object]:
     """The manifest of the model of that name."""
-    published = json.loads((store / "names" / "PretrainRun" / "default" / f"{name}.json").read_text())
+    published = json.loads((store / "names" / kind / "default" / f"{name}.json").read_text())
     manifest: dict[str, object] = json.loads(
         (Path(published["uri"].removeprefix("file://")) / "manifest.json").read_text()
     )
     return manifest
 
 
-def test_the_quickstart_trains_on_pythons_library_and_continues_a_prompt(tmp_path: Path) -> None:
-    printed = run("01-quickstart", "quickstart", "def read(", tmp_path)
-    assert "def read(" in printed
+def test_the_quickstart_trains_on_pythons_library_and_answers_a_question(tmp_path: Path) -> None:
+    short = "AlignmentRun/quickstart-chat:spec.training={steps: 2, batch: {tokens: 1Ki}, compile: never}"
+    printed = run("01-quickstart", "quickstart", "What does os.walk do?", tmp_path, short)
+    assert "› What does os.walk do?" in printed
     model = model_of("quickstart", tmp_path)
     assert model["steps"] == 3
     assert model["validationLoss"] < 8.0  # type: ignore[operator]  # ln 2048 = 7.6 before any step
+    aligned = model_of("quickstart-chat", tmp_path, "AlignmentRun")
+    assert aligned["base"] and aligned["vocabSize"] == 2048 + 4, "the chat template's tokens"
+    assert set(aligned["evaluation"]) == {"validation_loss", "validation_loss_before"}  # type: ignore[call-overload]
 
 
 def test_tiny_shakespeare_trains_on_the_text_that_it_is_given(tmp_path: Path) -> None:

@@ -116,11 +116,11 @@ class Training:
     def go(self) -> int:
         """Take the steps that are left, and finish the model."""
         self.stop.defer()
-        if self.setup.compiled and self.reporter is not None:
-            self.reporter.compiling()
         try:
             if self.finished == 0 and isinstance(self.run, AlignmentRunFile):
                 self._evaluate()  # what comes later is told beside what the base did
+            if self.setup.compiled and self.reporter is not None:
+                self.reporter.compiling()
             while self.finished < self.setup.steps:
                 self._advance()
             self._sign(ENDING)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kindling_cli.voice import load_voice
+from kindling_trainer.align.formats import Message
 from kindling_trainer.sampling import GenerationOptions
 
 
@@ -24,6 +25,20 @@ def generate_text(model: str, prompt: str, *, store: str, **options: Any) -> Non
     pieces = load_voice(model, store).generate(text, chosen)
     print(text, end="", flush=True)
     speak(pieces)
+
+
+def answer_text(model: str, question: str, *, store: str, **options: Any) -> None:
+    """Print a question and what the model answers, piece by piece; a model that only continues texts does that.
+
+    Raises:
+        SpecError: as `generate_text`.
+    """
+    generator = load_voice(model, store)
+    if generator.chat is None:
+        generate_text(model, question, store=store, **options)
+        return
+    print(f"› {question}", flush=True)
+    speak(generator.answer([Message("user", question)], GenerationOptions(**options)))
 
 
 def speak(pieces: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +14,7 @@ from kindling_api.v1alpha1.products import INPUTS, CheckpointManifest, DatasetMa
 from kindling_cli.figures import byte_size, short_count, short_digest
 from kindling_cli.pairs import pairs_table
 from kindling_cli.places import PRODUCTS, Place, find, shown
-from kindling_cli.products import AnyManifest, Dataset, dataset_of, inputs_of, read_product
+from kindling_cli.products import AnyManifest, Dataset, base_of, dataset_of, inputs_of, read_product
 from kindling_storage.commit import verify as problems_of
 
 INPUTS_SHOWN = 5
@@ -108,6 +108,7 @@ def _show_model(console: Console, place: Place, manifest: ModelManifest | Checkp
             for name, value in (("loss", manifest.loss), ("validation", manifest.validation_loss))
             if value is not None
         ]
+        pairs += [(name, f"{value:.4f}") for name, value in (manifest.evaluation or {}).items()]
     console.print(Text(manifest.kind, "bold"), pairs_table(pairs), sep="\n")
 
 
@@ -118,21 +119,36 @@ def _show_lineage(console: Console, place: Place, manifest: AnyManifest) -> None
         dataset = Dataset(place.store, manifest)
     else:
         console.print(f"  {manifest.kind.lower()}  {short_digest(manifest.digest)}", markup=False)
-        found = dataset_of(place.store, manifest)
+        store = place.store
+        while isinstance(manifest, ModelManifest) and manifest.inputs is not None:
+            _show_inputs(console, [entry.document() for entry in manifest.inputs], "data  ", "manifest.json")
+            if (base := base_of(store, manifest)) is None:
+                known = (
+                    f"{short_digest(manifest.base)}, not in this store" if manifest.base else "a Hugging Face folder"
+                )
+                console.print(f"  ← base     {known}", markup=False)
+                return
+            store, manifest = base
+            line = f"  ← base     {short_digest(manifest.digest)}  {shown(store.uri)}"
+            console.print(line, markup=False, soft_wrap=True)
+        found = dataset_of(store, manifest)
         if found is None:
             console.print(f"  ← dataset  {short_digest(manifest.dataset)}, no longer where it was", markup=False)
             return
         dataset = found
     where = shown(dataset.store.uri)
     console.print(f"  ← dataset  {short_digest(dataset.manifest.digest)}  {where}", markup=False, soft_wrap=True)
-    inputs = inputs_of(dataset)
+    _show_inputs(console, inputs_of(dataset), "inputs", f"{where}/{INPUTS}")
+
+
+def _show_inputs(console: Console, inputs: list[dict[str, Any]], name: str, all_in: str) -> None:
     size = sum(int(entry["size"]) for entry in inputs)
-    console.print(f"  ← inputs   {len(inputs):,} files, {byte_size(size)}", markup=False)
+    console.print(f"  ← {name}   {len(inputs):,} files, {byte_size(size)}", markup=False)
     for entry in inputs[:INPUTS_SHOWN]:
-        line = f"             {short_digest(entry['digest'])}  {entry['path']}"
+        line = f"             {short_digest(entry['digest'])}  {shown(entry['path'])}"
         console.print(Text(line, "dim"), soft_wrap=True)
     if len(inputs) > INPUTS_SHOWN:
-        console.print(Text(f"             … all of them in {where}/{INPUTS}", "dim"), soft_wrap=True)
+        console.print(Text(f"             … all of them in {all_in}", "dim"), soft_wrap=True)
 
 
 def _show_kept(console: Console, dataset: Dataset, limit: int) -> None:

@@ -11,24 +11,35 @@ from rich.console import Console
 from rich.text import Text
 
 from kindling_api.documents import Document
-from kindling_api.references import Reference, order, reference_to
+from kindling_api.references import Reference, order, reference_to, uses
 from kindling_api.resolve import Finished, Waiting, content_of, resolve
+from kindling_api.v1alpha1.alignment_run import AlignmentRun
 from kindling_api.v1alpha1.dataset_build import DatasetBuild
+from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.pretrain_run import PretrainRun
 from kindling_api.v1alpha1.products import DatasetManifest, ModelManifest, model_folder
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_api.versions import step_versions
 from kindling_cli.figures import byte_size, duration, flops, short_count, short_digest
-from kindling_cli.flow import check_kinds, finished_product
+from kindling_cli.flow import finished_product
 from kindling_cli.load import load_documents
 from kindling_cli.pairs import pairs_table
 from kindling_cli.places import shown, storage_of
-from kindling_cli.plans import DatasetPlan, PretrainPlan, plan_dataset, plan_pretraining
+from kindling_cli.plans import (
+    AlignmentPlan,
+    DatasetPlan,
+    PretrainPlan,
+    plan_alignment,
+    plan_dataset,
+    plan_pretraining,
+)
+from kindling_cli.products import model_in
 from kindling_storage import open_store
 from kindling_storage.commit import read_manifest
 from kindling_trainer.estimate import Memory
 
+NOTHING = "Nothing was started or written."
 MATRIX = 1024
 """Side of the matrices whose product is timed."""
 CPU_EFFICIENCY = 0.5
@@ -49,7 +60,6 @@ def plan_files(
     documents = order(
         load_documents(files, overrides), exists=lambda reference: finished_product(storage, reference) is not None
     )
-    check_kinds(documents)
     plans = [planner.plan(document) for document in documents]
     if as_json:
         print(json.dumps([plan.document() for plan in plans], indent=2, ensure_ascii=False))
@@ -59,7 +69,7 @@ def plan_files(
     for plan in plans:
         console.print()
         console.print(_heading(plan))
-        console.print(pairs_table(_dataset_pairs(plan) if isinstance(plan, DatasetPlan) else _pretrain_pairs(plan)))
+        console.print(pairs_table(_pairs(plan)))
     console.print()
     console.print(Text(planner.assumption, "dim"))
 
@@ -85,13 +95,15 @@ class _Planner:
         self._given = flops_per_second
         self._datasets: dict[Reference, DatasetManifest] = {}
         self._vocabularies: dict[Reference, int | None] = {}
-        self.assumption = "Nothing was started or written."
+        self._models: dict[Reference, tuple[ModelShape, int | None]] = {}
+        self.assumption = NOTHING
 
-    def plan(self, document: Document) -> DatasetPlan | PretrainPlan:
+    def plan(self, document: Document) -> DatasetPlan | PretrainPlan | AlignmentPlan:
         if isinstance(document, DatasetBuild):
             return self._plan_dataset(document)
-        assert isinstance(document, PretrainRun), "check_kinds lets no other kind through"
-        return self._plan_pretraining(document)
+        if isinstance(document, PretrainRun):
+            return self._plan_pretraining(document)
+        return self._plan_alignment(document)
 
     def _plan_dataset(self, document: DatasetBuild) -> DatasetPlan:
         reference = reference_to(document)
@@ -115,10 +127,12 @@ class _Planner:
             manifest = read_manifest(open_store(storage_of(source.uri).uri), DatasetManifest)
         elif reference not in self._vocabularies:
             manifest = self._newest_dataset(reference, self._storage)
+        vocab_size = manifest.tokenizer.vocab_size if manifest else self._vocabularies.get(reference)
+        self._models[reference_to(document)] = (document.spec.model.shape(), vocab_size)
         return plan_pretraining(
             str(reference_to(document)),
             document.spec,
-            vocab_size=manifest.tokenizer.vocab_size if manifest else self._vocabularies.get(reference),
+            vocab_size=vocab_size,
             dataset_tokens=manifest.train_tokens if manifest else None,
             finished=self._finished_model(document, manifest),
             flops_per_second=self._speed(document),
@@ -136,20 +150,56 @@ class _Planner:
         model = read_manifest(open_store(run_file.output).child(model_folder(run_file.key)), ModelManifest)
         return model.digest if model else None
 
-    def _speed(self, document: PretrainRun) -> float | None:
+    def _plan_alignment(self, document: AlignmentRun) -> AlignmentPlan:
+        shape, vocab_size = self._base(document)
+        self._models[reference_to(document)] = (shape, vocab_size)
+        finished = finished_product(document.spec.storage or self._storage, reference_to(document))
+        return plan_alignment(
+            str(reference_to(document)),
+            document.spec,
+            shape=shape,
+            vocab_size=vocab_size,
+            finished=finished.digest if finished else None,
+            flops_per_second=self._speed(document),
+        )
+
+    def _base(self, document: AlignmentRun) -> tuple[ModelShape, int | None]:
+        """Shape and vocabulary of the model to align: planned before, finished, or in a folder."""
+        (use,) = (use for use in uses(document) if use.role == "base")
+        for reference in use.candidates:
+            if reference in self._models:
+                return self._models[reference]
+        found = (finished_product(self._storage, reference) for reference in use.candidates)
+        uri = next((product.uri for product in found if product is not None), use.uri)
+        assert uri is not None, "order() has found every reference among the documents or in the store"
+        return model_in(open_store(storage_of(uri).uri))
+
+    def _speed(self, document: PretrainRun | AlignmentRun) -> float | None:
         """FLOP/s of all processes together."""
         processes = document.spec.resources.processes
         if self._given is not None:
-            self.assumption = f"Time: at {flops(self._given)} FLOP/s a process, as given. {self.assumption}"
+            self.assumption = f"Time: at {flops(self._given)} FLOP/s a process, as given. {NOTHING}"
             return self._given * processes
         if document.spec.resources.gpu is not None:
             return None
         speed = measured_flops()
         self.assumption = (
             f"Time: at {CPU_EFFICIENCY:.0%} of the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches on this"
-            " machine's CPU; give --flops for another one. Nothing was started or written."
+            f" machine's CPU; give --flops for another one. {NOTHING}"
         )
         return CPU_EFFICIENCY * speed
+
+
+def _pairs(plan: DatasetPlan | PretrainPlan) -> list[tuple[str, str]]:
+    if isinstance(plan, DatasetPlan):
+        return _dataset_pairs(plan)
+    if not isinstance(plan, AlignmentPlan):
+        return _pretrain_pairs(plan)
+    return [
+        ("method", f"{plan.method}, from {shown(plan.base)}"),
+        ("data", ", ".join(map(shown, plan.data))),
+        *_pretrain_pairs(plan),
+    ]
 
 
 def _heading(plan: DatasetPlan | PretrainPlan) -> Text:
@@ -174,7 +224,7 @@ def _pretrain_pairs(plan: PretrainPlan) -> list[tuple[str, str]]:
     sizes = f"{shape.layers} layers, width {shape.width}, {heads}, context {shape.context:,}"
     assumed = " (assumed: the build will tell)" if plan.vocab_assumed else ""
     cut = f"{batch.micro_batch} sequences × {batch.accumulation} accumulated × {plan.layout.batch_ranks} ranks"
-    later = "known once the dataset is built"
+    later = "known once the data is read" if isinstance(plan, AlignmentPlan) else "known once the dataset is built"
     return [
         ("model", f"{shape.architecture}, {sizes}"),
         ("parameters", f"{plan.parameters:,}, vocabulary {plan.vocab_size:,}{assumed}"),

@@ -16,7 +16,7 @@ from rich.text import Text
 from kindling_api.errors import EXIT_DONE
 from kindling_api.references import order
 from kindling_api.v1alpha1.products import REPORT
-from kindling_api.v1alpha1.status import ModelResult
+from kindling_api.v1alpha1.status import AlignmentResult, ModelResult
 from kindling_cli import DEFAULT_STORE
 from kindling_cli.figures import duration
 from kindling_cli.flow import Flow, Interrupts, Stopped, check_runnable, finished_product
@@ -27,6 +27,7 @@ from kindling_cli.screen import screen_for
 from kindling_storage import open_store
 
 DEFAULT_PROMPT = "def"
+DEFAULT_QUESTION = "What is the module json for?"
 
 
 def run_files(
@@ -73,27 +74,34 @@ def _farewell(console: Console, rows: Sequence[Row], store: str) -> None:
         if result is not None and open_store(result.uri).exists(REPORT):
             console.print(f"  report  {shown(result.uri)}/{REPORT}", markup=False, soft_wrap=True)
     option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
-    for name in [row.title.partition("/")[2] for row in rows if isinstance(row.progress.result, ModelResult)]:
-        console.print(
-            f"  try it  kindling generate {name} --prompt {DEFAULT_PROMPT!r}{option}", markup=False, soft_wrap=True
-        )
-        console.print(f"          kindling chat {name}{option}", markup=False, soft_wrap=True)
+    for row in rows:
+        name = row.title.partition("/")[2]
+        commands = [f"kindling generate {name} --prompt {DEFAULT_PROMPT!r}{option}"]
+        if isinstance(row.progress.result, AlignmentResult):
+            commands = []
+        if isinstance(row.progress.result, ModelResult):
+            for number, command in enumerate([*commands, f"kindling chat {name}{option}"]):
+                console.print(f"  {'' if number else 'try it':6}  {command}", markup=False, soft_wrap=True)
 
 
 def _first_words(console: Console, rows: Sequence[Row], store: str, prompt: str | None) -> None:
-    """Let the last model made continue a prompt: the one given, or the one that the reader at the terminal types."""
+    """Let the last model made continue a prompt, or answer it where it does that: the one given, or the one that the
+    reader at the terminal types."""
     models = [row.progress.result for row in rows if isinstance(row.progress.result, ModelResult)]
     if not models or prompt == "":
         return
+    answers = isinstance(models[-1], AlignmentResult)
     if prompt is None:
         if not (console.is_terminal and sys.stdin.isatty()):
             return
         try:
-            prompt = Prompt.ask("\nA beginning for the model to continue", default=DEFAULT_PROMPT, console=console)
+            asked = "A question for the model" if answers else "A beginning for the model to continue"
+            default = DEFAULT_QUESTION if answers else DEFAULT_PROMPT
+            prompt = Prompt.ask(f"\n{asked}", default=default, console=console)
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
-    from kindling_cli.commands.generate import generate_text  # not above: torch takes seconds to load
+    from kindling_cli.commands.generate import answer_text, generate_text  # not above: torch takes seconds to load
 
     console.print()
-    generate_text(models[-1].uri, prompt, store=store)
+    (answer_text if answers else generate_text)(models[-1].uri, prompt, store=store)

@@ -95,6 +95,9 @@ def test_the_screen_holds_the_figures(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "char, vocabulary known once it is built" in said
     assert "vocabulary 256 (assumed: the build will tell)" in said
     assert "Nothing was started or written." in said
+    assert "AlignmentRun/quickstart-chat  to do" in said
+    assert "sft, from run quickstart" in said and "builtin:python-docstrings" in said
+    assert "known once the data is read" in said
 
 
 def test_planning_loads_neither_torch_nor_ray(tmp_path: Path) -> None:

@@ -69,19 +69,11 @@ def test_a_file_may_refer_to_what_the_store_has(write: Write, dataset: Text, pre
     assert ran() == ["DatasetBuild/text", "PretrainRun/model"]
 
 
-def test_a_kind_that_cannot_run_stops_all_before_anything_starts(
+def test_a_model_is_aligned_after_it_is_there(
     write: Write, dataset: Text, pretrain: Text, alignment: Text, ran: Ran
 ) -> None:
-    file = write(dataset("text"), pretrain("model", "text"), alignment("chat", "model"))
-    with pytest.raises(SpecError) as error:
-        run(file)
-    assert str(error.value) == (
-        "AlignmentRun/chat: found kind AlignmentRun; allowed: DatasetBuild and PretrainRun: `kindling run` has no "
-        "AlignmentRun in this version. To fix it: choose the other documents with --only, "
-        "as in --only PretrainRun/NAME."
-    )
-    assert ran() == []
-    assert run(file, only=("text", "model")) == 0
+    run(write(alignment("chat", "model"), dataset("text"), pretrain("model", "text")))
+    assert ran() == ["DatasetBuild/text", "PretrainRun/model", "AlignmentRun/chat"]
 
 
 def test_a_stage_whose_packages_are_not_installed_stops_all_before_anything_starts(

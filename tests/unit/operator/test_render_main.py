@@ -32,6 +32,10 @@ def test_it_prints_the_objects_of_documents_in_the_order_in_which_they_need_one_
         ("NetworkPolicy", "quickstart-ptr-1"),
         ("ConfigMap", "quickstart-ptr-1"),
         ("Job", "quickstart-ptr-1"),
+        ("Service", "quickstart-chat-alr-1"),
+        ("NetworkPolicy", "quickstart-chat-alr-1"),
+        ("ConfigMap", "quickstart-chat-alr-1"),
+        ("Job", "quickstart-chat-alr-1"),
     ]
     assert "# What DatasetBuild/quickstart makes is not known yet; s3://" in printed.stdout
 
@@ -42,7 +46,9 @@ def test_the_command_line_prints_the_same() -> None:
 
 def test_settings_are_those_of_an_installation(tmp_path: Path) -> None:
     settings = tmp_path / "settings.json"
-    settings.write_text('{"images": {"trainer": "mine:1", "dataprep": "mine:2"}, "storage": {"uri": "s3://ours"}}')
+    settings.write_text(
+        '{"images": {"trainer": "mine:1", "dataprep": "mine:2", "serve": "mine:3"}, "storage": {"uri": "s3://ours"}}'
+    )
     printed = render(QUICKSTART, "--settings", settings).stdout
     assert ("image: mine:1" in printed, "image: mine:2" in printed, '"uri": "s3://ours"' in printed) == (True,) * 3
 
@@ -53,7 +59,11 @@ def test_settings_are_those_of_an_installation(tmp_path: Path) -> None:
         ("kind: Nothing\napiVersion: kindling.dev/v1alpha1", None, 'kind: found "Nothing"; allowed: one of'),
         (None, '{"images": {"trainer": "t"}}', "images.dataprep: found Field required; allowed: the settings that"),
         (None, "{", "settings.json: found Invalid JSON"),
-        (None, '{"images": {"trainer": "t", "dataprep": "d"}}', "spec.storage: found nothing; allowed: a place"),
+        (
+            None,
+            '{"images": {"trainer": "t", "dataprep": "d", "serve": "s"}}',
+            "spec.storage: found nothing; allowed: a place",
+        ),
     ],
     ids=["wrong kind", "missing setting", "no JSON", "no storage"],
 )
