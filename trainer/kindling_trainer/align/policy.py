@@ -1,0 +1,139 @@
+"""What reinforcement learning opens before its first step, whatever the algorithm: prompts, rewards, and whole copies
+of the model to draw answers with."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from kindling_api.errors import SpecError, explain
+from kindling_api.v1alpha1.alignment_run import Reward, Rollout
+from kindling_api.v1alpha1.runfile import AlignmentRunFile
+from kindling_api.v1alpha1.training import steps_of
+from kindling_trainer.align.base import Base, open_base
+from kindling_trainer.align.check import check_findings
+from kindling_trainer.align.data import TokenPrompt, read_prompts
+from kindling_trainer.align.files import digest_of_inputs, held_out, read_inputs, sources, validation_sources
+from kindling_trainer.align.judge import Answer
+from kindling_trainer.align.rewards import expected_answer
+from kindling_trainer.align.rollout import Judge, Rollouts, whole_copy
+from kindling_trainer.align.rounds import RoundPlan, plan_rounds
+from kindling_trainer.checkpoint.huggingface import read_weights
+from kindling_trainer.models import Decoder, build_model
+from kindling_trainer.objective import Objective
+from kindling_trainer.parallel.apply import ParallelModel
+from kindling_trainer.parallel.mesh import Ranks
+from kindling_trainer.setup import Origin, Setup, assemble, build
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The parts that every algorithm shares."""
+
+    base: Base
+    model: ParallelModel
+    """What learns; without dropout, under which an answer's probability would not be the one it was drawn with."""
+    plan: RoundPlan
+    rollouts: Rollouts
+    held_out: list[TokenPrompt]
+
+
+def open_policy(
+    run: AlignmentRunFile, ranks: Ranks, rollout: Rollout, judge: Judge, *, group: int, passes: int, penalty: bool
+) -> Policy:
+    """Read the prompts, and build the model, not yet with any weights.
+
+    Args:
+        group: answers to each prompt.
+        passes: over a round's answers.
+        penalty: whether the policy is to stay near the base model.
+
+    Raises:
+        UserError: base, template, data or plan are wrong.
+    """
+    spec, base = run.spec, open_base(run)
+    plan = plan_rounds(
+        spec.training.batch, prompts=rollout.prompts, group=group, passes=passes, context=base.shape.context,
+        layout=spec.layout(), seed=spec.training.seed,
+    )  # fmt: skip
+    learnt, tried = _prompts(run, base, rollout)
+    model = build(run, ranks, base.shape, base.vocabulary, padding_counts=False)
+    model.model.eval()
+    vocabulary = base.vocabulary
+    assert vocabulary.chat is not None
+    stops = {vocabulary.chat.end_of_turn}
+    if vocabulary.end_of_document is not None:
+        stops.add(vocabulary.end_of_document)
+    if ranks.leads:
+        log.info("%d prompts, %d held out; %d answers a round", len(learnt), len(tried), plan.answers)
+    rollouts = Rollouts(
+        policy=model, whole=whole_copy(model), base=_whole_base(base, ranks.device) if penalty else None,
+        tokenizer=vocabulary.tokenizer, vocab_size=vocabulary.size, stops=stops,
+        questions=learnt, judge=judge, settings=rollout, group=group, seed=spec.training.seed,
+    )  # fmt: skip
+    return Policy(base, model, plan, rollouts, tried)
+
+
+def assemble_policy(run: AlignmentRunFile, ranks: Ranks, policy: Policy, objective: Objective[object]) -> Setup:
+    """The run's parts; an epoch is a pass over the prompts."""
+    base, plan = policy.base, policy.plan
+    inputs = read_inputs(run)
+    origin = Origin(digest_of_inputs(inputs), run.spec.data[0].uri, base.digest, inputs)
+    answers = len(policy.rollouts.questions) * policy.rollouts.group * plan.passes
+    steps = steps_of(run.spec.training, plan.batch, answers * plan.batch.context)
+    return assemble(
+        run, ranks, origin, base.vocabulary, policy.model, plan.batch, steps, objective, round_steps=plan.steps
+    )
+
+
+def check_expected(rewards: tuple[Reward, ...], prompts: list[TokenPrompt]) -> None:
+    """Refuse prompts without the answer that a reward expects.
+
+    Raises:
+        DataError: there is one.
+    """
+    for reward in rewards:
+        if reward.exact_answer is not None:
+            for prompt in prompts:
+                asked = Answer(prompt.prompt.messages, "", prompt.prompt.record, prompt.place)
+                expected_answer(asked, reward.exact_answer.marker)
+
+
+def _prompts(run: AlignmentRunFile, base: Base, rollout: Rollout) -> tuple[list[TokenPrompt], list[TokenPrompt]]:
+    """The prompts to learn from, and those held out."""
+    spec, context = run.spec, base.shape.context
+    if rollout.max_new_tokens >= context:
+        field, _ = spec.method.chosen
+        raise SpecError(
+            explain(
+                f"spec.method.{field}.rollout.maxNewTokens",
+                found=rollout.max_new_tokens,
+                allowed=f"less than the base's context, {context}, in which the prompt stands too",
+                remedy=f"use {max(1, context // 2)}",
+            )
+        )
+    longest = context - rollout.max_new_tokens
+    prompts, findings = read_prompts(sources(run), base.template, longest=longest)
+    check_findings(findings)
+    if spec.validation.data:
+        others, findings = read_prompts(validation_sources(run), base.template, longest=longest)
+        check_findings(findings, where="spec.validation.data")
+        return prompts, others
+    learnt, out = held_out(len(prompts), spec.validation.fraction, spec.training.seed)
+    return [prompts[number] for number in learnt], [prompts[number] for number in out]
+
+
+def _whole_base(base: Base, device: torch.device) -> Decoder:
+    rows = base.shape.padded_vocab(base.vocabulary.size)
+    with torch.device("meta"):
+        model = build_model(base.shape, rows)
+    model.to_empty(device=device)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in read_weights(base.store, base.shape, rows):
+            parameters[name].copy_(tensor)
+    return model.eval().requires_grad_(False)
