@@ -42,7 +42,7 @@ e2e: $(ENVIRONMENT) ## The tests on a real cluster: the one of `make cluster`, o
 .PHONY: kind
 kind: ## Kindling in kind, from this tree (Docker, kind and Helm)
 	kind get clusters | grep -qx kindling || kind create cluster --name kindling
-	for image in operator trainer dataprep; do \
+	for image in operator trainer dataprep serve; do \
 		docker build --file images/$$image/Dockerfile --tag kindling-$$image:dev . \
 			&& kind load docker-image --name kindling kindling-$$image:dev || exit 1; \
 	done

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).resolve().parent.parent
-NAMES = ("operator", "trainer", "dataprep")
+NAMES = ("operator", "trainer", "dataprep", "serve")
 BUILD_TOOLS = {"pip", "setuptools", "wheel"}
 """pip leaves them out of locks; where one is needed at run time, any version will do."""
 

@@ -1,20 +1,25 @@
-"""`kindling chat`: a conversation at the terminal. The models of this version are base models: they continue a text."""
+"""`kindling chat`: a conversation at the terminal. A model with a chat template answers; a base model continues."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
 
-from kindling_api.errors import SpecError, explain
+from kindling_api.errors import SpecError, UserError, explain
 from kindling_cli.commands.generate import speak
 from kindling_cli.voice import load_voice
+from kindling_trainer.align.formats import Message
 from kindling_trainer.generate import Generator
 from kindling_trainer.sampling import GenerationOptions
 
 WELCOME = """\
+You are talking to {model}. It remembers the dialogue until /reset. /help lists
+the commands; Ctrl-C stops an answer, Ctrl-D leaves."""
+
+WELCOME_BASE = """\
 {model} is a base model: it does not answer, it continues what you write, and
 the text goes on from turn to turn until /reset. /help lists the commands;
 Ctrl-C stops a text, Ctrl-D leaves."""
@@ -26,7 +31,8 @@ HELP = """\
   /repetition-penalty 1.1  above 1, repeats are less likely
   /max-tokens 200          most tokens of one turn
   /seed 1                  the same seed gives the same text, or off
-  /reset                   forget the text so far
+  /system Answer in rhyme  what an answering model is told first, or off
+  /reset                   forget what was said so far
   /quit                    leave"""
 
 _TYPES: dict[str, type[int] | type[float]] = {
@@ -41,10 +47,11 @@ _TYPES: dict[str, type[int] | type[float]] = {
 
 @dataclass(frozen=True)
 class State:
-    """The text so far, how it goes on, and what the last command had to say."""
+    """What was said so far, how it goes on, and what the last command had to say."""
 
     options: GenerationOptions
-    text: str = ""
+    said_before: tuple[Message, ...] = ()
+    system: str = ""
     said: str = ""
     over: bool = False
 
@@ -58,7 +65,8 @@ def converse(model: str, *, store: str, **options: Any) -> None:
     console = Console(highlight=False)
     state = State(GenerationOptions(**options))
     generator = load_voice(model, store)
-    console.print(WELCOME.format(model=model), style="dim", markup=False)
+    welcome = WELCOME_BASE if generator.chat is None else WELCOME
+    console.print(welcome.format(model=model), style="dim", markup=False)
     while not state.over:
         try:
             line = console.input("[bold cyan]› [/]")
@@ -80,7 +88,10 @@ def obey(line: str, state: State) -> State:
         case "quit" | "exit":
             return replace(state, over=True, said="")
         case "reset":
-            return replace(state, text="", said="The text so far is forgotten.")
+            return replace(state, said_before=(), said="What was said so far is forgotten.")
+        case "system":
+            text = "" if value.strip() == "off" else value.strip()
+            return replace(state, system=text, said=f"system is {text or 'off'}.")
         case "help":
             return replace(state, said=HELP)
     try:
@@ -94,7 +105,7 @@ def obey(line: str, state: State) -> State:
 def _parsed(field: str, value: str) -> int | float | None:
     command = f"/{field.replace('_', '-')}"
     if field not in _TYPES:
-        commands = ", ".join(f"/{name.replace('_', '-')}" for name in (*_TYPES, "reset", "help", "quit"))
+        commands = ", ".join(f"/{name.replace('_', '-')}" for name in (*_TYPES, "system", "reset", "help", "quit"))
         raise SpecError(explain(command, found="an unknown command", allowed=commands, remedy="see /help"))
     if value == "off" and field in ("top_k", "top_p", "seed"):
         return None
@@ -107,17 +118,26 @@ def _parsed(field: str, value: str) -> int | float | None:
 
 
 def _turn(generator: Generator, line: str, state: State) -> State:
-    """Print the continuation of the text so far and `line`; the state has both afterwards."""
-    text = state.text + line
+    """Print what follows `line`; the state has both afterwards."""
+    said = (*state.said_before, Message("user", line))
     heard: list[str] = []
     try:
-        pieces = generator.generate(text, state.options)
-    except SpecError as error:
+        pieces = _pieces(generator, said, state)
+    except UserError as error:
         Console(highlight=False).print(str(error), style="red", markup=False)
         return state
-    print(line, end="", flush=True)
+    if generator.chat is None:
+        print(line, end="", flush=True)
     speak(_noted(pieces, heard))
-    return replace(state, text=text + "".join(heard))
+    return replace(state, said_before=(*said, Message("assistant", "".join(heard))))
+
+
+def _pieces(generator: Generator, said: Sequence[Message], state: State) -> Iterator[str]:
+    """What the model says next; a base model continues all that was said as one text."""
+    if generator.chat is None:
+        return generator.generate("".join(message.content for message in said), state.options)
+    system = [Message("system", state.system)] if state.system else []
+    return generator.answer([*system, *said], state.options)
 
 
 def _noted(pieces: Iterable[str], heard: list[str]) -> Iterator[str]:

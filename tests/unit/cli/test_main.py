@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 Kindling = Callable[..., subprocess.CompletedProcess[str]]
-COMMANDS = ["run", "plan", "render", "inspect", "generate", "chat", "export"]
+COMMANDS = ["run", "plan", "render", "inspect", "generate", "chat", "serve", "export"]
 
 
 def test_help_lists_the_commands_and_exit_codes(kindling: Kindling) -> None:

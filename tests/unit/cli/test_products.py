@@ -293,7 +293,9 @@ def test_chat_continues_obeys_and_leaves(
         ("/top-k 40", "top-k is 40."),
         ("/top-k off", "top-k is off."),
         ("/seed 3", "seed is 3."),
-        ("/reset", "The text so far is forgotten."),
+        ("/system Answer in rhyme", "system is Answer in rhyme."),
+        ("/system off", "system is off."),
+        ("/reset", "What was said so far is forgotten."),
         (
             "/temperature x",
             "/temperature: found 'x'; allowed: a number. To fix it: write it after the command, as in /temperature 1.",
@@ -306,13 +308,13 @@ def test_chat_continues_obeys_and_leaves(
         (
             "/sing",
             "/sing: found an unknown command; allowed: /temperature, /top-k, /top-p, /repetition-penalty, "
-            "/max-tokens, /seed, /reset, /help, /quit. To fix it: see /help.",
+            "/max-tokens, /seed, /system, /reset, /help, /quit. To fix it: see /help.",
         ),
     ],
     ids=lambda value: value if len(value) < 18 else "",
 )
 def test_a_command_changes_the_state_or_says_why_not(line: str, said: str) -> None:
-    assert obey(line, State(GenerationOptions(), text="so far")).said == said
+    assert obey(line, State(GenerationOptions())).said == said
 
 
 @pytest.mark.slow

@@ -1,0 +1,227 @@
+"""The endpoint: `/v1/models`, `/v1/chat/completions`, `/v1/completions`, `/health`, `/metrics`.
+
+Starlette, since the chat page brings it along: one stack for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from kindling_api.errors import UserError
+from kindling_serve.answers import Document, Said, listen
+from kindling_serve.completions import ChatExchange, Exchange, TextExchange
+from kindling_serve.engine import Busy, Engine, Session
+from kindling_serve.metrics import Metrics
+from kindling_serve.protocol import ApiError, ChatRequest, CompletionRequest, Sampling, parse
+from kindling_serve.settings import ServeSettings
+from kindling_trainer.generate import Generator
+
+CLIENT_GONE = 499  # as nginx logs it; nobody reads it
+
+log = logging.getLogger(__name__)
+
+
+def build_app(generator: Generator, settings: ServeSettings, engine: Engine) -> Starlette:
+    """The endpoint as an ASGI application; the engine runs as long as it does."""
+    endpoint = _Endpoint(generator, settings, engine)
+
+    @asynccontextmanager
+    async def running(_: Starlette) -> AsyncIterator[None]:
+        async with engine:
+            yield
+
+    routes = [
+        Route("/v1/models", endpoint.guarded(endpoint.models)),
+        Route("/v1/models/{name:path}", endpoint.guarded(endpoint.model)),
+        Route("/v1/chat/completions", endpoint.guarded(endpoint.chat), methods=["POST"]),
+        Route("/v1/completions", endpoint.guarded(endpoint.complete), methods=["POST"]),
+        Route("/health", endpoint.health),
+        Route("/metrics", endpoint.figures),
+    ]
+    handlers: dict[Any, Any] = {HTTPException: _on_http_error}
+    return Starlette(routes=routes, exception_handlers=handlers, lifespan=running)
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class _Endpoint:
+    def __init__(self, generator: Generator, settings: ServeSettings, engine: Engine) -> None:
+        self.generator, self.settings, self.engine = generator, settings, engine
+        self.metrics = Metrics(engine)
+        self.started = int(time.time())
+
+    def guarded(self, handler: Handler) -> Handler:
+        """Asks for the key, and turns what goes wrong into an answer."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                self._check_key(request)
+                response = await handler(request)
+            except ApiError as error:
+                response = _refusal(error)
+            except UserError as error:
+                response = _refusal(ApiError(400, str(error)))
+            except Busy:
+                message = "All slots are taken and the line is full; try again later."
+                response = _refusal(ApiError(429, message, code="rate_limit_exceeded"))
+                response.headers["Retry-After"] = "1"
+            except ClientDisconnect:
+                response = Response(status_code=CLIENT_GONE)
+            except Exception:
+                log.exception("%s failed", request.url.path)
+                response = _refusal(ApiError(500, "The server failed; its log says why."))
+            route = request.scope["route"].path
+            self.metrics.requests.labels(route, str(response.status_code)).inc()
+            return response
+
+        return answer
+
+    async def models(self, _: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [self._description()]})
+
+    async def model(self, request: Request) -> Response:
+        self._check_model(request.path_params["name"])
+        return JSONResponse(self._description())
+
+    async def chat(self, request: Request) -> Response:
+        asked = parse(ChatRequest, await self._body(request))
+        self._check_model(asked.model)
+        return await self._answer(request, asked, ChatExchange(asked, self.generator, self.settings))
+
+    async def complete(self, request: Request) -> Response:
+        asked = parse(CompletionRequest, await self._body(request))
+        self._check_model(asked.model)
+        return await self._answer(request, asked, TextExchange(asked, self.generator, self.settings))
+
+    async def health(self, _: Request) -> Response:
+        alive = self.engine.is_alive
+        return JSONResponse({"status": "ok" if alive else "failed"}, 200 if alive else 503)
+
+    async def figures(self, _: Request) -> Response:
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def _answer(self, request: Request, asked: Sampling, exchange: Exchange) -> Response:
+        session = self.engine.submit(exchange.tasks)
+        self.metrics.prompt_tokens.inc(exchange.prompt_tokens)
+        said = self._counted(listen(session, self.generator.tokenizer, asked.stops()))
+        if asked.stream:
+            return _Stream(session, _events(exchange.pieces(said)))
+        with session:
+            return JSONResponse(await _unless_gone(request, exchange.whole(said)))
+
+    async def _counted(self, said: AsyncIterator[Said]) -> AsyncIterator[Said]:
+        start, is_first = time.monotonic(), True
+        async for one in said:
+            if is_first:
+                self.metrics.first_token.observe(time.monotonic() - start)
+                is_first = False
+            self.metrics.tokens.inc(one.chosen is not None)
+            yield one
+        self.metrics.duration.observe(time.monotonic() - start)
+
+    async def _body(self, request: Request) -> bytes:
+        """The body. Of one that is too large no more than is allowed is ever held; the rest is read all the same, for
+        a client that is cut off while it writes would not see the answer."""
+        chunks, size = [], 0
+        try:
+            async with asyncio.timeout(self.settings.patience):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size <= self.settings.body_bytes:
+                        chunks.append(chunk)
+                    else:
+                        chunks.clear()
+        except TimeoutError as error:
+            raise ApiError(
+                408, f"The request took more than {self.settings.patience:.0f} seconds to arrive."
+            ) from error
+        if size > self.settings.body_bytes:
+            raise ApiError(413, f"The request has {size} bytes; at most {self.settings.body_bytes} are allowed.")
+        return b"".join(chunks)
+
+    def _check_key(self, request: Request) -> None:
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        key = self.settings.api_key
+        if key is None or (kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), key.encode())):
+            return
+        what = "Wrong API key." if given else "No API key."
+        raise ApiError(401, f"{what} Send it as `Authorization: Bearer KEY`.", code="invalid_api_key")
+
+    def _check_model(self, name: str) -> None:
+        if name != self.settings.name:
+            message = f"The model `{name}` does not exist here; there is `{self.settings.name}`."
+            raise ApiError(404, message, code="model_not_found", param="model")
+
+    def _description(self) -> Document:
+        name, context = self.settings.name, self.generator.model.shape.context
+        head = {"id": name, "object": "model", "created": self.started, "owned_by": "kindling"}
+        return {**head, "max_model_len": context}
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events; when they end, or nobody listens any more, the session's slots are free."""
+
+    def __init__(self, session: Session, events: AsyncIterator[str]) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._session = session
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._session:
+            await super().__call__(scope, receive, send)
+
+
+async def _events(pieces: AsyncIterator[Document]) -> AsyncIterator[str]:
+    try:
+        async for piece in pieces:
+            yield f"data: {json.dumps(piece, ensure_ascii=False)}\n\n"
+    except ApiError as error:
+        yield f"data: {json.dumps(error.body())}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+async def _unless_gone(request: Request, answer: Awaitable[Document]) -> Document:
+    """The answer, unless the client hangs up before.
+
+    Raises:
+        ClientDisconnect: it did.
+    """
+    answering = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise ClientDisconnect
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _on_http_error(_: Request, error: HTTPException) -> Response:
+    return _refusal(ApiError(error.status_code, f"{error.detail}."))
+
+
+def _refusal(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body(), error.status)

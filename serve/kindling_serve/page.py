@@ -1,0 +1,124 @@
+"""The chat page: Gradio, at the address of the endpoint and on its engine. It loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it is read when Gradio is imported
+
+import gradio as gr
+from starlette.applications import Starlette
+
+from kindling_api.errors import UserError
+from kindling_serve.answers import listen
+from kindling_serve.completions import ChatExchange
+from kindling_serve.engine import Busy, Engine
+from kindling_serve.protocol import ApiError, ChatMessage, ChatRequest
+from kindling_serve.settings import ServeSettings
+from kindling_trainer.generate import Generator
+
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+BASE_MODEL = "A base model: it does not answer, it continues what you write."
+ANSWERS = "Write a message. Stop and regenerate are beside the answer; the settings are below."
+
+
+def mount_page(app: Starlette, generator: Generator, settings: ServeSettings, engine: Engine) -> None:
+    """Puts the page at `/` of an application. With an API key, it asks for a password, which is the key."""
+    page = _Page(generator, settings, engine)
+    gr.mount_gradio_app(
+        app,  # a FastAPI by its annotation; what it needs, Starlette has
+        page.interface(),
+        path="/",
+        app_kwargs={"docs_url": None, "redoc_url": None},
+        auth=None if settings.api_key is None else page.knows,
+        auth_message="The password is the server's API key; any name will do.",
+        theme=gr.themes.Soft(primary_hue="orange", font=FONTS, font_mono=["ui-monospace", "monospace"]),
+        css="footer {display: none !important}",
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        max_file_size="1kb",
+    )
+
+
+class _Page:
+    def __init__(self, generator: Generator, settings: ServeSettings, engine: Engine) -> None:
+        self.generator, self.settings, self.engine = generator, settings, engine
+
+    def knows(self, _: str, password: str) -> bool:
+        """Whether somebody may come in."""
+        return hmac.compare_digest(password.encode(), (self.settings.api_key or "").encode())
+
+    def interface(self) -> gr.ChatInterface:
+        most = self.settings.most_tokens
+        chats = self.generator.chat is not None
+        inputs = [
+            gr.Textbox(label="System message", lines=2, visible=chats, elem_id="system"),
+            gr.Slider(0, 2, value=0.8, step=0.05, label="Temperature", info="0 is greedy", elem_id="temperature"),
+            gr.Slider(0, 200, value=0, step=1, label="Top-k", info="0 is off", elem_id="top-k"),
+            gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", info="1 is off", elem_id="top-p"),
+            gr.Slider(1, most, value=min(256, most), step=1, label="Most tokens", elem_id="max-tokens"),
+            gr.Textbox(label="Stop", placeholder="one text a line that ends the answer", lines=2, elem_id="stop"),
+        ]
+        placeholder = f"### {self.settings.name}\n{ANSWERS if chats else BASE_MODEL}"
+        return gr.ChatInterface(
+            self.answer,
+            chatbot=gr.Chatbot(placeholder=placeholder, show_label=False, buttons=["copy"], allow_tags=True),
+            textbox=gr.Textbox(placeholder="Message", show_label=False, submit_btn=True, stop_btn=True, autofocus=True),
+            additional_inputs=inputs,  # type: ignore[arg-type] # a list of components is one
+            additional_inputs_accordion="Settings",
+            title=self.settings.name,
+            concurrency_limit=None,  # the engine has its own
+            save_history=True,
+            analytics_enabled=False,
+            api_visibility="private",
+        )
+
+    async def answer(
+        self,
+        message: str,
+        history: list[dict[str, Any]],
+        system: str,
+        temperature: float,
+        top_k: float,
+        top_p: float,
+        max_tokens: float,
+        stop: str,
+    ) -> AsyncIterator[str]:
+        """The assistant's answer as it grows."""
+        said_before = [ChatMessage(role=turn["role"], content=_text_of(turn["content"])) for turn in history]
+        instruction = [ChatMessage(role="system", content=system)] if system.strip() else []
+        try:
+            request = ChatRequest(
+                model=self.settings.name,
+                messages=[*instruction, *said_before, ChatMessage(role="user", content=message)],
+                temperature=float(temperature),
+                top_k=int(top_k),
+                top_p=float(top_p),
+                max_tokens=int(max_tokens),
+                stop=[line for line in stop.splitlines() if line] or None,
+            )
+            exchange = ChatExchange(request, self.generator, self.settings)
+            text = ""
+            with self.engine.submit(exchange.tasks) as session:
+                async for said in listen(session, self.generator.tokenizer, request.stops()):
+                    text += said.text
+                    yield text
+        except Busy:
+            raise gr.Error("Too many people are talking to the model; try again in a moment.") from None
+        except (ApiError, UserError, ValueError) as error:
+            raise gr.Error(str(error)) from None
+
+
+def _text_of(content: Any) -> str:
+    """What was said in a turn, in any of the forms that Gradio has for it."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    return "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in parts)

@@ -1,0 +1,59 @@
+"""One process that serves one model until it is asked to end."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+import uvicorn
+from starlette.applications import Starlette
+
+from kindling_api.errors import SpecError, explain
+from kindling_serve.app import build_app
+from kindling_serve.engine import Engine
+from kindling_serve.settings import ServeSettings
+from kindling_trainer.generate import Generator
+
+END_SECONDS = 20
+"""What answers that are being given may still take when the server is asked to end."""
+
+
+def listen_at(host: str, port: int, patience: float) -> socket.socket:
+    """A socket that takes connections; one whose client takes nothing for so many seconds is closed by the kernel.
+
+    Raises:
+        SpecError: the address is taken or is not this machine's.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        allowed, remedy = "a free port of this machine", "choose another --port, or 0 for any"
+        raise SpecError(explain(f"{host}:{port}", found=error.strerror, allowed=allowed, remedy=remedy)) from error
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
+    return listener
+
+
+def serve(generator: Generator, settings: ServeSettings, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; then answers that are being given are finished, and nobody new is let in."""
+    config = uvicorn.Config(
+        application(generator, settings),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=END_SECONDS,
+    )
+    with suppress(KeyboardInterrupt):  # uvicorn passes the signal on once it has obeyed it
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def application(generator: Generator, settings: ServeSettings) -> Starlette:
+    """Endpoint and page as one ASGI application."""
+    engine = Engine(generator.model, generator.vocab_size, settings.slots, settings.line)
+    app = build_app(generator, settings, engine)
+    if settings.page:
+        from kindling_serve.page import mount_page  # Gradio takes seconds to load
+
+        mount_page(app, generator, settings, engine)
+    return app
