@@ -11,6 +11,7 @@ from kindling_api.resolve import content_of
 from kindling_api.v1alpha1.products import MODEL_FOLDER, REPORT, ModelManifest
 from kindling_storage.commit import commit
 from kindling_trainer.checkpoint.huggingface import export
+from kindling_trainer.metrics import BEFORE
 from kindling_trainer.models.initialize import plain_name
 from kindling_trainer.objective import Evaluation
 from kindling_trainer.progress import Reporter
@@ -72,7 +73,7 @@ def _before_and_after(before: dict[str, float], found: Evaluation) -> dict[str, 
     if not before and not found.figures:
         return None
     after = found.figures if found.loss is None else found.figures | {"validation_loss": found.loss}
-    return {f"{name}_before": value for name, value in before.items()} | after
+    return {f"{name}{BEFORE}": value for name, value in before.items()} | after
 
 
 def _whole_weights(setup: Setup, reporter: Reporter | None) -> Iterator[tuple[str, Tensor]]:

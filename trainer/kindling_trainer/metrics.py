@@ -19,6 +19,9 @@ from kindling_storage.atomic import local_errors
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
+BEFORE = "_before"
+"""What ends the name of a figure of the base, beside the same one of the aligned model."""
+
 Row = dict[str, Any]
 
 

@@ -14,13 +14,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kindling_api.v1alpha1.products import REPORT
+from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_api.v1alpha1.training import batch_plan
-from kindling_trainer.metrics import Row, perplexity
+from kindling_trainer.metrics import BEFORE, Row, perplexity
 from kindling_trainer.progress import Course
 from kindling_trainer.sizes import parameters
 
 SAMPLES_SHOWN = 6
 """Of each prompt, spread over the run; the first and the last are among them."""
+INPUTS_SHOWN = 5
+MOST_PLOTS = 9
+COURSE = {"lr": "learning rate", "grad_norm": "norm of the gradient", "tokens_per_second": "tokens a second"}
+COMMON = {*COURSE, "step", "tokens", "loss", "mfu", "step_seconds", "seconds_in_steps", "time"}
+"""Figures of a step that every method has."""
 INK, MUTED, RULE, FILL, ACCENT = "#26221c", "#857c70", "#d9d2c5", "#7f9c94", "#b4532a"
 
 
@@ -28,15 +34,19 @@ def render(course: Course) -> str:
     """The page, whole in one file."""
     loader = jinja2.PackageLoader("kindling_trainer")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    manifest = course.manifest
+    manifest, run = course.manifest, course.run
+    names = _method_figures(course.rows)
     return environment.get_template(REPORT).render(
-        run=course.run,
+        run=run,
+        method=run.spec.method.chosen[0] if isinstance(run, AlignmentRunFile) else None,
+        compared=_before_and_after(course),
+        method_course=_course_plot(course.rows, {name: name for name in names}) if names else None,
         manifest=manifest,
         shape=manifest.shape,
         parameters=parameters(manifest.shape, manifest.shape.padded_vocab(manifest.vocab_size)),
         figures=_figures(course),
         loss=_loss_plot(course.rows),
-        course=_course_plot(course.rows),
+        course=_course_plot(course.rows, COURSE),
         prompts=_samples(course.rows),
         facts=_facts(course),
         lineage=_lineage(course),
@@ -59,6 +69,20 @@ def _figures(course: Course) -> list[tuple[str, str]]:
     return [*found, (f"{course.seconds:,.0f} s", "from start to end")]
 
 
+def _before_and_after(course: Course) -> list[tuple[str, str, str]]:
+    """The figures of an alignment's last evaluation, beside those of its base."""
+    found = course.manifest.evaluation or {}
+    names = [name for name in found if not name.endswith(BEFORE)]
+    shown = {name: f"{value:,.4f}" for name, value in found.items()}
+    return [(name.replace("_", " "), shown.get(f"{name}{BEFORE}", ""), shown[name]) for name in names]
+
+
+def _method_figures(rows: list[Row]) -> list[str]:
+    """The names of the figures that only this method has, in the order in which they came up."""
+    named = dict.fromkeys(name for row in rows if "loss" in row for name in row)
+    return [name for name in named if name not in COMMON][:MOST_PLOTS]
+
+
 def _facts(course: Course) -> list[tuple[str, str]]:
     shape, training, layout = course.manifest.shape, course.run.spec.training, course.run.spec.layout()
     plan = batch_plan(training.batch, shape.context, layout)
@@ -77,13 +101,13 @@ def _facts(course: Course) -> list[tuple[str, str]]:
 
 def _lineage(course: Course) -> list[tuple[str, str]]:
     manifest = course.manifest
-    known = [
-        ("model", manifest.digest),
-        ("key of the work", manifest.key),
-        ("dataset", manifest.dataset),
-        ("dataset's folder", manifest.dataset_uri),
-        ("tokenizer", manifest.tokenizer),
-    ]
+    known = [("model", manifest.digest), ("key of the work", manifest.key), ("tokenizer", manifest.tokenizer)]
+    if manifest.inputs is None:
+        known += [("dataset", manifest.dataset), ("dataset's folder", manifest.dataset_uri)]
+    else:
+        known += [("data", f"{entry.path} {entry.digest}") for entry in manifest.inputs[:INPUTS_SHOWN]]
+        if len(manifest.inputs) > INPUTS_SHOWN:
+            known.append(("data", f"… {len(manifest.inputs):,} files in all, listed in manifest.json"))
     return known if manifest.base is None else [*known, ("started from", manifest.base)]
 
 
@@ -112,13 +136,17 @@ def _loss_plot(rows: list[Row]) -> str:
     return _svg(figure)
 
 
-def _course_plot(rows: list[Row]) -> str:
-    figure = Figure(figsize=(8.2, 2.4), layout="constrained")
-    titles = {"lr": "learning rate", "grad_norm": "norm of the gradient", "tokens_per_second": "tokens a second"}
-    for axes, (name, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+def _course_plot(rows: list[Row], titles: dict[str, str]) -> str:
+    """Figures of the steps beside one another, three in a line."""
+    lines = -(-len(titles) // 3)
+    figure = Figure(figsize=(8.2, 2.4 * lines), layout="constrained")
+    for axes in (places := list(figure.subplots(lines, 3, squeeze=False).flat))[len(titles) :]:
+        axes.set_visible(False)
+    for axes, (name, title) in zip(places, titles.items(), strict=False):
         _line(axes, rows, name, FILL, width=1.2)
         axes.set_title(title, fontsize=9.5, color=INK, loc="left")
-        axes.set_ylim(bottom=0)
+        if titles is COURSE:
+            axes.set_ylim(bottom=0)
     return _svg(figure)
 
 

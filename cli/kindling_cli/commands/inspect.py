@@ -108,7 +108,8 @@ def _show_model(console: Console, place: Place, manifest: ModelManifest | Checkp
             for name, value in (("loss", manifest.loss), ("validation", manifest.validation_loss))
             if value is not None
         ]
-        pairs += [(name, f"{value:.4f}") for name, value in (manifest.evaluation or {}).items()]
+        told = {name: value for name, value in (manifest.evaluation or {}).items() if name != "validation_loss"}
+        pairs += [(name.replace("_", " "), f"{value:.4f}") for name, value in told.items()]
     console.print(Text(manifest.kind, "bold"), pairs_table(pairs), sep="\n")
 
 
