@@ -7,6 +7,7 @@ torch.
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
@@ -224,6 +225,31 @@ def inspect(
     )
 
 
+@app.command()
+def whatif(
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="A name in the store, or the folder or URI of a dataset.")
+    ],
+    settings: Annotated[
+        list[str],
+        typer.Option("--set", metavar="RULE.THRESHOLD=VALUE", help="Try this threshold. Repeatable."),
+    ],
+    store: Store = DEFAULT_STORE,
+    limit: Annotated[int, typer.Option(metavar="N", min=0, help="Most examples to list.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON, with all documents.")] = False,
+) -> None:
+    """Say which documents other thresholds would remove or keep, from stored measures; nothing is read or built again.
+
+    \b
+    Examples:
+      kindling whatif quickstart --set gopherRepetition.maxDuplicateLineFraction=0.25
+      kindling whatif web --set language.minScore=0.8 --set toxicity.threshold=0.3 --limit 5
+    """
+    from kindling_cli.commands.whatif import try_settings
+
+    try_settings(dataset, store=store, settings=settings, limit=limit, as_json=json)
+
+
 MaxTokens = Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens to generate.")]
 Temperature = Annotated[float, typer.Option(metavar="T", min=0, help="0 is greedy; higher is wilder.")]
 TopK = Annotated[int | None, typer.Option(metavar="K", min=1, help="Draw from the K likeliest tokens.")]
@@ -305,6 +331,14 @@ def chat(
     )
 
 
+class Form(StrEnum):
+    """What an export is for."""
+
+    huggingface = "huggingface"
+    llmc = "llmc"
+    nanogpt = "nanogpt"
+
+
 @app.command()
 def serve(
     model: Model,
@@ -334,20 +368,31 @@ def serve(
 
 @app.command()
 def export(
-    model: Model,
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="A model or, for llmc and nanogpt, a dataset: a name, folder or URI.")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
     store: Store = DEFAULT_STORE,
+    to: Annotated[
+        Form, typer.Option(help="huggingface for a model; for a dataset llmc (karpathy/llm.c) or nanogpt.")
+    ] = Form.huggingface,
 ) -> None:
-    """Write a model as a Hugging Face folder, which AutoModelForCausalLM and AutoTokenizer load.
+    """Write a model as AutoModelForCausalLM and AutoTokenizer load it, or a dataset as another trainer reads it.
 
     \b
     Examples:
       kindling export quickstart ./quickstart-hf
       kindling export kindling-store/models/0123456789abcdef/checkpoints/step-00000200-a1 ./at-200
+      kindling export quickstart ./data --to llmc
     """
-    from kindling_cli.commands.export import export_model
+    if to is Form.huggingface:
+        from kindling_cli.commands.export import export_model
 
-    export_model(model, folder, store=store)
+        export_model(what, folder, store=store)
+    else:
+        from kindling_cli.commands.export_data import export_data
+
+        export_data(what, folder, "llmc" if to is Form.llmc else "nanogpt", store=store)
 
 
 toxicity = typer.Typer(help="Train and evaluate toxicity classifiers, for spec.toxicity.model.", no_args_is_help=True)

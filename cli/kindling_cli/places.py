@@ -51,6 +51,13 @@ def file_uri(path: Path) -> str:
     return f"file://{quote(os.fsencode(path.expanduser().absolute()))}"
 
 
+def check_free(folder: Path) -> None:
+    """Raises SpecError where there is something already that an export would mix with."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        allowed, remedy = "a new or an empty folder", "choose another one, or empty it"
+        raise SpecError(explain(str(folder), found="something there already", allowed=allowed, remedy=remedy))
+
+
 def shown(uri: str) -> str:
     """A URI as a user would type it: `file://` below the working folder becomes a relative path."""
     if not uri.startswith("file://"):

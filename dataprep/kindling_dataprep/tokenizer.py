@@ -136,7 +136,7 @@ def characters(texts: Iterable[Sequence[str]]) -> TextEncoder:
 
 def of_bytes() -> TextEncoder:
     """Token b is byte b, and 256 ends a document."""
-    vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
+    vocabulary = {character: byte for byte, character in enumerate(byte_characters())}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -144,7 +144,7 @@ def of_bytes() -> TextEncoder:
     return TextEncoder("byte", tokenizer, tokenizer.token_to_id(END_OF_DOCUMENT))
 
 
-def _byte_characters() -> Iterator[str]:
+def byte_characters() -> Iterator[str]:
     """The printable character that stands for each byte in GPT-2's byte-level form.
 
     Bytes that print as themselves in Latin-1 stand for themselves; the others are numbered on from U+0100.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.products import MANIFEST, MODEL_FOLDER, ModelManifest
-from kindling_cli.places import MODELS, Place, file_uri, find
+from kindling_cli.places import MODELS, Place, check_free, file_uri, find
 from kindling_cli.products import read_product
 from kindling_cli.voice import checkpoint_manifest, dataset_of_checkpoint, weights_of
 from kindling_storage import ObjectStore, open_store
@@ -21,9 +20,7 @@ def export_model(model: str, folder: Path, *, store: str) -> None:
         IntegrityError: the model is damaged.
         StorageError: the folder cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        allowed, remedy = "a new or an empty folder", "choose another one, or empty it"
-        raise SpecError(explain(str(folder), found="something there already", allowed=allowed, remedy=remedy))
+    check_free(folder)
     place = find(model, store, MODELS)
     if not place.store.exists(MANIFEST):
         read_shape(place.store)  # a Hugging Face folder, or nothing that can be exported
