@@ -11,6 +11,7 @@ STEP_VERSIONS = {
     "read": 2,
     "repair": 1,
     "rules": 2,
+    "boilerplate": 1,
     "c4": 1,
     "spam": 1,
     "language": 1,
@@ -18,12 +19,14 @@ STEP_VERSIONS = {
     "exact": 1,
     "minHash": 2,
     "toxicity": 1,
+    "decontaminate": 1,
+    "pii": 1,
     "tokenizer": 1,
     "shard": 1,
 }
 """Steps of a dataset build. `rules` is Gopher's, FineWeb's, and how measures become decisions."""
 
-OWN_VERSION = {"adult", "c4", "language", "spam"}
+OWN_VERSION = {"adult", "boilerplate", "c4", "language", "pii", "spam"}
 """Rule sets whose version counts only where they are used."""
 
 PRETRAIN_VERSION = 1
@@ -45,4 +48,6 @@ def step_versions(spec: DatasetBuildSpec) -> dict[str, int]:
         unused.add("minHash")
     if spec.toxicity is None:
         unused.add("toxicity")
+    if not spec.decontaminate:
+        unused.add("decontaminate")
     return {step: version for step, version in STEP_VERSIONS.items() if step not in unused}

@@ -7,15 +7,15 @@ torch.
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from kindling_api.errors import EXIT_USER, KindlingError
 from kindling_cli import DEFAULT_STORE
+from kindling_cli.toxicity import app as toxicity
 
 app = typer.Typer(
     help="From raw text to an aligned language model, by declaration.",
@@ -331,41 +331,6 @@ def chat(
     )
 
 
-class Form(StrEnum):
-    """What an export is for."""
-
-    huggingface = "huggingface"
-    llmc = "llmc"
-    nanogpt = "nanogpt"
-
-
-@app.command()
-def serve(
-    model: Model,
-    store: Store = DEFAULT_STORE,
-    host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines in.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="The port; 0 takes any free one.")] = 8000,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model's name in requests; by default MODEL's last part.")
-    ] = None,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="Whether there is a chat page.")] = True,
-    slots: Annotated[int, typer.Option(metavar="N", min=1, help="Most answers at the same time; others wait.")] = 16,
-    max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens that an answer may have.")] = 4096,
-) -> None:
-    """Serve a model: an OpenAI-compatible endpoint and a chat page. Clients must send KINDLING_API_KEY where it is set.
-
-    \b
-    Examples:
-      kindling serve quickstart
-      KINDLING_API_KEY=secret kindling serve ./exported --host 0.0.0.0 --port 9000
-    """
-    from kindling_cli.commands.serve import serve_model
-
-    serve_model(model, store=store, host=host, port=port, name=name, page=page, slots=slots, max_tokens=max_tokens)
-
-
 @app.command()
 def export(
     what: Annotated[
@@ -374,8 +339,9 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
     store: Store = DEFAULT_STORE,
     to: Annotated[
-        Form, typer.Option(help="huggingface for a model; for a dataset llmc (karpathy/llm.c) or nanogpt.")
-    ] = Form.huggingface,
+        Literal["huggingface", "llmc", "nanogpt"],
+        typer.Option(help="huggingface for a model; for a dataset llmc (karpathy/llm.c) or nanogpt."),
+    ] = "huggingface",
 ) -> None:
     """Write a model as AutoModelForCausalLM and AutoTokenizer load it, or a dataset as another trainer reads it.
 
@@ -385,75 +351,17 @@ def export(
       kindling export kindling-store/models/0123456789abcdef/checkpoints/step-00000200-a1 ./at-200
       kindling export quickstart ./data --to llmc
     """
-    if to is Form.huggingface:
+    if to == "huggingface":
         from kindling_cli.commands.export import export_model
 
         export_model(what, folder, store=store)
     else:
         from kindling_cli.commands.export_data import export_data
 
-        export_data(what, folder, "llmc" if to is Form.llmc else "nanogpt", store=store)
+        export_data(what, folder, to, store=store)
 
 
-toxicity = typer.Typer(help="Train and evaluate toxicity classifiers, for spec.toxicity.model.", no_args_is_help=True)
 app.add_typer(toxicity, name="toxicity")
-
-Labelled = Annotated[list[Path], typer.Argument(metavar="DATA…", help="Labelled texts: CSV with a header, or JSONL.")]
-TextField = Annotated[str, typer.Option("--text", metavar="FIELD", help="The field that holds the text.")]
-LabelField = Annotated[str, typer.Option("--label", metavar="FIELD", help="The field that holds the label.")]
-ToxicLabels = Annotated[
-    list[str],
-    typer.Option(
-        "--toxic",
-        metavar="VALUE",
-        help="A label that means toxic; without it, labels are numbers from 0 to 1. Repeatable.",
-    ),
-]
-
-
-@toxicity.command("train")
-def toxicity_train(
-    data: Labelled,
-    folder: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="Where model and card are written.")],
-    text: TextField = "text",
-    label: LabelField = "label",
-    toxic: ToxicLabels = [],  # noqa: B006
-    about: Annotated[
-        list[str], typer.Option(metavar="TEXT", help="What the examples are, for the card. Repeatable.")
-    ] = [],  # noqa: B006
-) -> None:
-    """Learn from labelled texts; a fifth of them is held out, and the model card says how good the model is on those.
-
-    \b
-    Examples:
-      kindling toxicity train jigsaw/train.csv --text comment_text --label toxic --output ./toxicity
-      kindling toxicity train tweets.csv --text tweet --label class --toxic 0 --toxic 1 --output ./toxicity
-    """
-    from kindling_cli.commands.toxicity import train_model
-
-    train_model(data, folder, text=text, label=label, toxic=toxic, about=about)
-
-
-@toxicity.command("evaluate")
-def toxicity_evaluate(
-    data: Labelled,
-    model: Annotated[str, typer.Option(metavar="URI", help="builtin, or what `toxicity train` wrote.")] = "builtin",
-    text: TextField = "text",
-    label: LabelField = "label",
-    toxic: ToxicLabels = [],  # noqa: B006
-) -> None:
-    """Say how good a model is on labelled texts: ROC-AUC, precision and recall by threshold, calibration.
-
-    Give texts that the model has not learnt from: all of them count.
-
-    \b
-    Examples:
-      kindling toxicity evaluate jigsaw/test.csv --text comment_text --label toxic
-      kindling toxicity evaluate test.jsonl --model ./toxicity
-    """
-    from kindling_cli.commands.toxicity import evaluate_model
-
-    evaluate_model(data, model=model, text=text, label=label, toxic=toxic)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from kindling_api.base import Digest
-from kindling_api.errors import DataError, SpecError, explain
 from kindling_api.resolve import content_of
-from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.products import INPUTS, DatasetManifest, Shard, dataset_folder
 from kindling_api.v1alpha1.runfile import DatasetBuildFile
-from kindling_api.v1alpha1.status import DatasetResult, DocumentCounts
-from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_api.v1alpha1.status import DatasetResult
 from kindling_api.versions import step_versions
 from kindling_dataprep import executors, ledger, tasks, tokenizer, work
+from kindling_dataprep.checks import check_bad_records, check_not_empty, check_shared, check_some_left
 from kindling_dataprep.executors import Executor
 from kindling_dataprep.manifest import (
     document_counts,
@@ -29,15 +27,20 @@ from kindling_dataprep.manifest import (
     result_of,
     tokenizer_entry,
 )
-from kindling_dataprep.records import BAD_RECORD, InputFile, Span
+from kindling_dataprep.records import InputFile, Span
 from kindling_dataprep.shards import token_type
-from kindling_dataprep.stages.clean import CleanTask, clean
+from kindling_dataprep.stages.clean import CleanTask, clean, count_lines
 from kindling_dataprep.stages.corpus import Corpus, Rows, corpus_of
+from kindling_dataprep.stages.decontaminate import decontaminate, evaluation_files
 from kindling_dataprep.stages.deduplicate import deduplicate, removed_rows
 from kindling_dataprep.stages.encode import EncodeTask, encode, make_tokenizer
+from kindling_dataprep.stages.pii import look_for_pii
+from kindling_dataprep.stages.repeated import merge_notes, range_count
 from kindling_dataprep.stages.toxicity import judge_toxicity
 from kindling_dataprep.stages.write import Split, shard_tasks, write
 from kindling_dataprep.steps import toxicity
+from kindling_dataprep.steps.boilerplate import boilerplate_of
+from kindling_dataprep.steps.pii import settings_of
 from kindling_dataprep.steps.read import list_inputs
 from kindling_dataprep.supported import check_supported
 from kindling_dataprep.tasks import Job
@@ -70,7 +73,8 @@ def build(run: DatasetBuildFile, tracker: Tracker, *, cluster: bool = False) -> 
     chosen = run.spec.tokenizer.from_
     existing = tokenizer.fetch(chosen.uri, everywhere) if chosen is not None else None
     classifier = toxicity.fetch(run.spec.toxicity.model, everywhere) if run.spec.toxicity is not None else None
-    key = full_key(run, inputs_listing(inputs), existing, classifier)
+    evaluations = evaluation_files(run.spec.decontaminate, everywhere)
+    key = full_key(run, inputs_listing(inputs), existing, classifier, [inputs_listing(each) for each in evaluations])
     job = Job(run.spec, run.output, dataset_folder(key))
     store = job.store()
     manifest = _committed(store)
@@ -78,7 +82,8 @@ def build(run: DatasetBuildFile, tracker: Tracker, *, cluster: bool = False) -> 
         with hold(store, LOCK, run) as held:
             manifest = _committed(store)
             if manifest is None:
-                manifest = _Build(job, run.name, key, inputs, spans, existing, classifier, tracker, cluster).run()
+                extras = _Extras(existing, classifier, evaluations)
+                manifest = _Build(job, run.name, key, inputs, spans, extras, tracker, cluster).run()
                 confirm(store, LOCK, held.token)
                 commit(store, manifest)
             work.clear(store)
@@ -94,6 +99,16 @@ def _committed(store: ObjectStore) -> DatasetManifest | None:
 
 
 @dataclass(frozen=True)
+class _Extras:
+    """What a spec names besides its sources."""
+
+    tokenizer: bytes | None
+    classifier: bytes | None
+    evaluations: list[list[InputFile]]
+    """The files of each evaluation set."""
+
+
+@dataclass(frozen=True)
 class _Build:
     """One build, up to its manifest."""
 
@@ -102,8 +117,7 @@ class _Build:
     key: Digest
     inputs: list[InputFile]
     spans: list[Span]
-    tokenizer: bytes | None
-    classifier: bytes | None
+    extras: _Extras
     tracker: Tracker
     cluster: bool
 
@@ -113,18 +127,21 @@ class _Build:
         groups = tasks.split(self.spans)
         input_bytes = sum(file.size for file in self.inputs)
         with self._executor(len(groups), input_bytes) as executor:
+            self._find_repeated_lines(groups, executor)
             cleaned = self._clean(groups, executor)
             corpus = corpus_of(self.job, cleaned)
             deduplicated = self._deduplicate(corpus, executor)
             judged, removed = self._judge_toxicity(corpus, removed_rows(corpus), executor)
-            counts = document_counts([*cleaned, deduplicated, *judged])
+            compared, removed = self._decontaminate(corpus, removed, executor)
+            redacted, removed = self._look_for_pii(corpus, removed, executor)
+            counts = document_counts([*cleaned, deduplicated, *judged, *compared, *redacted])
             check_some_left(counts, self._ledger())
             made = self._make_tokenizer(corpus, removed)
             encoded = self._encode(corpus, removed, made, executor)
             assert sum(part.facts["documents"] for part in encoded) == counts.kept, "the ledger must add up"
             written = self._write(made, encoded, executor)
         self.tracker.finish()
-        parts = [*cleaned, deduplicated, *judged, made, *encoded, *(part for _, part in written)]
+        parts = [*cleaned, deduplicated, *judged, *compared, *redacted, made, *encoded, *(part for _, part in written)]
         entry = tokenizer_entry(made)
         manifest = DatasetManifest(
             key=self.key,
@@ -140,15 +157,28 @@ class _Build:
         )
         from kindling_dataprep.report import Build, write_report  # not above: a finished build needs no matplotlib
 
-        lines = sum((Counter(part.facts.get("linesRemoved", {})) for part in cleaned), Counter[str]())
+        lines, personal = _total(cleaned, "linesRemoved"), _total(redacted, "found")
         facts = deduplicated.facts
-        write_report(Build(self.job, self.name, manifest, len(groups), lines, facts, self.tracker.seconds))
+        write_report(Build(self.job, self.name, manifest, len(groups), lines, facts, personal, self.tracker.seconds))
         return manifest
 
     def _executor(self, tasks: int, input_bytes: int) -> AbstractContextManager[Executor]:
         if self.cluster:
             return executors.join()
         return executors.start(self.job.spec.engine.workers, tasks, input_bytes)
+
+    def _find_repeated_lines(self, groups: Sequence[tuple[Span, ...]], executor: Executor) -> None:
+        boilerplate = boilerplate_of(self.job.spec)
+        if boilerplate is None:
+            return
+        self.tracker.stage("lines", f"Looking for lines that repeat in {len(self.inputs)} files", len(groups))
+        ranges = range_count(sum(file.size for file in self.inputs))
+        asked = [CleanTask(self.job, index, group, ranges) for index, group in enumerate(groups)]
+        counted = {}
+        for index, part in executor.each(count_lines, asked):
+            counted[index] = part
+            self.tracker.advance(part.facts["documents"])
+        merge_notes(self.job, [counted[index] for index in range(len(groups))], boilerplate.min_documents, executor)
 
     def _clean(self, groups: Sequence[tuple[Span, ...]], executor: Executor) -> list[work.Part]:
         self.tracker.stage("reading", f"Reading and filtering {len(self.inputs)} files", len(groups))
@@ -177,11 +207,29 @@ class _Build:
         return part
 
     def _judge_toxicity(self, corpus: Corpus, removed: Rows, executor: Executor) -> tuple[list[work.Part], Rows]:
-        if self.classifier is None:
+        if self.extras.classifier is None:
             return [], removed
         stay = corpus.documents - len(removed)
         self.tracker.stage("toxicity", f"Looking for toxic texts among {stay:,} documents", 1)
-        parts, removed = judge_toxicity(self.job, corpus, removed, self.classifier, executor)
+        parts, removed = judge_toxicity(corpus, removed, self.extras.classifier, executor)
+        self.tracker.advance(stay)
+        return parts, removed
+
+    def _decontaminate(self, corpus: Corpus, removed: Rows, executor: Executor) -> tuple[list[work.Part], Rows]:
+        if not self.extras.evaluations:
+            return [], removed
+        stay = corpus.documents - len(removed)
+        self.tracker.stage("decontaminating", f"Comparing {stay:,} documents with evaluation sets", 1)
+        parts, removed = decontaminate(corpus, self.extras.evaluations, removed, executor)
+        self.tracker.advance(stay)
+        return parts, removed
+
+    def _look_for_pii(self, corpus: Corpus, removed: Rows, executor: Executor) -> tuple[list[work.Part], Rows]:
+        if settings_of(self.job.spec) is None:
+            return [], removed
+        stay = corpus.documents - len(removed)
+        self.tracker.stage("pii", f"Looking for personal information in {stay:,} documents", 1)
+        parts, removed = look_for_pii(corpus, removed, executor)
         self.tracker.advance(stay)
         return parts, removed
 
@@ -189,7 +237,7 @@ class _Build:
         stay = corpus.documents - len(removed)
         kind, _ = self.job.spec.tokenizer.chosen
         self.tracker.stage("tokenizer", f"Making the tokenizer ({kind}) from {stay:,} documents", 1)
-        part = make_tokenizer(self.job, corpus, removed, self.tokenizer)
+        part = make_tokenizer(self.job, corpus, removed, self.extras.tokenizer)
         self.tracker.advance(stay)
         return part
 
@@ -216,41 +264,5 @@ class _Build:
         return [(split, part) for (split, _), part in sorted(written.items())]
 
 
-def check_shared(output: StorageSpec) -> None:
-    """Raises SpecError where the store is a folder, which the pods of a cluster do not share."""
-    if output.uri.startswith("file:"):
-        remedy = "give an s3:// store, or spec.engine.workers 0"
-        raise SpecError(
-            explain("spec.storage.uri", found=output.uri, allowed="a store that all workers reach", remedy=remedy)
-        )
-
-
-def check_not_empty(inputs: Sequence[InputFile]) -> None:
-    """Raises DataError where all files are empty."""
-    if not any(file.size for file in inputs):
-        found = f"{inputs[0].path}{f' and {len(inputs) - 1} more' if len(inputs) > 1 else ''}, with 0 bytes"
-        remedy = "give sources that hold text"
-        raise DataError(explain("spec.sources", found=found, allowed="at least one file with text", remedy=remedy))
-
-
-def check_bad_records(counts: DocumentCounts, spec: DatasetBuildSpec, examples: Sequence[str], where: str) -> None:
-    """Raises DataError where more records are unreadable than the spec allows."""
-    bad, allowed = counts.removed.get(BAD_RECORD, 0), spec.bad_records.max_fraction
-    if bad > allowed * counts.read:
-        found = f"{bad:,} unreadable records out of {counts.read:,} ({', '.join(sorted(examples)[:3])})"
-        remedy = f"repair the inputs (the ledger in {where} has each of them), or raise the fraction"
-        raise DataError(
-            explain("spec.badRecords.maxFraction", found=found, allowed=f"{allowed:g} of them", remedy=remedy)
-        )
-
-
-def check_some_left(counts: DocumentCounts, where: str) -> None:
-    """Raises DataError where no document stays."""
-    if counts.read == 0:
-        found, remedy = "no record in any file", "give sources that hold text"
-        raise DataError(explain("spec.sources", found=found, allowed="at least one record", remedy=remedy))
-    if counts.kept == 0:
-        funnel = ", ".join(f"{number:,} by {rule}" for rule, number in counts.removed.items())
-        found = f"none left of {counts.read:,} records (removed: {funnel})"
-        remedy = f"see the ledger in {where} for values and thresholds, and relax the rules or give other sources"
-        raise DataError(explain("spec.filters", found=found, allowed="at least one document", remedy=remedy))
+def _total(parts: Sequence[work.Part], fact: str) -> Counter[str]:
+    return sum((Counter(part.facts[fact]) for part in parts), Counter[str]())

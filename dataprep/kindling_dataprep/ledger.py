@@ -3,25 +3,30 @@
 `removed/part-*.parquet` and `kept/part-*.parquet` belong to the product. Their rows add up: one for each record.
 `measures/part-*.parquet` has a row for each document that the rules judged, so that they can be tried anew with other
 thresholds: its `id`, its `characters` after repair, the `rule` that removed it (null where all rules let it stay), and
-one column a measure, named as in `gopherQuality.words`.
+one column a measure, named as in `gopherQuality.words`. `lines/part-*.parquet` has a row for each document and each
+rule that took lines out of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kindling_dataprep.records import Removal
+from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_dataprep.records import LinesRemoved, Removal
+from kindling_dataprep.steps.pii import kinds_of, redact
 from kindling_dataprep.work import read_table
 from kindling_storage import ObjectStore
 
 REMOVED = "removed"
 KEPT = "kept"
 MEASURES = "measures"
+LINES = "lines"
 
 REMOVED_SCHEMA = pa.schema(
     {
@@ -53,17 +58,31 @@ KEPT_SCHEMA = pa.schema(
 """One row a document that stays; `digest` is that of its normalised text, `tokens` counts the end-of-document token."""
 
 
+LINES_SCHEMA = pa.schema(
+    {"id": pa.string(), "rule": pa.string(), "lines": pa.int64(), "characters": pa.int64(), "excerpt": pa.string()}
+)
+"""`excerpt` is the first line that went, where the rule tells it."""
+
+
 def part_path(table: str, number: int) -> str:
     """Where part `number` of a table lies in the product."""
     return f"{table}/part-{number:05d}.parquet"
 
 
-def removed_table(removals: Iterable[Removal]) -> pa.Table:
-    """Rows of the ledger."""
-    return pa.Table.from_pylist([_row(removal) for removal in removals], schema=REMOVED_SCHEMA)
+def removed_table(removals: Iterable[Removal], spec: DatasetBuildSpec) -> pa.Table:
+    """Rows of the ledger; where the spec asks for no personal information, the excerpts hold none either."""
+    hidden = kinds_of(spec)
+    return pa.Table.from_pylist([_row(removal, hidden) for removal in removals], schema=REMOVED_SCHEMA)
 
 
-def _row(removal: Removal) -> dict[str, Any]:
+def lines_table(rows: Iterable[LinesRemoved], spec: DatasetBuildSpec) -> pa.Table:
+    """Rows of the ledger of lines, likewise."""
+    hidden = kinds_of(spec)
+    cleaned = [asdict(row) | {"excerpt": redact(row.excerpt, hidden)[0]} for row in rows]
+    return pa.Table.from_pylist(cleaned, schema=LINES_SCHEMA)
+
+
+def _row(removal: Removal, hidden: Collection[str]) -> dict[str, Any]:
     return {
         "id": removal.id,
         "source": int(removal.id.partition("/")[0]),
@@ -73,7 +92,7 @@ def _row(removal: Removal) -> dict[str, Any]:
         "threshold": removal.threshold,
         "kept": removal.kept,
         "jaccard": removal.value if removal.measure == "jaccard" else None,
-        "excerpt": removal.excerpt,
+        "excerpt": redact(removal.excerpt, hidden)[0],
     }
 
 
@@ -96,6 +115,11 @@ def read_measures(store: ObjectStore, columns: Sequence[str] | None = None) -> p
     """The measures of all documents that were judged, in the order of the sources; their columns differ by build."""
     names = list(columns) if columns is not None else None
     return pa.concat_tables(read_table(store, info.path, names) for info in store.list(f"{MEASURES}/part-"))
+
+
+def read_lines(store: ObjectStore) -> pa.Table:
+    """What rules took out of documents, in the order of the sources."""
+    return _read(store, LINES, LINES_SCHEMA, None)
 
 
 def _read(store: ObjectStore, table: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from kindling_api.base import Digest, canonical_json, digest_of, key_of
 from kindling_api.v1alpha1.products import TOKENIZER, DatasetManifest, FileEntry, TokenizerEntry
@@ -32,7 +33,13 @@ def inputs_listing(inputs: Sequence[InputFile]) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
-def full_key(run: DatasetBuildFile, listing: bytes, tokenizer: bytes | None, classifier: bytes | None) -> Digest:
+def full_key(
+    run: DatasetBuildFile,
+    listing: bytes,
+    tokenizer: bytes | None,
+    classifier: bytes | None,
+    evaluations: Sequence[bytes],
+) -> Digest:
     """The identity of the work: the spec, what the sources hold, and the versions of the steps.
 
     Args:
@@ -40,12 +47,15 @@ def full_key(run: DatasetBuildFile, listing: bytes, tokenizer: bytes | None, cla
         listing: Content of inputs.jsonl.
         tokenizer: The tokenizer that the spec names, if it names one.
         classifier: The toxicity classifier that the spec names, likewise.
+        evaluations: For each evaluation set, the listing of its files, as that of the sources.
     """
-    document = {"spec": run.key, "inputs": digest_of(listing), "versions": step_versions(run.spec)}
+    document: dict[str, Any] = {"spec": run.key, "inputs": digest_of(listing), "versions": step_versions(run.spec)}
     if tokenizer is not None:
         document["tokenizer"] = digest_of(tokenizer)
     if classifier is not None:
         document["toxicity"] = digest_of(classifier)
+    if evaluations:
+        document["decontaminate"] = [digest_of(each) for each in evaluations]
     return key_of(document)
 
 

@@ -73,6 +73,21 @@ class Document:
     """Position of the source in `spec.sources`."""
     text: str
     """Encodable as UTF-8: it holds no lone surrogate."""
+    url: str = ""
+    """Where the text was found, if the record says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinesRemoved:
+    """What a rule took out of a document that it did not remove: a row of the ledger of lines."""
+
+    id: str
+    """The document's id."""
+    rule: str
+    lines: int
+    characters: int
+    excerpt: str
+    """The first of the lines, where the rule tells them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,11 +21,13 @@ from kindling_api.v1alpha1.status import DocumentCounts
 from kindling_dataprep import ledger, plots, work
 from kindling_dataprep.records import BAD_RECORD
 from kindling_dataprep.shards import read_index
-from kindling_dataprep.stages import toxicity
+from kindling_dataprep.stages import decontaminate, pii, toxicity
 from kindling_dataprep.stages.clean import documents_path, measures_path
+from kindling_dataprep.stages.later import removed_path
 from kindling_dataprep.steps.decide import bounds
+from kindling_dataprep.steps.measure import MEASURES
+from kindling_dataprep.steps.pii import settings_of
 from kindling_dataprep.steps.recall import Recall, measure_recall, planted_pairs
-from kindling_dataprep.supported import SUPPORTED_FILTERS
 from kindling_dataprep.tasks import Job
 from kindling_storage import ObjectStore
 
@@ -53,6 +55,8 @@ class Build:
     """Lines taken out of documents, by rule."""
     duplicates: dict[str, Any]
     """Facts of the second."""
+    personal: dict[str, int]
+    """Pieces of personal information that were found, by kind."""
     seconds: dict[str, float]
     """How long each stage took."""
 
@@ -76,7 +80,11 @@ def _facts(build: Build) -> dict[str, Any]:
     kept = _tables(store, [ledger.part_path(ledger.KEPT, index) for index in chosen])
     ledgers = [ledger.part_path(ledger.REMOVED, index) for index in (*chosen, build.parts)]
     if spec.toxicity is not None:
-        ledgers += [toxicity.removed_path(index, build.parts) for index in chosen]
+        ledgers += [removed_path(toxicity.RULE, index, build.parts) for index in chosen]
+    if spec.decontaminate:
+        ledgers += [removed_path(decontaminate.RULE, index, build.parts) for index in chosen]
+    if settings_of(spec) is not None:
+        ledgers += [removed_path(pii.RULE, index, build.parts) for index in chosen]
     removed = _tables(store, ledgers)
     measures = _tables(store, [measures_path(index) for index in chosen])
     totals = {name: int(np.sum(kept[name].to_numpy())) for name in ("characters", "bytes", "words", "tokens")}
@@ -87,6 +95,7 @@ def _facts(build: Build) -> dict[str, Any]:
         "sources": [source.uri for source in spec.sources],
         "funnel": funnel(manifest.documents),
         "lines_removed": dict(sorted(build.lines_removed.items())),
+        "personal": dict(sorted(build.personal.items())),
         "totals": totals,
         "bytes_per_token": totals["bytes"] / totals["tokens"],
         "tokens_per_word": totals["tokens"] / max(totals["words"], 1),
@@ -107,7 +116,17 @@ def _tables(store: ObjectStore, paths: Sequence[str]) -> pa.Table:
 
 def funnel(counts: DocumentCounts) -> list[dict[str, Any]]:
     """What is left after each rule, in the order in which the rules are asked."""
-    order = (BAD_RECORD, *SUPPORTED_FILTERS, "exact", "minHash", toxicity.RULE)
+    order = (
+        BAD_RECORD,
+        "formatting",
+        "boilerplate",
+        *MEASURES,
+        "exact",
+        "minHash",
+        toxicity.RULE,
+        decontaminate.RULE,
+        pii.RULE,
+    )
     left = counts.read
     steps = [{"rule": "read", "removed": 0, "left": left}]
     for rule in sorted(counts.removed, key=order.index):

@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_dataprep.steps.language import languages
-from kindling_dataprep.steps.measure import MEASURES
-
-SUPPORTED_FILTERS = ("formatting", *MEASURES)
 
 
 def check_supported(spec: DatasetBuildSpec) -> None:
@@ -23,16 +20,11 @@ def check_supported(spec: DatasetBuildSpec) -> None:
         SpecError: naming the first such field.
     """
     for number, each in enumerate(spec.filters):
-        name = each.chosen[0]
-        if name not in SUPPORTED_FILTERS:
-            raise _not_yet(f"spec.filters[{number}].{name}", allowed=", ".join(SUPPORTED_FILTERS))
         if each.adult is not None and each.adult.blocklist is not None:
             field = f"spec.filters[{number}].adult.blocklist"
             raise _not_yet(field, found="a list, which is not in this version", allowed="the built-in list")
         if each.language is not None:
             _check_languages(f"spec.filters[{number}].language.keep", each.language.keep)
-    if spec.decontaminate:
-        raise _not_yet("spec.decontaminate", allowed="an empty list")
     min_hash = spec.deduplicate.min_hash
     if min_hash is not None and min_hash.keep == "best":
         raise _not_yet("spec.deduplicate.minHash.keep", found="best, which is not in this version", allowed="longest")
@@ -46,5 +38,5 @@ def _check_languages(field: str, codes: Sequence[str]) -> None:
         raise SpecError(explain(field, found=", ".join(unknown), allowed=allowed, remedy="use their codes"))
 
 
-def _not_yet(field: str, *, allowed: str, found: str = "a step that is not in this version") -> SpecError:
+def _not_yet(field: str, *, found: str, allowed: str) -> SpecError:
     return SpecError(explain(field, found=found, allowed=allowed, remedy=f"remove {field}"))

@@ -9,7 +9,17 @@ from typing import Protocol
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import DatasetProgress
 
-SHARE = {"reading": 60, "deduplicating": 10, "toxicity": 2, "tokenizer": 8, "encoding": 14, "writing": 6}
+SHARE = {
+    "lines": 16,
+    "reading": 40,
+    "deduplicating": 10,
+    "toxicity": 2,
+    "decontaminating": 2,
+    "pii": 2,
+    "tokenizer": 8,
+    "encoding": 14,
+    "writing": 6,
+}
 """The stages in their order, and the share of each in the time, in percent, as bench/dataprep_corpus.py shows it."""
 
 SURE_ENOUGH = 5.0

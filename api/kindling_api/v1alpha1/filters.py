@@ -126,12 +126,17 @@ class Spam(Spec):
 
 
 class Boilerplate(Spec):
-    """Remove lines (navigation, cookie and legal notices) that repeat across documents of one host."""
+    """Remove lines that repeat across documents of one host, and navigation, cookie and legal notices.
+
+    A document without a URL belongs to its source. Not for code, whose lines repeat for good reasons.
+    """
 
     min_documents: Annotated[int, Field(ge=2)] = 5
-    """A line is boilerplate when at least this many documents of its host hold it."""
+    """A line is boilerplate when at least this many different documents of its host hold it."""
     max_line_length: Annotated[int, Field(ge=1)] = 200
-    """Longer lines are never taken for boilerplate."""
+    """Longer lines, in characters, are never taken for boilerplate."""
+    notices: bool = True
+    """Whether lines worded as notices go wherever they are (`Home | About us`, `All rights reserved`; in English)."""
 
 
 class Adult(Spec):

@@ -8,19 +8,23 @@ batch at a time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kindling_api.errors import DataError, NotFoundError, explain
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_api.v1alpha1.filters import Boilerplate
 from kindling_dataprep import ledger, work
-from kindling_dataprep.records import BAD_RECORD, Document, InputFile, Removal, Span, excerpt_of
+from kindling_dataprep.records import BAD_RECORD, Document, InputFile, LinesRemoved, Removal, Span, excerpt_of
+from kindling_dataprep.stages.repeated import Notes, distinct, notes_name, put_notes, repeated_lines
+from kindling_dataprep.steps.boilerplate import boilerplate_of, line_hashes, without_boilerplate
 from kindling_dataprep.steps.c4 import c4_lines
 from kindling_dataprep.steps.decide import Decision, decide
 from kindling_dataprep.steps.exact import text_digest
@@ -45,6 +49,8 @@ class CleanTask:
     job: Job
     index: int
     spans: tuple[Span, ...]
+    ranges: int = 1
+    """Into how many ranges the hashes of lines are cut, where they are counted."""
 
 
 @dataclass
@@ -55,8 +61,8 @@ class Outcome:
     removed: list[Removal] = field(default_factory=list)
     measures: pa.Table = field(default_factory=lambda: pa.table({}))
     """Of every document that was judged, one row each; as in the product (see `ledger`)."""
-    lines_removed: Counter[str] = field(default_factory=Counter)
-    """Lines that rules took out of documents, by rule."""
+    lines_removed: list[LinesRemoved] = field(default_factory=list)
+    """What rules took out of documents."""
 
 
 def documents_schema(spec: DatasetBuildSpec) -> pa.Schema:
@@ -96,6 +102,8 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
     if (done := work.find(store, name)) is not None:
         return task.index, done
     spec = task.job.spec
+    repeated = repeated_lines(task.job, task.index) if boilerplate_of(spec) is not None else frozenset()
+    lines_removed: list[LinesRemoved] = []
     with work.new_part(store) as part:
         documents, removed, measures = (part.folder / table for table in ("documents", "removed", "measures"))
         measures_schema = judge([], spec).measures.schema
@@ -105,34 +113,44 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
             pq.ParquetWriter(measures, measures_schema, compression="zstd") as measures_writer,
         ):
             counts: Counter[str] = Counter()
-            lines: Counter[str] = Counter()
             bad: list[str] = []
             for batch in _batches(_records(task)):
-                outcome = judge(batch, spec)
+                outcome = judge(batch, spec, repeated)
                 documents_writer.write_table(_documents_table(outcome.kept, spec))
-                removed_writer.write_table(ledger.removed_table(outcome.removed))
+                removed_writer.write_table(ledger.removed_table(outcome.removed, spec))
                 measures_writer.write_table(outcome.measures)
                 counts.update(removal.rule for removal in outcome.removed)
                 counts["kept"] += len(outcome.kept)
-                lines += outcome.lines_removed
+                lines_removed += outcome.lines_removed
                 bad += [f"{each.id} ({FAULTS[each.measure]})" for each in outcome.removed if each.rule == BAD_RECORD]
         part.put(documents_path(task.index), documents)
         part.put(ledger.part_path(ledger.REMOVED, task.index), removed)
         part.put(measures_path(task.index), measures)
+        ledger.write_table(ledger.lines_table(lines_removed, spec), part.folder / "lines")
+        part.put(ledger.part_path(ledger.LINES, task.index), part.folder / "lines")
         kept = counts.pop("kept", 0)
-        part.facts = {"kept": kept, "removed": counts, "linesRemoved": lines, "badRecords": bad[:BAD_RECORDS_SHOWN]}
+        part.facts = {"kept": kept, "removed": counts, "badRecords": bad[:BAD_RECORDS_SHOWN]}
+        part.facts["linesRemoved"] = _by_rule(lines_removed)
         part.facts["bytes"] = sum(span.size for span in task.spans)
         return task.index, work.finish(part, name)
 
 
-def judge(records: Sequence[Document | Removal], spec: DatasetBuildSpec) -> Outcome:
-    """Repairs, measures and decides: which of the records stay as documents, in their order, and why others do not."""
+def judge(
+    records: Sequence[Document | Removal], spec: DatasetBuildSpec, repeated: Collection[int] = frozenset()
+) -> Outcome:
+    """Repairs, measures and decides: which of the records stay as documents, in their order, and why others do not.
+
+    Args:
+        records: Some records.
+        spec: The rules.
+        repeated: The hashes of lines that are boilerplate (see `steps.boilerplate`).
+    """
     outcome = Outcome()
     place = {record.id: number for number, record in enumerate(records)}
     rules = dict(each.chosen for each in spec.filters)
     documents = []
     for record in records:
-        result = record if isinstance(record, Removal) else _prepared(record, rules, outcome.lines_removed)
+        result = record if isinstance(record, Removal) else _prepared(record, rules, repeated, outcome.lines_removed)
         if isinstance(result, Removal):
             outcome.removed.append(result)
         else:
@@ -158,20 +176,74 @@ def judge(records: Sequence[Document | Removal], spec: DatasetBuildSpec) -> Outc
     return outcome
 
 
-def _prepared(document: Document, rules: Mapping[str, Any], lines_removed: Counter[str]) -> Document | Removal:
-    """The document repaired and without unwanted lines, which are counted; or why nothing is left of it."""
-    text = document.text
-    if "formatting" in rules:
-        result = repair(text, rules["formatting"])
-        if not isinstance(result, str):
-            return _nothing_left(document, "formatting", *result)
-        text = result
+def _prepared(
+    document: Document, rules: Mapping[str, Any], repeated: Collection[int], lines_removed: list[LinesRemoved]
+) -> Document | Removal:
+    """The document repaired and without unwanted lines, which are noted; or why nothing is left of it."""
+    repaired = _repaired(document, rules)
+    if isinstance(repaired, Removal):
+        return repaired
+    text = repaired.text
+    if "boilerplate" in rules:
+        left, removed = without_boilerplate(repaired, repeated, rules["boilerplate"])
+        if removed:
+            excerpt = excerpt_of(removed[0])
+            lines = LinesRemoved(document.id, "boilerplate", len(removed), len(text) - len(left), excerpt)
+            lines_removed.append(lines)
+        if not left.strip():
+            return _nothing_left(document, "boilerplate", "characters", 0.0, 1.0)
+        text = left
     if "c4" in rules:
-        text, removed = c4_lines(text, rules["c4"])
-        lines_removed["c4"] += removed
-        if not text:
+        left, count = c4_lines(text, rules["c4"])
+        if count:
+            lines_removed.append(LinesRemoved(document.id, "c4", count, len(text) - len(left), ""))
+        if not left:
             return _nothing_left(document, "c4", "characters", 0.0, 1.0)
-    return Document(document.id, document.source, text)
+        text = left
+    return replace(document, text=text)
+
+
+def _repaired(document: Document, rules: Mapping[str, Any]) -> Document | Removal:
+    if "formatting" not in rules:
+        return document
+    result = repair(document.text, rules["formatting"])
+    if not isinstance(result, str):
+        return _nothing_left(document, "formatting", *result)
+    return replace(document, text=result)
+
+
+def count_lines(task: CleanTask) -> tuple[int, work.Part]:
+    """Notes which lines a task's documents hold, for `boilerplate`, unless that was done before.
+
+    Returns the task's index and its part.
+    """
+    store, name = task.job.store(), notes_name(task.index)
+    if (done := work.find(store, name)) is not None:
+        return task.index, done
+    spec = boilerplate_of(task.job.spec)
+    assert spec is not None
+    rules = dict(each.chosen for each in task.job.spec.filters)
+    notes = [np.empty((0, 2), dtype=np.uint64)]
+    for batch in _batches(_records(task)):
+        documents = (_repaired(record, rules) for record in batch if isinstance(record, Document))
+        notes += [_notes(document, spec) for document in documents if isinstance(document, Document)]
+    with work.new_part(store) as part:
+        put_notes(part, task.index, distinct(np.concatenate(notes), spec.min_documents), task.ranges)
+        part.facts["documents"] = len(notes) - 1
+        return task.index, work.finish(part, name)
+
+
+def _notes(document: Document, spec: Boilerplate) -> Notes:
+    lines = np.fromiter(line_hashes(document, spec), dtype=np.uint64)
+    text = int.from_bytes(text_digest(document.text)[:8], "little")
+    return np.stack([lines, np.full_like(lines, text)], axis=1)
+
+
+def _by_rule(removed: Iterable[LinesRemoved]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for each in removed:
+        counts[each.rule] += each.lines
+    return counts
 
 
 def _nothing_left(document: Document, rule: str, measured: str, value: float, threshold: float) -> Removal:

@@ -158,12 +158,11 @@ def _write_ledger(corpus: Corpus, removals: pa.Table, path: Path) -> None:
             documents = corpus.table(part, ["id", "excerpt"]).take(rows).to_pylist()
             reasons = removals.slice(first, len(rows)).to_pylist()
             first += len(rows)
-            writer.write_table(
-                ledger.removed_table(
-                    _removal(document, reason, names[reason["kept"]], threshold)
-                    for document, reason in zip(documents, reasons, strict=True)
-                )
-            )
+            removed = [
+                _removal(document, reason, names[reason["kept"]], threshold)
+                for document, reason in zip(documents, reasons, strict=True)
+            ]
+            writer.write_table(ledger.removed_table(removed, corpus.job.spec))
 
 
 def _removal(document: dict[str, str], reason: dict[str, Any], kept: str, threshold: float | None) -> Removal:

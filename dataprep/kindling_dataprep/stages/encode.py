@@ -17,8 +17,8 @@ from kindling_api.v1alpha1.products import TOKENIZER, TokenizerKind
 from kindling_dataprep import ledger, tokenizer, work
 from kindling_dataprep.records import excerpt_of
 from kindling_dataprep.shards import token_type
-from kindling_dataprep.stages.clean import documents_path
 from kindling_dataprep.stages.corpus import Corpus, Rows
+from kindling_dataprep.stages.pii import texts_path
 from kindling_dataprep.tasks import Job
 
 Result = TypeVar("Result")
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """The documents of one part, less those that deduplication removed."""
+    """The documents of one part, less those that were removed since."""
 
     job: Job
     index: int
@@ -46,7 +46,7 @@ def make_tokenizer(job: Job, corpus: Corpus, removed: Rows, existing: bytes | No
     Args:
         job: The build.
         corpus: The documents that the first stage kept.
-        removed: Those of them that deduplication removed.
+        removed: Those of them that were removed since.
         existing: The tokenizer that the spec names, if it names one.
     """
     store, name = job.store(), "tokenizer"
@@ -121,7 +121,7 @@ def _encoded(encoder: tokenizer.TextEncoder, batch: pa.Table) -> list[Any]:
 def _batches(job: Job, index: int, removed: Rows) -> Iterator[pa.Table]:
     """The documents of a part, less the rows `removed`, some at a time: the batches in which they were written."""
     first = 0
-    with job.store().open(documents_path(index)) as stream:
+    with job.store().open(texts_path(job, index)) as stream:
         file = pq.ParquetFile(stream)
         for group in range(file.num_row_groups):
             batch = file.read_row_group(group, columns=["id", "source", "text", "digest"])

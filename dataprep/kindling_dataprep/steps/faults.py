@@ -34,9 +34,9 @@ class Bomb(OSError):
     """A compressed file unpacks to more than MOST_UNPACKED times its size."""
 
 
-def document(file: InputFile, number: int, text: str) -> Document:
+def document(file: InputFile, number: int, text: str, url: str = "") -> Document:
     """Record `number` of a file as a document."""
-    return Document(_id(file, number), file.source, text)
+    return Document(_id(file, number), file.source, text, url)
 
 
 def bad_record(

@@ -26,8 +26,13 @@ TEXT_BYTES = 8 * 2**20
 _BINARY_CHECK_BYTES = 8000
 """A NUL byte among the first of these marks a text as binary: the rule that git uses for files."""
 
+URL_FIELD = "url"
+"""The field or column of strings that says where a text was found, as in the corpora made of Common Crawl."""
+
 _PARQUET_BATCH_ROWS = 64
 """Rows that are decoded, and so held, at a time."""
+
+_NOTHING = pa.scalar(None, pa.large_binary())
 
 _PARQUET_BUFFER_BYTES = 1 << 20
 """Of a column that are read at a time; without a limit, Arrow reads the column of a whole row group."""
@@ -82,13 +87,15 @@ def read_parquet(stream: BinaryIO, span: Span, column: str) -> Iterator[Document
         yield broken(span.file, number, error)
         return
     check_column(file.schema_arrow, span.file, column)
+    columns = [column, URL_FIELD] if _is_strings(file.schema_arrow, URL_FIELD) and column != URL_FIELD else [column]
     stop = file.num_row_groups if span.stop is None else span.stop
     for group in range(span.start, stop):
         read = 0
         try:
-            for batch in file.iter_batches(_PARQUET_BATCH_ROWS, row_groups=[group], columns=[column]):
-                for value in _as_binary(batch.column(0)):
-                    yield _row(span.file, number + read, value)
+            for batch in file.iter_batches(_PARQUET_BATCH_ROWS, row_groups=[group], columns=columns):
+                urls = _as_binary(batch[URL_FIELD]) if len(columns) > 1 else [_NOTHING] * len(batch)
+                for value, url in zip(_as_binary(batch[column]), urls, strict=True):
+                    yield _row(span.file, number + read, value, url)
                     read += 1
         except (OSError, pa.ArrowException) as error:
             yield broken(span.file, number + read, error)
@@ -108,11 +115,17 @@ def check_column(schema: pa.Schema, file: InputFile, column: str) -> None:
     if column not in schema.names:
         found = f"{column!r}, which {file.path} does not have"
         raise DataError(explain(where, found=found, allowed=allowed, remedy="name one of these columns"))
+    if not _is_strings(schema, column):
+        found = f"{column!r} of type {schema.field(column).type} in {file.path}"
+        raise DataError(explain(where, found=found, allowed=allowed, remedy="name a column of strings"))
+
+
+def _is_strings(schema: pa.Schema, column: str) -> bool:
+    if schema.names.count(column) != 1:
+        return False
     kind = schema.field(column).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        found = f"{column!r} of type {kind} in {file.path}"
-        raise DataError(explain(where, found=found, allowed=allowed, remedy="name a column of strings"))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _at(stream: BinaryIO, span: Span) -> BinaryIO:
@@ -158,8 +171,13 @@ def _parsed(file: InputFile, number: int, line: bytes, field: str) -> Document |
     text = record.get(field) if isinstance(record, dict) else None
     if not isinstance(text, str):
         return bad_record(file, number, "textField", line)
-    # JSON can spell lone surrogates (`"\ud800"`), which no encoding can carry further
-    return document(file, number, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    url = record.get(URL_FIELD)
+    return document(file, number, _encodable(text), _encodable(url) if isinstance(url, str) else "")
+
+
+def _encodable(text: str) -> str:
+    """JSON can spell lone surrogates (`"\ud800"`), which no encoding can carry further."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _as_binary(column: pa.Array) -> pa.Array:
@@ -168,9 +186,10 @@ def _as_binary(column: pa.Array) -> pa.Array:
     return pc.cast(decoded, pa.large_binary())
 
 
-def _row(file: InputFile, number: int, value: pa.Scalar) -> Document | Removal:
+def _row(file: InputFile, number: int, value: pa.Scalar, url: pa.Scalar) -> Document | Removal:
     if not value.is_valid:
         return bad_record(file, number, "textField", b"")
     if value.as_buffer().size > faults.MAX_RECORD_BYTES:
         return too_large(file, number, value.as_buffer()[:1000].to_pybytes())
-    return document(file, number, value.as_py().decode("utf-8", errors="replace"))
+    text, where = (each.as_py().decode("utf-8", errors="replace") if each.is_valid else "" for each in (value, url))
+    return document(file, number, text, where)

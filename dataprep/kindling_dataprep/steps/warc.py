@@ -35,24 +35,24 @@ Result = TypeVar("Result")
 
 def read_wet(stream: BinaryIO, span: Span) -> Iterator[Document | Removal]:
     """One document a `conversion` record: its text."""
-    for number, block in _blocks(stream, span, WarcRecordType.conversion):
+    for number, url, block in _blocks(stream, span, WarcRecordType.conversion):
         if isinstance(block, Removal):
             yield block
         else:
-            yield document(span.file, number, block.decode("utf-8", errors="replace"))
+            yield document(span.file, number, block.decode("utf-8", errors="replace"), url)
 
 
 def read_warc(stream: BinaryIO, span: Span) -> Iterator[Document | Removal]:
     """One document a `response` record with status 200 that holds HTML or plain text."""
-    for number, block in _blocks(stream, span, WarcRecordType.response):
+    for number, url, block in _blocks(stream, span, WarcRecordType.response):
         if isinstance(block, Removal):
             yield block
-        elif (page := _page(span.file, number, block)) is not None:
+        elif (page := _page(span.file, number, url, block)) is not None:
             yield page
 
 
-def _blocks(stream: BinaryIO, span: Span, wanted: WarcRecordType) -> Iterator[tuple[int, bytes | Removal]]:
-    """The number and the content of each record of the type wanted, or why there is none."""
+def _blocks(stream: BinaryIO, span: Span, wanted: WarcRecordType) -> Iterator[tuple[int, str, bytes | Removal]]:
+    """The number, URL and content of each record of the type wanted, or why there is no content."""
     number = 0
     try:
         # HTTP is parsed later, out of the block: what is damaged in one record must not stop the iterator.
@@ -64,19 +64,19 @@ def _blocks(stream: BinaryIO, span: Span, wanted: WarcRecordType) -> Iterator[tu
                 return
             if record.record_type != wanted:
                 continue
-            length = record.content_length
+            length, url = record.content_length, record.headers.get("WARC-Target-URI") or ""
             if length > faults.MAX_RECORD_BYTES:
-                yield number, too_large(span.file, number, record.reader.read(1000))
+                yield number, url, too_large(span.file, number, record.reader.read(1000))
                 continue
             block = record.reader.read(length) if length else b""
             if len(block) < length:
                 raise OSError(f"the file ends {length - len(block)} bytes before its last record does")
-            yield number, block
+            yield number, url, block
     except OSError as error:
-        yield number, broken(span.file, number, error)
+        yield number, "", broken(span.file, number, error)
 
 
-def _page(file: InputFile, number: int, block: bytes) -> Document | Removal | None:
+def _page(file: InputFile, number: int, url: str, block: bytes) -> Document | Removal | None:
     """The text of an HTTP response; None where it is no page."""
     try:
         response = _guarded(lambda: _http(block))
@@ -88,10 +88,11 @@ def _page(file: InputFile, number: int, block: bytes) -> Document | Removal | No
             return too_large(file, number, body)
         text = _decoded(body, response.http_charset)
         if kind in _PLAIN:
-            return document(file, number, text)
+            return document(file, number, text, url)
         if _depth(text) > faults.MOST_NESTED:
             return bad_record(file, number, "nesting", text, threshold=float(faults.MOST_NESTED))
-        return document(file, number, _guarded(lambda: extract_plain_text(text, main_content=True, alt_texts=False)))
+        main = _guarded(lambda: extract_plain_text(text, main_content=True, alt_texts=False))
+        return document(file, number, main, url)
     except OSError:
         return bad_record(file, number, "http", block)
 

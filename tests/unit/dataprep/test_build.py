@@ -277,8 +277,8 @@ def test_two_builds_of_one_dataset_at_once_are_refused(corpus: Path, new_run) ->
 
 
 def test_a_step_of_a_later_version_is_refused_before_anything_is_read(tmp_path: Path, new_run) -> None:
-    with pytest.raises(SpecError, match=r"spec\.filters\[0\]\.boilerplate"):
-        build(new_run(tmp_path / "absent", filters=[{"boilerplate": {}}]), Tracker(ProgressWriter(None)))
+    with pytest.raises(SpecError, match=r"spec\.deduplicate\.minHash\.keep"):
+        build(new_run(tmp_path / "absent", deduplicate={"minHash": {"keep": "best"}}), Tracker(ProgressWriter(None)))
 
 
 def test_another_store_and_engine_give_the_same_manifest(corpus: Path, new_run) -> None:
