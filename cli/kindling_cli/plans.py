@@ -12,6 +12,7 @@ from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.products import DatasetManifest
 from kindling_api.v1alpha1.training import BatchPlan, batch_plan, steps_of
+from kindling_trainer.align.check import Findings
 from kindling_trainer.cpu import multiplies_bfloat16
 from kindling_trainer.estimate import Memory, Precision, checkpoint_bytes, memory, recomputed
 from kindling_trainer.sizes import flops_per_token, parameters
@@ -72,6 +73,17 @@ class AlignmentPlan(PretrainPlan):
     """The run or the folder that the model comes from."""
     data: list[str]
     """Where the records are."""
+    forms: list[str]
+    """Of the records of each."""
+    records: int
+    learnt: int
+    """Records from which something can be learnt, those held out included."""
+    data_tokens: int | None
+    """In their sequences; None where the base, and so its tokenizer, is not there yet."""
+    counted_tokens: int | None
+    """Those of them that the model is to say."""
+    remarks: list[str]
+    """What is left out, and why."""
 
 
 def plan_dataset(title: str, spec: DatasetBuildSpec, manifest: DatasetManifest | None) -> DatasetPlan:
@@ -117,20 +129,34 @@ def plan_alignment(
     *,
     shape: ModelShape,
     vocab_size: int | None,
+    found: Findings,
     finished: str | None,
     flops_per_second: float | None,
 ) -> AlignmentPlan:
-    """The plan of an alignment of a model of `shape`; how many steps an epoch has is known once its data is read.
+    """The plan of an alignment of a model of `shape`; how many steps an epoch has is known once its data is packed.
 
     Args:
         vocab_size: the base's, where it is known.
+        found: what a dry run over the data says.
         flops_per_second: of all processes together, where it is known.
     """
     batch = batch_plan(spec.training.batch, shape.context, spec.layout())
     sizes = _sizes(spec, shape, batch, vocab_size, None, flops_per_second)
     base = spec.base.uri or f"{spec.base.kind or 'run'} {spec.base.name}"
-    data = [each.uri for each in spec.data]
-    return AlignmentPlan(title=title, finished=finished, method=spec.method.chosen[0], base=base, data=data, **sizes)
+    return AlignmentPlan(
+        title=title,
+        finished=finished,
+        method=spec.method.chosen[0],
+        base=base,
+        data=[each.uri for each in spec.data],
+        forms=list(found.forms),
+        records=found.records,
+        learnt=found.kept,
+        data_tokens=found.tokens if found.tokenized else None,
+        counted_tokens=found.counted if found.tokenized else None,
+        remarks=found.sentences(),
+        **sizes,
+    )
 
 
 def _sizes(

@@ -11,12 +11,15 @@ from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.products import (
     INPUTS,
     MANIFEST,
+    MODEL_FOLDER,
+    TOKENIZER,
     CheckpointManifest,
     DatasetManifest,
     ModelManifest,
 )
 from kindling_storage import ObjectStore, open_store
 from kindling_storage.commit import read_manifest
+from kindling_trainer.align.dry_run import BaseTokens
 
 AnyManifest = DatasetManifest | ModelManifest | CheckpointManifest
 
@@ -77,6 +80,18 @@ def model_in(store: ObjectStore) -> tuple[ModelShape, int]:
     from kindling_trainer.checkpoint.huggingface import read_shape  # not above: torch takes seconds to load
 
     return read_shape(store)
+
+
+def tokens_in(store: ObjectStore, shape: ModelShape) -> BaseTokens:
+    """The tokens of the model in a folder, and how dialogues are written for it.
+
+    Raises:
+        NotFoundError: it has no tokenizer.
+    """
+    from kindling_trainer.checkpoint.huggingface import read_chat_template  # not above: as before
+
+    folder = store.child(MODEL_FOLDER) if store.exists(MANIFEST) else store
+    return BaseTokens(folder.get(TOKENIZER), read_chat_template(folder), shape.context)
 
 
 def base_of(store: ObjectStore, manifest: ModelManifest) -> tuple[ObjectStore, ModelManifest] | None:

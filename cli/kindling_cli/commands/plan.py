@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -34,9 +35,10 @@ from kindling_cli.plans import (
     plan_dataset,
     plan_pretraining,
 )
-from kindling_cli.products import model_in
+from kindling_cli.products import model_in, tokens_in
 from kindling_storage import open_store
 from kindling_storage.commit import read_manifest
+from kindling_trainer.align.dry_run import BaseTokens, dry_run
 from kindling_trainer.estimate import Memory
 
 NOTHING = "Nothing was started or written."
@@ -151,28 +153,34 @@ class _Planner:
         return model.digest if model else None
 
     def _plan_alignment(self, document: AlignmentRun) -> AlignmentPlan:
-        shape, vocab_size = self._base(document)
+        shape, vocab_size, base = self._base(document)
         self._models[reference_to(document)] = (shape, vocab_size)
-        finished = finished_product(document.spec.storage or self._storage, reference_to(document))
+        storage = document.spec.storage or self._storage
+        open_data = partial(open_store, endpoint=storage.endpoint, region=storage.region)
+        finished = finished_product(storage, reference_to(document))
         return plan_alignment(
             str(reference_to(document)),
             document.spec,
             shape=shape,
             vocab_size=vocab_size,
+            found=dry_run(document.spec, base, open_data),
             finished=finished.digest if finished else None,
             flops_per_second=self._speed(document),
         )
 
-    def _base(self, document: AlignmentRun) -> tuple[ModelShape, int | None]:
-        """Shape and vocabulary of the model to align: planned before, finished, or in a folder."""
+    def _base(self, document: AlignmentRun) -> tuple[ModelShape, int | None, BaseTokens | None]:
+        """Shape and vocabulary of the model to align: planned before, finished, or in a folder; with its tokens, where
+        it is there."""
         (use,) = (use for use in uses(document) if use.role == "base")
         for reference in use.candidates:
             if reference in self._models:
-                return self._models[reference]
+                return *self._models[reference], None
         found = (finished_product(self._storage, reference) for reference in use.candidates)
         uri = next((product.uri for product in found if product is not None), use.uri)
         assert uri is not None, "order() has found every reference among the documents or in the store"
-        return model_in(open_store(storage_of(uri).uri))
+        store = open_store(storage_of(uri).uri)
+        shape, vocab_size = model_in(store)
+        return shape, vocab_size, tokens_in(store, shape)
 
     def _speed(self, document: PretrainRun | AlignmentRun) -> float | None:
         """FLOP/s of all processes together."""
@@ -197,9 +205,19 @@ def _pairs(plan: DatasetPlan | PretrainPlan) -> list[tuple[str, str]]:
         return _pretrain_pairs(plan)
     return [
         ("method", f"{plan.method}, from {shown(plan.base)}"),
-        ("data", ", ".join(map(shown, plan.data))),
+        ("data", ", ".join(f"{shown(uri)} ({form})" for uri, form in zip(plan.data, plan.forms, strict=True))),
+        ("records", _records(plan)),
         *_pretrain_pairs(plan),
     ]
+
+
+def _records(plan: AlignmentPlan) -> str:
+    said = f"{plan.learnt:,} of {plan.records:,} to learn or try"
+    if plan.data_tokens:
+        said += f", {short_count(plan.data_tokens)} tokens"
+    if plan.data_tokens and plan.counted_tokens:
+        said += f", of which {plan.counted_tokens / plan.data_tokens:.0%} count"
+    return "; ".join([said, *plan.remarks])
 
 
 def _heading(plan: DatasetPlan | PretrainPlan) -> Text:

@@ -54,6 +54,8 @@ class Findings:
     """Those of them that the model is to say."""
     longest: int = 0
     """Tokens of the longest sequence."""
+    tokenized: bool = True
+    """Whether the tokens are those of the base's tokenizer, and not of one in its place."""
 
     @property
     def kept(self) -> int:
