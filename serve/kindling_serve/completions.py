@@ -14,6 +14,9 @@ from kindling_serve.settings import ServeSettings
 from kindling_trainer.batching import Chosen
 from kindling_trainer.generate import Generator
 
+CONTEXT_EXCEEDED = "context_length_exceeded"
+"""OpenAI's code for a prompt that the model cannot read as a whole."""
+
 
 @dataclass
 class Choice:
@@ -192,7 +195,7 @@ def _check_context(prompts: list[list[int]], generator: Generator) -> None:
     longest, context = max(map(len, prompts)), generator.model.shape.context
     if longest > context:
         message = f"The prompt has {longest} tokens; the model's context has {context}. Shorten it."
-        raise ApiError(400, message, code="context_length_exceeded", param="prompt")
+        raise ApiError(400, message, code=CONTEXT_EXCEEDED, param="prompt")
 
 
 def _most_tokens(asked: int | None, settings: ServeSettings) -> int:

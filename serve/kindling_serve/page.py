@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 
 from kindling_api.errors import UserError
 from kindling_serve.answers import listen
-from kindling_serve.completions import ChatExchange
+from kindling_serve.completions import CONTEXT_EXCEEDED, ChatExchange
 from kindling_serve.engine import Busy, Engine
 from kindling_serve.protocol import ApiError, ChatMessage, ChatRequest
 from kindling_serve.settings import ServeSettings
@@ -22,7 +22,7 @@ from kindling_trainer.generate import Generator
 
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 BASE_MODEL = "A base model: it does not answer, it continues what you write."
-ANSWERS = "Write a message. Stop and regenerate are beside the answer; the settings are below."
+ANSWERS = "Write a message; an answer can be stopped, and asked for again."
 
 
 def mount_page(app: Starlette, generator: Generator, settings: ServeSettings, engine: Engine) -> None:
@@ -30,7 +30,7 @@ def mount_page(app: Starlette, generator: Generator, settings: ServeSettings, en
     page = _Page(generator, settings, engine)
     gr.mount_gradio_app(
         app,  # a FastAPI by its annotation; what it needs, Starlette has
-        page.interface(),
+        page.blocks(),
         path="/",
         app_kwargs={"docs_url": None, "redoc_url": None},
         auth=None if settings.api_key is None else page.knows,
@@ -55,30 +55,42 @@ class _Page:
         """Whether somebody may come in."""
         return hmac.compare_digest(password.encode(), (self.settings.api_key or "").encode())
 
-    def interface(self) -> gr.ChatInterface:
+    def blocks(self) -> gr.Blocks:
+        """Dialogues that the browser remembers on the left, the settings on the right."""
+        chats, name = self.generator.chat is not None, self.settings.name
+        with gr.Blocks(title=name, fill_height=True, analytics_enabled=False) as blocks:
+            with gr.Sidebar(position="right", width=300):
+                settings = self._settings()
+            gr.ChatInterface(
+                self.answer,
+                chatbot=gr.Chatbot(
+                    placeholder=f"### {name}\n{ANSWERS if chats else BASE_MODEL}",
+                    show_label=False,
+                    buttons=["copy"],
+                    height="70vh",
+                ),
+                textbox=gr.Textbox(
+                    placeholder="Message", show_label=False, submit_btn=True, stop_btn=True, elem_id="message"
+                ),
+                additional_inputs=settings,
+                title=name,
+                concurrency_limit=None,  # the engine has its own
+                save_history=True,
+                analytics_enabled=False,
+                api_visibility="private",
+            )
+        return blocks
+
+    def _settings(self) -> list[str | gr.components.Component]:
         most = self.settings.most_tokens
-        chats = self.generator.chat is not None
-        inputs = [
-            gr.Textbox(label="System message", lines=2, visible=chats, elem_id="system"),
-            gr.Slider(0, 2, value=0.8, step=0.05, label="Temperature", info="0 is greedy", elem_id="temperature"),
-            gr.Slider(0, 200, value=0, step=1, label="Top-k", info="0 is off", elem_id="top-k"),
-            gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", info="1 is off", elem_id="top-p"),
-            gr.Slider(1, most, value=min(256, most), step=1, label="Most tokens", elem_id="max-tokens"),
-            gr.Textbox(label="Stop", placeholder="one text a line that ends the answer", lines=2, elem_id="stop"),
+        return [
+            gr.Textbox(label="System message", lines=2, visible=self.generator.chat is not None),
+            gr.Slider(0, 2, value=0.8, step=0.05, label="Temperature", info="0 is greedy"),
+            gr.Slider(0, 200, value=0, step=1, label="Top-k", info="0 is off"),
+            gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", info="1 is off"),
+            gr.Slider(1, most, value=min(256, most), step=1, label="Most tokens"),
+            gr.Textbox(label="Stop", placeholder="a text that ends the answer; one a line", lines=2),
         ]
-        placeholder = f"### {self.settings.name}\n{ANSWERS if chats else BASE_MODEL}"
-        return gr.ChatInterface(
-            self.answer,
-            chatbot=gr.Chatbot(placeholder=placeholder, show_label=False, buttons=["copy"], allow_tags=True),
-            textbox=gr.Textbox(placeholder="Message", show_label=False, submit_btn=True, stop_btn=True, autofocus=True),
-            additional_inputs=inputs,  # type: ignore[arg-type] # a list of components is one
-            additional_inputs_accordion="Settings",
-            title=self.settings.name,
-            concurrency_limit=None,  # the engine has its own
-            save_history=True,
-            analytics_enabled=False,
-            api_visibility="private",
-        )
 
     async def answer(
         self,
@@ -91,29 +103,44 @@ class _Page:
         max_tokens: float,
         stop: str,
     ) -> AsyncIterator[str]:
-        """The assistant's answer as it grows."""
-        said_before = [ChatMessage(role=turn["role"], content=_text_of(turn["content"])) for turn in history]
+        """The assistant's answer as it grows.
+
+        What goes wrong is shown, and not raised: Gradio would take no further message.
+        """
+        said = [ChatMessage(role=turn["role"], content=_text_of(turn["content"])) for turn in history]
+        asked = ChatMessage(role="user", content=message)
         instruction = [ChatMessage(role="system", content=system)] if system.strip() else []
         try:
             request = ChatRequest(
                 model=self.settings.name,
-                messages=[*instruction, *said_before, ChatMessage(role="user", content=message)],
+                messages=[asked],
                 temperature=float(temperature),
                 top_k=int(top_k),
                 top_p=float(top_p),
                 max_tokens=int(max_tokens),
                 stop=[line for line in stop.splitlines() if line] or None,
             )
-            exchange = ChatExchange(request, self.generator, self.settings)
+            exchange = self._exchange(request, instruction, [*said, asked])
             text = ""
             with self.engine.submit(exchange.tasks) as session:
-                async for said in listen(session, self.generator.tokenizer, request.stops()):
-                    text += said.text
+                async for piece in listen(session, self.generator.tokenizer, request.stops()):
+                    text += piece.text
                     yield text
         except Busy:
-            raise gr.Error("Too many people are talking to the model; try again in a moment.") from None
+            gr.Warning("Too many people are talking to the model; try again in a moment.")
         except (ApiError, UserError, ValueError) as error:
-            raise gr.Error(str(error)) from None
+            gr.Warning(str(error))
+
+    def _exchange(self, request: ChatRequest, instruction: list[ChatMessage], said: list[ChatMessage]) -> ChatExchange:
+        """With as much of the dialogue as fits into the model's context; the oldest is left out first."""
+        while True:
+            try:
+                messages = [*instruction, *said]
+                return ChatExchange(request.model_copy(update={"messages": messages}), self.generator, self.settings)
+            except ApiError as error:
+                if error.code != CONTEXT_EXCEEDED or len(said) == 1:
+                    raise
+                said = said[1:]
 
 
 def _text_of(content: Any) -> str:
