@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kindling_api.base import key_of
 from kindling_api.errors import DataError, IntegrityError, SpecError, explain
-from kindling_api.v1alpha1.products import CheckpointManifest, DatasetManifest, Manifest, ModelManifest
+from kindling_api.v1alpha1.products import MODEL_FOLDER, CheckpointManifest, DatasetManifest, Manifest, ModelManifest
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, Input, PretrainRunFile
 from kindling_storage import ObjectStore, open_store
 from kindling_storage.commit import read_manifest
@@ -118,6 +118,27 @@ def read_base(run: TrainingRun) -> ModelManifest | CheckpointManifest | None:
     if manifest is not None and given.digest not in (None, manifest.digest):
         raise _changed(given, "a model", manifest.digest)
     return manifest
+
+
+def open_reward_model(given: Input, run: AlignmentRunFile) -> ObjectStore:
+    """The Hugging Face folder of a model that judges answers.
+
+    Raises:
+        SpecError: the folder holds another product.
+        IntegrityError: it is damaged, or is another one than the run was made for.
+    """
+    store = input_store(given, run)
+    kind = read_manifest(store, _Kind)
+    if kind is None:
+        return store
+    if kind.kind != "Model":
+        found, allowed = f"a {kind.kind.lower()}", "a finished reward model or a Hugging Face folder"
+        remedy = "name an AlignmentRun with method reward"
+        raise SpecError(explain(f"reward model: {store.uri}", found=found, allowed=allowed, remedy=remedy))
+    manifest = read_manifest(store, ModelManifest)
+    if manifest is not None and given.digest not in (None, manifest.digest):
+        raise _changed(given, "a model", manifest.digest)
+    return store.child(MODEL_FOLDER)
 
 
 def _no_base(store: ObjectStore, kind: str, *, aligning: bool) -> SpecError:

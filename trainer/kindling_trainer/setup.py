@@ -3,12 +3,13 @@ the processes, its optimizer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
 from kindling_api.base import Digest
 from kindling_api.v1alpha1.model import ModelShape
@@ -16,6 +17,7 @@ from kindling_api.v1alpha1.products import FileEntry, model_folder
 from kindling_api.v1alpha1.training import BatchPlan
 from kindling_storage import ObjectStore, open_store
 from kindling_trainer.checkpoint.huggingface import ChatFiles
+from kindling_trainer.checkpoint.load import training_state
 from kindling_trainer.inputs import TrainingRun
 from kindling_trainer.models import Decoder, build_model
 from kindling_trainer.models.layers import ValueHead
@@ -75,6 +77,14 @@ class Setup:
     compiled: bool
     round_steps: int = 1
     """Steps that belong together: checkpoints are written at multiples of it alone."""
+    objective_state: dict[str, Tensor] = field(default_factory=dict)
+    """What the objective remembers from step to step, by name; on the CPU, the same on all processes."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors of a checkpoint; loading into them changes the run."""
+        return training_state(self.model, self.optimizer) | {
+            f"objective.{name}": tensor for name, tensor in self.objective_state.items()
+        }
 
     @property
     def padded_vocab(self) -> int:
@@ -90,19 +100,21 @@ def build(
     *,
     padding_counts: bool = True,
     scored: bool = False,
+    make: Callable[[ModelShape, int], Decoder] = build_model,
 ) -> ParallelModel:
     """The model of `shape`, spread over the processes, not yet with any weights.
 
     Args:
         padding_counts: whether rows of the embedding beyond the vocabulary are tokens like others, which training
             makes unlikely, or have probability 0.
-        scored: whether it has a value head, which is 0 until it is trained or loaded.
+        scored: whether it has a value head beside its own, which is 0 until it is trained or loaded.
+        make: from the shape and the padded vocabulary's size to the model.
 
     Raises:
         SpecError: the model cannot be cut so.
     """
     with torch.device("meta"):
-        model = build_model(shape, shape.padded_vocab(vocabulary.size))
+        model = make(shape, shape.padded_vocab(vocabulary.size))
         if scored:
             model.value = ValueHead(shape.width)
     compiled = use_compiler(run.spec.training.compile, ranks)
@@ -110,14 +122,16 @@ def build(
         model, run.spec.training, ranks, compiled=compiled, vocab_size=None if padding_counts else vocabulary.size
     )
     model.to_empty(device=ranks.device)
-    if model.value is not None:
-        nn.init.zeros_(model.value.weight)
+    for module in model.modules():
+        if isinstance(module, ValueHead):
+            nn.init.zeros_(module.weight)
     return parallel
 
 
 def assemble(
     run: TrainingRun, ranks: Ranks, origin: Origin, vocabulary: Vocabulary, model: ParallelModel, plan: BatchPlan,
     steps: int, objective: Objective[Any], *, round_steps: int = 1,
+    state: Mapping[str, Tensor] | None = None,
 ) -> Setup:  # fmt: skip
     """The parts, together with those that are the same for all runs."""
     assert run.spec.training.optimizer.adam_w is not None
@@ -135,4 +149,5 @@ def assemble(
         objective=objective,
         compiled=model.compiled,
         round_steps=round_steps,
+        objective_state=dict(state or {}),
     )

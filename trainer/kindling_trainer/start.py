@@ -15,9 +15,10 @@ from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_storage import ObjectStore
 from kindling_trainer.checkpoint.folders import checkpoint_store, newest_whole
 from kindling_trainer.checkpoint.huggingface import read_shape, read_tokenizer, read_weights
-from kindling_trainer.checkpoint.load import load, model_state, training_state
+from kindling_trainer.checkpoint.load import load, model_state
 from kindling_trainer.inputs import input_store, read_base
 from kindling_trainer.models.initialize import initialize, plain_name
+from kindling_trainer.models.scored import is_scored
 from kindling_trainer.optim.adamw import set_finished_steps
 from kindling_trainer.setup import Setup
 
@@ -53,7 +54,7 @@ def restore(setup: Setup) -> int:
         return 0
     folder, manifest = found
     _check_origin(setup, manifest)
-    load(checkpoint_store(setup.store, folder), training_state(setup.model, setup.optimizer), setup.ranks.control)
+    load(checkpoint_store(setup.store, folder), setup.state(), setup.ranks.control)
     set_finished_steps(setup.optimizer, folder.step)
     if setup.ranks.leads:
         log.info("continues from checkpoint %s", folder.name)
@@ -125,8 +126,14 @@ def _check_folder(setup: Setup, store: ObjectStore) -> None:
 
 def _copy_weights(setup: Setup, store: ObjectStore) -> None:
     parameters = {plain_name(name): parameter for name, parameter in setup.model.named_parameters()}
+    shape, left_out = setup.shape, ""
+    if is_scored(setup.model):  # its head is its own
+        tied = read_shape(store)[0].tied_embeddings
+        shape, left_out = shape.model_copy(update={"tied_embeddings": tied}), "head.weight"
     with torch.no_grad():
-        for name, whole in read_weights(store, setup.shape, setup.padded_vocab):
+        for name, whole in read_weights(store, shape, setup.padded_vocab):
+            if name == left_out:
+                continue
             parameter = parameters[name]
             if isinstance(parameter, DTensor):
                 mine = distribute_tensor(

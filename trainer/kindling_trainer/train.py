@@ -28,7 +28,6 @@ from kindling_storage.hold import LOCK, confirm
 from kindling_storage.progress import ProgressWriter
 from kindling_storage.trouble import trouble
 from kindling_trainer import pretrain
-from kindling_trainer.checkpoint.load import training_state
 from kindling_trainer.checkpoint.save import Saver
 from kindling_trainer.failure import recorded_failure
 from kindling_trainer.finish import finish
@@ -189,7 +188,7 @@ class Training:
         self._stage("saving")
         setup = self.setup
         tokens = self.finished * setup.plan.tokens
-        self.saver.save(training_state(setup.model, setup.optimizer), step=self.finished, tokens=tokens)
+        self.saver.save(setup.state(), step=self.finished, tokens=tokens)
         if not self.run.spec.checkpoint.async_:
             self.saver.wait()
         self.saved, self.last_save, self.save_due = self.finished, time.monotonic(), False

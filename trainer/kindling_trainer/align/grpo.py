@@ -18,8 +18,9 @@ from kindling_trainer.align.policy_losses import (
     divergence_loss,
     group_advantages,
 )
+from kindling_trainer.align.reward_model import open_judges
 from kindling_trainer.align.rewards import Rewards
-from kindling_trainer.align.rollout import Rollouts, Round, log_probabilities, tried
+from kindling_trainer.align.rollout import Rollouts, Round, log_probabilities, some_of, tried
 from kindling_trainer.align.rounds import RoundPlan
 from kindling_trainer.loss import IGNORED
 from kindling_trainer.objective import Evaluation, Figures, Interruptible, Share
@@ -45,21 +46,6 @@ class Answers:
     facts: dict[str, Tensor]
     """What the curves show, by name [B]."""
 
-    def these(self, rows: list[int], device: torch.device) -> Answers:
-        """Some of them, there."""
-
-        def some(tensor: Tensor) -> Tensor:
-            return tensor[rows].to(device)
-
-        return Answers(
-            some(self.tokens),
-            some(self.targets),
-            some(self.advantages),
-            None if self.before is None else some(self.before),
-            None if self.reference is None else some(self.reference),
-            {name: some(fact) for name, fact in self.facts.items()},
-        )
-
 
 @dataclass
 class GroupRelativeOptimisation:
@@ -83,7 +69,7 @@ class GroupRelativeOptimisation:
         every, ranks = self._round, self.model.ranks
         micro_batches = self.plan.micro_batches(step, ranks.batch_rank)
         return Share(
-            (every.these(rows, ranks.device) for rows in micro_batches),
+            (some_of(every, rows, ranks.device) for rows in micro_batches),
             len(micro_batches),
             float((every.targets[self.plan.rows(step)] != IGNORED).sum()),
         )
@@ -91,7 +77,7 @@ class GroupRelativeOptimisation:
     def loss(self, batch: Answers) -> tuple[Tensor, Figures]:
         """The sum over the answers' tokens of the clipped surrogate and the penalty for leaving the base model."""
         mask = batch.targets != IGNORED
-        chosen = log_probabilities(self.model, batch.tokens, batch.targets, self.method.rollout.temperature)
+        chosen = self._chosen(batch.tokens, batch.targets)[0]
         before = chosen.detach() if batch.before is None else batch.before
         loss = clipped_policy_loss(chosen, before, batch.advantages[:, None], mask, self.method.clip)
         tokens = mask.sum()
@@ -111,6 +97,9 @@ class GroupRelativeOptimisation:
         """The rewards of the likeliest answers to prompts that are held out."""
         return tried(self.rollouts, self.held_out, interruptible)
 
+    def _chosen(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        return log_probabilities(self.model, tokens, targets, self.method.rollout.temperature)[None]
+
     def _answers(self, drawn: Round) -> Answers:
         groups = drawn.scores.view(-1, self.method.group_size)
         no_spread = (groups.std(dim=1, keepdim=True) == 0).float().expand_as(groups)
@@ -118,7 +107,7 @@ class GroupRelativeOptimisation:
             drawn.tokens,
             drawn.targets,
             group_advantages(groups).flatten(),
-            self.rollouts.as_drawn(drawn, self.plan.batch.micro_batch) if self.plan.steps > 1 else None,
+            self.rollouts.measure(drawn, self.plan.batch.micro_batch, self._chosen)[0] if self.plan.steps > 1 else None,
             drawn.reference,
             drawn.facts | {"frac_reward_zero_std": no_spread.flatten()},
         )
@@ -130,7 +119,7 @@ def prepare(run: AlignmentRunFile, ranks: Ranks, method: GroupRelativePolicy) ->
     Raises:
         UserError: base, template, data or rewards are wrong.
     """
-    judge = Rewards(method.rewards, field="spec.method.grpo.rewards")
+    judge = Rewards(method.rewards, open_judges(run, ranks.device), field="spec.method.grpo.rewards")
     policy = open_policy(
         run, ranks, method.rollout, judge, group=method.group_size, passes=1, penalty=method.kl_coefficient > 0
     )

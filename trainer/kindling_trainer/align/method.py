@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_trainer.parallel.mesh import Ranks
 from kindling_trainer.setup import Setup
@@ -19,9 +18,19 @@ def prepare(run: AlignmentRunFile, ranks: Ranks) -> Setup:
         from kindling_trainer.align import sft  # each method needs modules of its own
 
         return sft.prepare(run, ranks, method.sft)
+    if method.dpo is not None:
+        from kindling_trainer.align import dpo
+
+        return dpo.prepare(run, ranks, method.dpo)
+    if method.reward is not None:
+        from kindling_trainer.align import reward
+
+        return reward.prepare(run, ranks, method.reward)
     if method.grpo is not None:
         from kindling_trainer.align import grpo
 
         return grpo.prepare(run, ranks, method.grpo)
-    found, _ = method.chosen
-    raise SpecError(explain("spec.method", found=found, allowed="sft or grpo, in this version", remedy="use sft"))
+    from kindling_trainer.align import ppo
+
+    assert method.ppo is not None, "exactly one method is given"
+    return ppo.prepare(run, ranks, method.ppo)

@@ -4,9 +4,12 @@ of the model to draw answers with."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.alignment_run import Reward, Rollout
@@ -43,7 +46,15 @@ class Policy:
 
 
 def open_policy(
-    run: AlignmentRunFile, ranks: Ranks, rollout: Rollout, judge: Judge, *, group: int, passes: int, penalty: bool
+    run: AlignmentRunFile,
+    ranks: Ranks,
+    rollout: Rollout,
+    judge: Judge,
+    *,
+    group: int,
+    passes: int,
+    penalty: bool,
+    scored: bool = False,
 ) -> Policy:
     """Read the prompts, and build the model, not yet with any weights.
 
@@ -51,6 +62,7 @@ def open_policy(
         group: answers to each prompt.
         passes: over a round's answers.
         penalty: whether the policy is to stay near the base model.
+        scored: whether the model has a value head.
 
     Raises:
         UserError: base, template, data or plan are wrong.
@@ -61,7 +73,7 @@ def open_policy(
         layout=spec.layout(), seed=spec.training.seed,
     )  # fmt: skip
     learnt, tried = _prompts(run, base, rollout)
-    model = build(run, ranks, base.shape, base.vocabulary, padding_counts=False)
+    model = build(run, ranks, base.shape, base.vocabulary, padding_counts=False, scored=scored)
     model.model.eval()
     vocabulary = base.vocabulary
     assert vocabulary.chat is not None
@@ -78,15 +90,34 @@ def open_policy(
     return Policy(base, model, plan, rollouts, tried)
 
 
-def assemble_policy(run: AlignmentRunFile, ranks: Ranks, policy: Policy, objective: Objective[object]) -> Setup:
-    """The run's parts; an epoch is a pass over the prompts."""
+def assemble_policy(
+    run: AlignmentRunFile,
+    ranks: Ranks,
+    policy: Policy,
+    objective: Objective[Any],
+    state: Mapping[str, Tensor] | None = None,
+) -> Setup:
+    """The run's parts; an epoch is a pass over the prompts.
+
+    Args:
+        state: what a checkpoint holds of the objective, by name.
+    """
     base, plan = policy.base, policy.plan
     inputs = read_inputs(run)
     origin = Origin(digest_of_inputs(inputs), run.spec.data[0].uri, base.digest, inputs)
     answers = len(policy.rollouts.questions) * policy.rollouts.group * plan.passes
     steps = steps_of(run.spec.training, plan.batch, answers * plan.batch.context)
     return assemble(
-        run, ranks, origin, base.vocabulary, policy.model, plan.batch, steps, objective, round_steps=plan.steps
+        run,
+        ranks,
+        origin,
+        base.vocabulary,
+        policy.model,
+        plan.batch,
+        steps,
+        objective,
+        round_steps=plan.steps,
+        state=state,
     )
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from tokenizers import Tokenizer
@@ -33,6 +33,9 @@ from kindling_trainer.objective import Evaluation, Interruptible
 from kindling_trainer.parallel.apply import ParallelModel
 from kindling_trainer.sampling import GenerationOptions
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 DRAWN_AT_ONCE = 128
 """Answers that one process draws side by side."""
 SCORED_AT_ONCE = 16
@@ -43,6 +46,7 @@ WIDTH_STEP = 32
 """Widths of rounds are multiples of it, so that few of them differ."""
 
 Number = TypeVar("Number", int, float)
+Batch = TypeVar("Batch", bound="DataclassInstance")
 
 Judge = Callable[[Sequence[Answer]], dict[str, list[float]]]
 """One number for each answer, by the reward's name."""
@@ -154,18 +158,25 @@ class Rollouts:
         greedy = GenerationOptions(max_tokens=self.settings.max_new_tokens, temperature=0.0)
         return self._answer(questions, [greedy] * len(questions), interruptible)
 
-    def as_drawn(self, drawn: Round, at_once: int) -> Tensor:
-        """The log-probabilities of a round's answers under the policy as it is now, computed as training computes them:
-        fp32 [N, T]. All processes call it; N divides over their shares of a batch, and these by `at_once`."""
-        ranks, found = self.policy.ranks, torch.zeros(drawn.targets.shape)
-        share = len(found) // ranks.layout.batch_ranks
-        first = share * ranks.batch_rank
+    def measure(self, drawn: Round, at_once: int, compute: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Figures of a round's tokens under the policy as it is now, computed on the path of training, each process
+        its share: fp32 [K, N, T]. All processes call it.
+
+        Args:
+            at_once: answers; each process's share of the N is a multiple of it.
+            compute: tokens and targets [B, T] → [K, B, T].
+        """
+        ranks = self.policy.ranks
+        share = len(drawn.drawn) // ranks.layout.batch_ranks
+        parts: list[Tensor] = []
         with trying(self.policy.model):
-            for start in range(first, first + share, at_once):
+            for start in range(share * ranks.batch_rank, share * (ranks.batch_rank + 1), at_once):
                 rows = slice(start, start + at_once)
-                tokens, targets = drawn.tokens[rows].to(ranks.device), drawn.targets[rows].to(ranks.device)
-                found[rows] = log_probabilities(self.policy, tokens, targets, self.settings.temperature).cpu()
-        return ranks.sum_over_batch(found.to(ranks.device)).cpu()
+                parts.append(compute(drawn.tokens[rows].to(ranks.device), drawn.targets[rows].to(ranks.device)))
+        mine = torch.cat(parts, dim=1)
+        found = mine.new_zeros(len(mine), *drawn.targets.shape)
+        found[:, share * ranks.batch_rank : share * (ranks.batch_rank + 1)] = mine
+        return ranks.sum_over_batch(found).cpu()
 
     def _answer(
         self, asked: Sequence[TokenPrompt], options: Sequence[GenerationOptions], interruptible: Interruptible[int]
@@ -232,6 +243,17 @@ def log_probabilities(model: ParallelModel, tokens: Tensor, targets: Tensor, tem
     return token_log_probabilities(model.logits(tokens) / temperature, targets, model.ranks.tensor_group)
 
 
+def some_of(batch: Batch, rows: list[int], device: torch.device) -> Batch:
+    """Some rows of all tensors of a dataclass, there."""
+
+    def some(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: some(tensor) for name, tensor in value.items()}
+        return value[rows].to(device) if isinstance(value, Tensor) else value
+
+    return replace(batch, **{each.name: some(getattr(batch, each.name)) for each in fields(batch)})
+
+
 def tried(rollouts: Rollouts, questions: Sequence[TokenPrompt], interruptible: Interruptible[int]) -> Evaluation:
     """What the likeliest answers to `questions` are worth, with some of them; all processes call it."""
     if not questions:
@@ -259,8 +281,9 @@ def copy_weights(source: Decoder, target: Decoder) -> None:
     parameters = dict(target.named_parameters())
     with torch.no_grad():
         for name, parameter in source.named_parameters():
-            whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
-            parameters[plain_name(name)].copy_(whole)
+            if plain_name(name) in parameters:  # a value head draws nothing
+                whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+                parameters[plain_name(name)].copy_(whole)
 
 
 def _seed(seed: int, number: int, row: int) -> int:
