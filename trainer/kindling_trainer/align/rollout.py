@@ -42,7 +42,7 @@ SCORED_AT_ONCE = 16
 """Answers of which the base model's log-probabilities are computed at once."""
 SAMPLES = 4
 """Answers to show at each evaluation."""
-WIDTH_STEP = 32
+WIDTH_STEP = 8
 """Widths of rounds are multiples of it, so that few of them differ."""
 
 Number = TypeVar("Number", int, float)
