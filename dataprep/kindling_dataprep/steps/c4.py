@@ -26,7 +26,12 @@ UNWANTED_PHRASES = (
 """A line that holds one of them, in upper or lower case, is a notice of the site."""
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-_SENTENCE_END_INSIDE = re.compile(r"""(?:(?<!\b\w)(?<!\b(?:Mr|Ms|Dr|St|vs))(?<!\bMrs)\.|[!?])["')\]”’]*\s+(?=\S)""")
+_LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""Of `str.splitlines`."""
+_SENTENCE_END_INSIDE = re.compile(
+    # what ends it comes first, since a pattern that begins with a character class is searched for fast
+    rf"""[.!?](?<!\b\w\.)(?<!\b(?:Mr|Ms|Dr|St|vs)\.)(?<!\bMrs\.)["')\]”’]*[^\S{_LINE_ENDS}]+(?=\S)"""
+)
 
 
 def c4_lines(text: str, spec: C4) -> tuple[str, int]:
@@ -74,4 +79,5 @@ def _holds_any(phrases: Sequence[str], line: str) -> bool:
 
 
 def _sentences(text: str) -> int:
-    return sum(1 + len(_SENTENCE_END_INSIDE.findall(line)) for line in text.splitlines() if line.strip())
+    lines = sum([not line.isspace() for line in text.splitlines() if line])
+    return lines + len(_SENTENCE_END_INSIDE.findall(text))

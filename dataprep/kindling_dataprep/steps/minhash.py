@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from kindling_api.v1alpha1.dataset_build import MinHash
 from kindling_dataprep.steps.mix import GOLDEN, mix
-from kindling_dataprep.steps.shingles import Hashes, Shingles, shingles
+from kindling_dataprep.steps.runs import Hashes
+from kindling_dataprep.steps.shingles import Shingles, shingles
 
 Signatures = NDArray[np.uint32]
 

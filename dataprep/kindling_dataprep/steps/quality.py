@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kindling_dataprep.steps.words import Words
+from kindling_dataprep.steps.words import Words, split_words
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -27,23 +27,20 @@ def gopher_quality(texts: Sequence[str], words: Words) -> dict[str, Integers | F
     has a list of symbols instead). The fractions of hashes, ellipses and words with a letter (`str.isalpha`) are of
     all words, those of lines of all lines (`str.splitlines`). Stop words are counted once each, in lower case.
     """
-    counted = of_words(words, lambda word: any(map(str.isalnum, word)))
-    lengths = of_words(words, len)
-    alphabetic = of_words(words, lambda word: any(map(str.isalpha, word)))
     total = np.diff(words.starts)
-    counted_total = sums(words, counted)
+    counted_total = sums(words, words.alphanumeric)
     lines = [text.splitlines() for text in texts]
-    line_total = counts(len(each) for each in lines)
-    bullets = counts(sum(line.lstrip().startswith(_BULLETS) for line in each) for each in lines)
-    ellipses = counts(sum(line.rstrip().endswith(_ELLIPSES) for line in each) for each in lines)
+    line_total = counts(map(len, lines))
+    bullets = counts(sum([line.lstrip().startswith(_BULLETS) for line in each]) for each in lines)
+    ellipses = counts(map(_lines_with_ellipsis, texts, lines))
     return {
         "words": counted_total,
-        "meanWordLength": fraction(sums(words, counted * lengths), counted_total),
+        "meanWordLength": fraction(sums(words, words.lengths * words.alphanumeric), counted_total),
         "hashFraction": fraction(counts(text.count("#") for text in texts), total),
-        "ellipsisFraction": fraction(counts(text.count("...") + text.count("…") for text in texts), total),
+        "ellipsisFraction": fraction(counts(map(_ellipses, texts)), total),
         "bulletLineFraction": fraction(bullets, line_total),
         "ellipsisLineFraction": fraction(ellipses, line_total),
-        "alphabeticWordFraction": fraction(sums(words, alphabetic), total),
+        "alphabeticWordFraction": fraction(sums(words, words.alphabetic), total),
         "stopWords": _distinct_stop_words(words),
     }
 
@@ -53,10 +50,10 @@ def fine_web(texts: Sequence[str], words: Words) -> dict[str, Integers | Floats]
 
     Lines are what lies between line feeds and is not blank; the fraction of characters is of all but the line feeds.
     """
-    lines = [[line for line in text.split("\n") if line.strip()] for text in texts]
-    line_total = counts(len(each) for each in lines)
-    punctuated = counts(sum(line.endswith(TERMINAL_PUNCTUATION) for line in each) for each in lines)
-    short = counts(sum(len(line) <= _SHORT_LINE for line in each) for each in lines)
+    lines = [[line for line in text.split("\n") if line and not line.isspace()] for text in texts]
+    line_total = counts(map(len, lines))
+    punctuated = counts(sum([line.endswith(TERMINAL_PUNCTUATION) for line in each]) for each in lines)
+    short = counts(sum([len(line) <= _SHORT_LINE for line in each]) for each in lines)
     newlines = counts(text.count("\n") for text in texts)
     characters = counts(map(len, texts)) - newlines
     repeated = counts(duplicates(each)[1] for each in lines)
@@ -68,16 +65,10 @@ def fine_web(texts: Sequence[str], words: Words) -> dict[str, Integers | Floats]
     }
 
 
-def duplicates(pieces: Iterable[str]) -> tuple[int, int]:
+def duplicates(pieces: Sequence[str]) -> tuple[int, int]:
     """(number, characters) of the pieces that occurred before."""
-    seen: set[str] = set()
-    number = characters = 0
-    for piece in pieces:
-        if piece in seen:
-            number += 1
-            characters += len(piece)
-        seen.add(piece)
-    return number, characters
+    distinct = set(pieces)
+    return len(pieces) - len(distinct), sum(map(len, pieces)) - sum(map(len, distinct))
 
 
 def fraction(part: Integers, whole: Integers) -> Floats:
@@ -91,20 +82,27 @@ def of_words(words: Words, property_of: Callable[[str], int]) -> Integers:
     return values
 
 
-def sums(words: Words, values: Integers) -> Integers:
+def sums(words: Words, values: NDArray[np.int64 | np.bool_]) -> Integers:
     """[texts] The sum over each text's words of `values` [words]."""
-    running = np.append(0, np.cumsum(values))
+    running = np.append(0, np.cumsum(values, dtype=np.int64))
     sums: Integers = running[words.starts[1:]] - running[words.starts[:-1]]
     return sums
 
 
+def _ellipses(text: str) -> int:
+    return sum(map(text.count, _ELLIPSES))
+
+
+def _lines_with_ellipsis(text: str, lines: list[str]) -> int:
+    return sum([line.rstrip().endswith(_ELLIPSES) for line in lines]) if _ellipses(text) else 0
+
+
 def _distinct_stop_words(words: Words) -> Integers:
     """[texts] How many of the stop words each text holds."""
-    numbers = {word: number for number, word in enumerate(STOP_WORDS)}
-    stop_words = of_words(words, lambda word: numbers.get(word, -1))
-    held = np.zeros((len(words.starts) - 1, len(STOP_WORDS)), dtype=bool)
-    held[words.texts[stop_words >= 0], stop_words[stop_words >= 0]] = True
-    held_by_text: Integers = held.sum(axis=1, dtype=np.int64)
+    held = np.zeros((len(STOP_WORDS), len(words.sources)), dtype=bool)
+    for number, stop_word in enumerate(split_words(STOP_WORDS).hashes):
+        held[number, words.texts[words.hashes == stop_word]] = True
+    held_by_text: Integers = held.sum(axis=0, dtype=np.int64)
     return held_by_text
 
 

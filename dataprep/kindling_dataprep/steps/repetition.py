@@ -1,26 +1,28 @@
 """How much of a text repeats itself: the measures of Gopher's repetition rules.
 
 Rae et al. 2021 (arXiv:2112.11446), appendix A.1.1 and table A1, in datatrove's reading of it. N-grams are counted for
-many texts at once and exactly, without a hash: an n-gram is numbered from the number of its first n - 1 words and its
-last word, and only positions whose (n-1)-gram occurs twice in the text are looked at, which in most texts are few.
+many texts at once, by 64-bit hashes, and only positions whose (n-1)-gram occurs twice in the text are looked at, which
+in most texts are few.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kindling_dataprep.steps.quality import Floats, Integers, duplicates, fraction
+from kindling_dataprep.steps.runs import Hashes
 from kindling_dataprep.steps.words import Words
 
 TOP_N_GRAMS = (2, 3, 4)
 DUPLICATE_N_GRAMS = (5, 6, 7, 8, 9, 10)
 
-_LINE_ENDS = re.compile("\n+")
-_PARAGRAPH_ENDS = re.compile("\n{2,}")
+BLOCK = 1 << 15
+"""Words that are sorted at a time, so that they stay in the processor's cache; a longer text is a block of its own."""
+
+_FACTOR = np.uint64(0xD6E8FEB86659FD93)
 
 
 def gopher_repetition(texts: Sequence[str], words: Words) -> dict[str, Integers | Floats]:
@@ -33,8 +35,8 @@ def gopher_repetition(texts: Sequence[str], words: Words) -> dict[str, Integers 
     (datatrove compares the words run together, and so takes `ab c` for `a bc`).
     """
     characters = np.fromiter(map(len, texts), dtype=np.int64)
-    lines = _pieces("Line", [_LINE_ENDS.split(text) for text in texts], characters)
-    paragraphs = _pieces("Paragraph", [_PARAGRAPH_ENDS.split(text.strip()) for text in texts], characters)
+    lines = _pieces("Line", [_lines(text) for text in texts], characters)
+    paragraphs = _pieces("Paragraph", [_paragraphs(text) for text in texts], characters)
     return lines | paragraphs | _n_grams(words, characters)
 
 
@@ -47,20 +49,63 @@ def _pieces(unit: str, pieces: list[list[str]], characters: Integers) -> dict[st
     }
 
 
+def _lines(text: str) -> list[str]:
+    """`re.split("\n+", text)`, faster: what lies between runs of line feeds, before the first and after the last."""
+    inside = [line for line in text.split("\n") if line]
+    return [""] * text.startswith("\n") + inside + [""] * text.endswith("\n") or [""]
+
+
+def _paragraphs(text: str) -> list[str]:
+    """`re.split("\n{2,}", text.strip())`, faster: of an odd number of line feeds one is left at the next paragraph."""
+    return [piece.lstrip("\n") for piece in text.strip().split("\n\n") if piece] or [""]
+
+
 def _n_grams(words: Words, characters: Integers) -> dict[str, Integers | Floats]:
-    columns: dict[str, Integers | Floats] = {}
-    lengths = np.fromiter(map(len, words.vocabulary), dtype=np.int64)
-    before = np.append(0, np.cumsum(lengths[words.ids]))
-    grams = _single_words(words)
+    """Fractions by name, from the characters in n-grams, which are counted block by block."""
+    found = [_characters_in_n_grams(words, first, last) for first, last in _blocks(words)]
+    return {name: fraction(np.concatenate([each[name] for each in found]), characters) for name in found[0]}
+
+
+def _blocks(words: Words) -> Iterator[tuple[int, int]]:
+    """Consecutive texts (first, last) with about BLOCK words together; at least one block, which may be empty."""
+    first = 0
+    while True:
+        last = int(np.searchsorted(words.starts, words.starts[first] + BLOCK))
+        last = min(max(last, first + 1), len(words.sources))
+        yield first, last
+        if last == len(words.sources):
+            return
+        first = last
+
+
+def _characters_in_n_grams(words: Words, first: int, last: int) -> dict[str, Integers]:
+    """By the name of the measure, [last - first] characters of these texts."""
+    some = slice(words.starts[first], words.starts[last])
+    starts = words.starts[first : last + 1] - words.starts[first]
+    text = _Text(words.hashes[some], starts, words.texts[some] - first, np.append(0, np.cumsum(words.lengths[some])))
+    columns: dict[str, Integers] = {}
+    grams = _pairs(text)
     while grams.n < max(DUPLICATE_N_GRAMS):
-        grams = _longer(grams, words)
         if grams.n in TOP_N_GRAMS:
-            top = _top_characters(grams, words, before)
-            columns[f"top{grams.n}GramCharacterFraction"] = fraction(top, characters)
+            columns[f"top{grams.n}GramCharacterFraction"] = _top_characters(grams, text)
+        grams = _longer(grams, text)
         if grams.n in DUPLICATE_N_GRAMS:
-            repeated = _repeated_characters(grams, words, before)
-            columns[f"duplicate{grams.n}GramCharacterFraction"] = fraction(repeated, characters)
+            columns[f"duplicate{grams.n}GramCharacterFraction"] = _repeated_characters(grams, text)
     return columns
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The words of the texts of a block."""
+
+    hashes: Hashes
+    """[words]"""
+    starts: Integers
+    """[texts + 1]"""
+    texts: Integers
+    """[words] Each word's text."""
+    before: Integers
+    """[words + 1] The characters of all words before each."""
 
 
 @dataclass(frozen=True)
@@ -71,47 +116,57 @@ class _Grams:
     positions: Integers
     """[grams] The position of each one's first word, ascending."""
     groups: Integers
-    """[grams] A number that is the same for equal n-grams of one text, and for no others."""
+    """[grams] A number below `len(counts)` that is the same for equal n-grams of one text, and for no others."""
+    counts: Integers
+    """[groups] How often each occurs."""
+    firsts: Integers
+    """[groups] Its first position."""
 
 
-def _single_words(words: Words) -> _Grams:
-    positions = np.arange(len(words.ids), dtype=np.int64)
-    return _those_repeated(1, positions, words.texts * len(words.vocabulary) + words.ids)
+def _pairs(text: _Text) -> _Grams:
+    """The repeated 2-grams."""
+    positions = np.flatnonzero(text.texts[1:] == text.texts[:-1])
+    keys = (text.hashes[positions] + text.texts[positions].astype(np.uint64)) * _FACTOR + text.hashes[positions + 1]
+    return _those_repeated(2, positions, keys)
 
 
-def _longer(grams: _Grams, words: Words) -> _Grams:
+def _longer(grams: _Grams, text: _Text) -> _Grams:
     """The repeated (n+1)-grams; each begins with a repeated n-gram."""
     ends = grams.positions + grams.n
-    inside = ends < words.starts[words.texts[grams.positions] + 1]
-    keys = grams.groups[inside] * len(words.vocabulary) + words.ids[ends[inside]]
+    inside = ends < text.starts[text.texts[grams.positions] + 1]
+    keys = grams.groups[inside].astype(np.uint64) * _FACTOR + text.hashes[ends[inside]]
     return _those_repeated(grams.n + 1, grams.positions[inside], keys)
 
 
-def _those_repeated(n: int, positions: Integers, keys: Integers) -> _Grams:
-    _, groups, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    repeated = counts[groups] > 1
-    return _Grams(n, positions[repeated], groups[repeated])
+def _those_repeated(n: int, positions: Integers, keys: Hashes) -> _Grams:
+    order = np.argsort(keys)
+    ordered = keys[order]
+    begins = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(keys)])
+    counts = np.diff(begins, append=len(keys))
+    repeated = counts > 1
+    if not repeated.any():
+        return _Grams(n, *(np.empty(0, dtype=np.int64) for _ in range(4)))
+    group_of = np.full(len(keys), -1, dtype=np.int64)
+    group_of[order] = np.repeat(np.where(repeated, np.cumsum(repeated) - 1, -1), counts)
+    stays = group_of >= 0
+    firsts = positions[np.minimum.reduceat(order, begins)[repeated]]
+    return _Grams(n, positions[stays], group_of[stays], counts[repeated], firsts)
 
 
-def _top_characters(grams: _Grams, words: Words, before: Integers) -> Integers:
-    """[texts] Characters in all occurrences of each text's most frequent n-gram, spaces inside it included.
-
-    `before` [words + 1] are the characters of all words before each one.
-    """
-    has_any = np.diff(words.starts) >= grams.n
-    position = words.starts[:-1].copy()  # where nothing repeats, the first n-gram is as frequent as any
+def _top_characters(grams: _Grams, text: _Text) -> Integers:
+    """[texts] Characters in all occurrences of each text's most frequent n-gram, spaces inside it included."""
+    has_any = np.diff(text.starts) >= grams.n
+    position = text.starts[:-1].copy()  # where nothing repeats, the first n-gram is as frequent as any
     times = has_any.astype(np.int64)
-    _, firsts, counts = np.unique(grams.groups, return_index=True, return_counts=True)
-    found = grams.positions[firsts]
-    order = np.lexsort((found, -counts, words.texts[found]))
-    texts, best = np.unique(words.texts[found][order], return_index=True)
-    position[texts] = found[order][best]
-    times[texts] = counts[order][best]
+    order = np.lexsort((grams.firsts, -grams.counts, text.texts[grams.firsts]))
+    texts, best = np.unique(text.texts[grams.firsts][order], return_index=True)
+    position[texts] = grams.firsts[order][best]
+    times[texts] = grams.counts[order][best]
     end = np.where(has_any, position + grams.n, position)
-    return times * (before[end] - before[position] + grams.n - 1)
+    return times * (text.before[end] - text.before[position] + grams.n - 1)
 
 
-def _repeated_characters(grams: _Grams, words: Words, before: Integers) -> Integers:
+def _repeated_characters(grams: _Grams, text: _Text) -> Integers:
     """[texts] Characters in n-grams that occurred before, going through each text from its beginning."""
     seen: set[int] = set()
     covered = []
@@ -124,6 +179,6 @@ def _repeated_characters(grams: _Grams, words: Words, before: Integers) -> Integ
             next_free = position + grams.n
         seen.add(group)
     starts = np.array(covered, dtype=np.int64)
-    characters = np.zeros(len(words.starts) - 1, dtype=np.int64)
-    np.add.at(characters, words.texts[starts], before[starts + grams.n] - before[starts])
+    characters = np.zeros(len(text.starts) - 1, dtype=np.int64)
+    np.add.at(characters, text.texts[starts], text.before[starts + grams.n] - text.before[starts])
     return characters

@@ -1,17 +1,14 @@
 """Word shingles of many texts at once, as 64-bit hashes: no loop over words, and no string for any of them.
 
 A shingle is a run of consecutive words (Broder 1997, "On the resemblance and containment of documents"); a word is what
-`plain_words_of` says. The hash of a word is a polynomial in its code points modulo 2⁶⁴, and that of a shingle a
-polynomial in those of its words, mixed. Words are found in blocks that stay in the processor's cache; there, each
-character is multiplied by the power of its place in the block, and the power of the word's place is divided out
-afterwards, which an odd base allows.
+`plain_words_of` says. The hash of a shingle is a polynomial in those of its words, mixed.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +16,10 @@ import xxhash
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from kindling_dataprep.steps.mix import GOLDEN, mix
+from kindling_dataprep.steps.mix import mix
+from kindling_dataprep.steps.runs import Hashes, Integers, blocks, by_code_point, edges, hashes_of
 from kindling_dataprep.steps.words import PLAIN_WORD, folded, plain_words_of
 
-Hashes = NDArray[np.uint64]
-Integers = NDArray[np.int64]
-
-BLOCK = 1 << 15
-"""Characters."""
-_INVERSE = np.uint64(pow(int(GOLDEN), -1, 1 << 64))
 _NEXT_WORD = np.uint64(0xD6E8FEB86659FD93)
 _NO_WORD_CHARACTER = re.compile(r"\W")
 
@@ -98,81 +90,19 @@ def _words(texts: Sequence[str]) -> tuple[Hashes, Integers]:
     """([words], [texts]) The hash of each word, text after text, and how many words each text has."""
     counts = np.zeros(len(texts), dtype=np.int64)
     found = [np.empty(0, dtype=np.uint64)]
-    for owners, pieces in _blocks(texts):
-        hashes, numbers = _words_of_block(pieces)
-        np.add.at(counts, owners, numbers)
-        found.append(hashes)
+    ascii_letters, letters = _letters()
+    for block in blocks(texts, _NO_WORD_CHARACTER):
+        _, folded_codes = by_code_point(block.joined(), ascii_letters, letters)
+        before, last = edges(folded_codes != 0)
+        found.append(hashes_of(folded_codes, before, last))
+        np.add.at(counts, block.owners, block.counts(before))
     return np.concatenate(found), counts
 
 
-def _blocks(texts: Sequence[str]) -> Iterator[tuple[list[int], list[str]]]:
-    """The texts, together about BLOCK characters at a time, with the number of each one's text.
-
-    A longer text comes in pieces that end with its words; only a word without end makes a longer piece.
-    """
-    owners: list[int] = []
-    pieces: list[str] = []
-    size = 0
-    for owner, text in enumerate(texts):
-        for piece in _pieces(text):
-            owners.append(owner)
-            pieces.append(piece)
-            size += len(piece)
-            if size >= BLOCK:
-                yield owners, pieces
-                owners, pieces, size = [], [], 0
-    if pieces:
-        yield owners, pieces
-
-
-def _pieces(text: str) -> Iterator[str]:
-    start = 0
-    while len(text) - start > BLOCK:
-        found = _NO_WORD_CHARACTER.search(text, start + BLOCK)
-        end = found.start() if found else len(text)
-        yield text[start:end]
-        start = end
-    yield text[start:]
-
-
-def _words_of_block(pieces: list[str]) -> tuple[Hashes, Integers]:
-    """([words], [pieces]) Their hashes, and how many words each piece has."""
-    codes = _characters("\n".join(["", *pieces, ""]))
-    is_word = codes != 0
-    edges = np.flatnonzero(is_word[1:] != is_word[:-1])  # the places before a word, and of its last character
-    first, last = edges[::2], edges[1::2]
-    powers, inverses = _powers(-(-len(codes) // BLOCK) * BLOCK)
-    sums = codes.astype(np.uint64)
-    sums *= powers[: len(codes)]
-    np.cumsum(sums, out=sums)
-    ends = np.cumsum([len(piece) + 1 for piece in pieces])
-    return (sums[last] - sums[first]) * inverses[first], np.diff(np.searchsorted(first, ends), prepend=0)
-
-
-def _characters(text: str) -> NDArray[np.uint8 | np.uint32]:
-    """The code points of a text, folded; 0 for what belongs to no word."""
-    if text.isascii():
-        return np.frombuffer(text.encode().translate(_ascii_characters()), np.uint8)
-    return _all_characters().take(np.frombuffer(text.encode("utf-32-le"), np.uint32))
-
-
 @functools.cache
-def _ascii_characters() -> bytes:
-    return _all_characters()[:256].astype(np.uint8).tobytes()
-
-
-@functools.cache
-def _all_characters() -> NDArray[np.uint32]:
-    """[0x110000] What `_characters` gives for each code point."""
+def _letters() -> tuple[bytes, NDArray[np.uint32]]:
+    """For each code point what it is folded to, 0 for what belongs to no word; of the first 256 also as bytes."""
     table = np.zeros(0x110000, dtype=np.uint32)
     for found in PLAIN_WORD.finditer("".join(map(chr, range(len(table))))):
         table[found.start() : found.end()] = [ord(folded(character)) for character in found.group()]
-    return table
-
-
-@functools.lru_cache(maxsize=2)
-def _powers(count: int) -> tuple[Hashes, Hashes]:
-    """([count], [count]) 1, base, base², … modulo 2⁶⁴, and the inverse of each."""
-    powers, inverses = np.full((2, count), [[GOLDEN], [_INVERSE]], dtype=np.uint64)
-    powers[0] = inverses[0] = 1
-    return np.multiply.accumulate(powers), np.multiply.accumulate(inverses)
+    return table[:256].astype(np.uint8).tobytes(), table

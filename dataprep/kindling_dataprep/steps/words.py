@@ -7,6 +7,7 @@ words. For deduplication neither case nor punctuation count, as in datatrove.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +15,54 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kindling_dataprep.steps.runs import Hashes, Integers, blocks, by_code_point, edges, hashes_of
+
+PLAIN_WORD = re.compile(r"\w+")
+
+_WHITE_SPACE = re.compile(r"\s")
+_SPACE, _ALPHANUMERIC, _ALPHABETIC = 1, 2, 4
+
 
 @dataclass(frozen=True)
 class Words:
-    """The words of many texts, laid end to end as positions in one vocabulary."""
+    """The words of many texts, laid end to end."""
 
-    vocabulary: list[str]
-    """Distinct words, in order of first occurrence."""
-    ids: NDArray[np.int64]
-    """[words] Each word's position in the vocabulary."""
-    texts: NDArray[np.int64]
-    """[words] Each word's text."""
-    starts: NDArray[np.int64]
+    sources: Sequence[str]
+    """The texts."""
+    starts: Integers
     """[texts + 1] Where each text's words begin; the last entry is the number of words."""
+    hashes: Hashes
+    """[words] Equal for equal words."""
+    lengths: Integers
+    """[words] In characters."""
+    offsets: Integers
+    """[words] Where each begins in its text."""
+    alphanumeric: NDArray[np.bool_]
+    """[words] Whether it has a letter or digit (`str.isalnum`)."""
+    alphabetic: NDArray[np.bool_]
+    """[words] Whether it has a letter (`str.isalpha`)."""
 
+    @functools.cached_property
+    def texts(self) -> Integers:
+        """[words] Each word's text."""
+        return np.repeat(np.arange(len(self.sources), dtype=np.int64), np.diff(self.starts))
 
-PLAIN_WORD = re.compile(r"\w+")
+    @functools.cached_property
+    def _distinct(self) -> tuple[Integers, Integers]:
+        _, first, ids = np.unique(self.hashes, return_index=True, return_inverse=True)
+        return first, ids
+
+    @property
+    def ids(self) -> Integers:
+        """[words] Each word's position in the vocabulary."""
+        return self._distinct[1]
+
+    @functools.cached_property
+    def vocabulary(self) -> list[str]:
+        """Distinct words."""
+        first = self._distinct[0]
+        where = zip(self.texts[first].tolist(), self.offsets[first].tolist(), self.lengths[first].tolist(), strict=True)
+        return [self.sources[text][offset : offset + length] for text, offset, length in where]
 
 
 def words_of(text: str) -> list[str]:
@@ -50,16 +83,40 @@ def folded(character: str) -> str:
 
 def split_words(texts: Sequence[str]) -> Words:
     """The words of many texts; this is the only tokenisation that measuring needs."""
-    positions: dict[str, int] = {}
-    ids: list[int] = []
-    starts = [0]
-    for text in texts:
-        ids.extend([positions.setdefault(word, len(positions)) for word in words_of(text)])
-        starts.append(len(ids))
-    bounds = np.array(starts, dtype=np.int64)
+    counts = np.zeros(len(texts), dtype=np.int64)
+    hashes, lengths = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.int64)]
+    offsets, kinds = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.uint8)]
+    ascii_kinds, all_kinds = _kinds()
+    for block in blocks(texts, _WHITE_SPACE):
+        codes, kind = by_code_point(block.joined(), ascii_kinds, all_kinds)
+        before, last = edges((kind & _SPACE) == 0)
+        numbers = block.counts(before)
+        np.add.at(counts, block.owners, numbers)
+        hashes.append(hashes_of(codes, before, last))
+        lengths.append(last - before)
+        offsets.append(before + np.repeat(block.shifts(), numbers))
+        kinds.append(np.bitwise_or.reduceat(kind, before) if len(before) else kinds[0])
+    kind = np.concatenate(kinds)
     return Words(
-        vocabulary=list(positions),
-        ids=np.array(ids, dtype=np.int64),
-        texts=np.repeat(np.arange(len(texts), dtype=np.int64), np.diff(bounds)),
-        starts=bounds,
+        sources=texts,
+        starts=np.append(0, np.cumsum(counts)),
+        hashes=np.concatenate(hashes),
+        lengths=np.concatenate(lengths),
+        offsets=np.concatenate(offsets),
+        alphanumeric=(kind & _ALPHANUMERIC) != 0,
+        alphabetic=(kind & _ALPHABETIC) != 0,
     )
+
+
+@functools.cache
+def _kinds() -> tuple[bytes, NDArray[np.uint8]]:
+    """For each code point what it is; of the first 256 also as bytes."""
+    table = np.zeros(0x110000, dtype=np.uint8)
+    everything = "".join(map(chr, range(len(table))))
+    for found in _WHITE_SPACE.finditer(everything):
+        table[found.start()] = _SPACE
+    for found in PLAIN_WORD.finditer(everything):  # `\w` is what is alphanumeric, and the underscore
+        run = found.group()
+        table[found.start() : found.end()] = [_ALPHANUMERIC | _ALPHABETIC * each.isalpha() for each in run]
+    table[ord("_")] = 0
+    return table[:256].tobytes(), table

@@ -10,7 +10,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kindling_dataprep.steps import shingles as module
+from kindling_dataprep.steps import runs
 from kindling_dataprep.steps.shingles import Shingles, jaccards, shingle_set, shingles
 
 LICENCES = Path("/usr/share/common-licenses")
@@ -33,7 +33,7 @@ def hashes_as_defined(text: str, size: int) -> list[int]:
         power, total = 1, 0
         for character in word:
             power = power * 0x9E3779B97F4A7C15 & MASK
-            total += ord(character) * power
+            total += (ord(character) + 1) * power
         numbers.append(total & MASK)
     found = []
     for i in range(len(words) - size + 1):
@@ -69,7 +69,7 @@ def test_shingles_of_any_texts_are_as_defined(texts: list[str], size: int) -> No
 @pytest.mark.parametrize("block", [1, 7, 64])
 def test_where_a_block_ends_makes_no_difference(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["one two three, four five six seven", "", "x" * 200 + " y z", "a  b", " c d e f g "]
-    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(runs, "BLOCK", block)
     assert_as_defined(texts, 2)
 
 
