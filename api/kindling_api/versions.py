@@ -15,7 +15,7 @@ STEP_VERSIONS = {
     "c4": 1,
     "spam": 1,
     "language": 1,
-    "adult": 1,
+    "adult": 2,
     "exact": 1,
     "minHash": 2,
     "toxicity": 1,

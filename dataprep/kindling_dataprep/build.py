@@ -15,9 +15,10 @@ from kindling_api.v1alpha1.products import INPUTS, DatasetManifest, Shard, datas
 from kindling_api.v1alpha1.runfile import DatasetBuildFile
 from kindling_api.v1alpha1.status import DatasetResult
 from kindling_api.versions import step_versions
-from kindling_dataprep import executors, ledger, tasks, tokenizer, work
+from kindling_dataprep import executors, ledger, tasks, work
 from kindling_dataprep.checks import check_bad_records, check_not_empty, check_shared, check_some_left
 from kindling_dataprep.executors import Executor
+from kindling_dataprep.extras import Extras, fetch_extras
 from kindling_dataprep.manifest import (
     document_counts,
     full_key,
@@ -29,16 +30,15 @@ from kindling_dataprep.manifest import (
 )
 from kindling_dataprep.records import InputFile, Span
 from kindling_dataprep.shards import token_type
-from kindling_dataprep.stages.clean import CleanTask, clean, count_lines
+from kindling_dataprep.stages.clean import CleanTask, clean, count_lines, put_sites
 from kindling_dataprep.stages.corpus import Corpus, Rows, corpus_of
-from kindling_dataprep.stages.decontaminate import decontaminate, evaluation_files
+from kindling_dataprep.stages.decontaminate import decontaminate
 from kindling_dataprep.stages.deduplicate import deduplicate, removed_rows
 from kindling_dataprep.stages.encode import EncodeTask, encode, make_tokenizer
 from kindling_dataprep.stages.pii import look_for_pii
 from kindling_dataprep.stages.repeated import merge_notes, range_count
 from kindling_dataprep.stages.toxicity import judge_toxicity
 from kindling_dataprep.stages.write import Split, shard_tasks, write
-from kindling_dataprep.steps import toxicity
 from kindling_dataprep.steps.boilerplate import boilerplate_of
 from kindling_dataprep.steps.pii import settings_of
 from kindling_dataprep.steps.read import list_inputs
@@ -70,11 +70,8 @@ def build(run: DatasetBuildFile, tracker: Tracker, *, cluster: bool = False) -> 
     spans = list_inputs(run.spec.sources, open_store=everywhere)
     inputs = list(dict.fromkeys(span.file for span in spans))
     check_not_empty(inputs)
-    chosen = run.spec.tokenizer.from_
-    existing = tokenizer.fetch(chosen.uri, everywhere) if chosen is not None else None
-    classifier = toxicity.fetch(run.spec.toxicity.model, everywhere) if run.spec.toxicity is not None else None
-    evaluations = evaluation_files(run.spec.decontaminate, everywhere)
-    key = full_key(run, inputs_listing(inputs), existing, classifier, [inputs_listing(each) for each in evaluations])
+    extras = fetch_extras(run.spec, everywhere)
+    key = full_key(run, inputs_listing(inputs), extras.digests())
     job = Job(run.spec, run.output, dataset_folder(key))
     store = job.store()
     manifest = _committed(store)
@@ -82,7 +79,6 @@ def build(run: DatasetBuildFile, tracker: Tracker, *, cluster: bool = False) -> 
         with hold(store, LOCK, run) as held:
             manifest = _committed(store)
             if manifest is None:
-                extras = _Extras(existing, classifier, evaluations)
                 manifest = _Build(job, run.name, key, inputs, spans, extras, tracker, cluster).run()
                 confirm(store, LOCK, held.token)
                 commit(store, manifest)
@@ -99,16 +95,6 @@ def _committed(store: ObjectStore) -> DatasetManifest | None:
 
 
 @dataclass(frozen=True)
-class _Extras:
-    """What a spec names besides its sources."""
-
-    tokenizer: bytes | None
-    classifier: bytes | None
-    evaluations: list[list[InputFile]]
-    """The files of each evaluation set."""
-
-
-@dataclass(frozen=True)
 class _Build:
     """One build, up to its manifest."""
 
@@ -117,7 +103,7 @@ class _Build:
     key: Digest
     inputs: list[InputFile]
     spans: list[Span]
-    extras: _Extras
+    extras: Extras
     tracker: Tracker
     cluster: bool
 
@@ -127,6 +113,7 @@ class _Build:
         groups = tasks.split(self.spans)
         input_bytes = sum(file.size for file in self.inputs)
         with self._executor(len(groups), input_bytes) as executor:
+            put_sites(self.job, self.extras.blocklist)
             self._find_repeated_lines(groups, executor)
             cleaned = self._clean(groups, executor)
             corpus = corpus_of(self.job, cleaned)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kindling_api.base import Digest, canonical_json, digest_of, key_of
@@ -33,30 +33,16 @@ def inputs_listing(inputs: Sequence[InputFile]) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
-def full_key(
-    run: DatasetBuildFile,
-    listing: bytes,
-    tokenizer: bytes | None,
-    classifier: bytes | None,
-    evaluations: Sequence[bytes],
-) -> Digest:
+def full_key(run: DatasetBuildFile, listing: bytes, extras: Mapping[str, Any]) -> Digest:
     """The identity of the work: the spec, what the sources hold, and the versions of the steps.
 
     Args:
         run: Its key covers the spec.
         listing: Content of inputs.jsonl.
-        tokenizer: The tokenizer that the spec names, if it names one.
-        classifier: The toxicity classifier that the spec names, likewise.
-        evaluations: For each evaluation set, the listing of its files, as that of the sources.
+        extras: Digests of what else the spec names (see `Extras`).
     """
-    document: dict[str, Any] = {"spec": run.key, "inputs": digest_of(listing), "versions": step_versions(run.spec)}
-    if tokenizer is not None:
-        document["tokenizer"] = digest_of(tokenizer)
-    if classifier is not None:
-        document["toxicity"] = digest_of(classifier)
-    if evaluations:
-        document["decontaminate"] = [digest_of(each) for each in evaluations]
-    return key_of(document)
+    document = {"spec": run.key, "inputs": digest_of(listing), "versions": step_versions(run.spec)}
+    return key_of(document | dict(extras))
 
 
 def is_whole(store: ObjectStore, manifest: DatasetManifest) -> bool:

@@ -20,9 +20,6 @@ def check_supported(spec: DatasetBuildSpec) -> None:
         SpecError: naming the first such field.
     """
     for number, each in enumerate(spec.filters):
-        if each.adult is not None and each.adult.blocklist is not None:
-            field = f"spec.filters[{number}].adult.blocklist"
-            raise _not_yet(field, found="a list, which is not in this version", allowed="the built-in list")
         if each.language is not None:
             _check_languages(f"spec.filters[{number}].language.keep", each.language.keep)
     min_hash = spec.deduplicate.min_hash

@@ -8,11 +8,10 @@ batch at a time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,15 +23,13 @@ from kindling_api.v1alpha1.filters import Boilerplate
 from kindling_dataprep import ledger, work
 from kindling_dataprep.records import BAD_RECORD, Document, InputFile, LinesRemoved, Removal, Span, excerpt_of
 from kindling_dataprep.stages.repeated import Notes, distinct, notes_name, put_notes, repeated_lines
-from kindling_dataprep.steps.boilerplate import boilerplate_of, line_hashes, without_boilerplate
-from kindling_dataprep.steps.c4 import c4_lines
-from kindling_dataprep.steps.decide import Decision, decide
+from kindling_dataprep.steps.adult import SITES, blocklist_of, domains_in
+from kindling_dataprep.steps.boilerplate import boilerplate_of, line_hashes
 from kindling_dataprep.steps.exact import text_digest
 from kindling_dataprep.steps.faults import FAULTS
-from kindling_dataprep.steps.measure import measure
+from kindling_dataprep.steps.judge import Lists, judge, repaired_by
 from kindling_dataprep.steps.minhash import band_keys, signatures
 from kindling_dataprep.steps.read import read, store_uri
-from kindling_dataprep.steps.repair import repair
 from kindling_dataprep.tasks import Job
 from kindling_storage import ObjectStore
 from kindling_storage.commit import file_entry
@@ -40,6 +37,8 @@ from kindling_storage.commit import file_entry
 BATCH_CHARACTERS = 4 << 20
 BATCH_DOCUMENTS = 2048
 BAD_RECORDS_SHOWN = 5
+
+_BLOCKLIST = f"{work.WORK}/blocklist.txt"
 
 
 @dataclass(frozen=True)
@@ -51,18 +50,6 @@ class CleanTask:
     spans: tuple[Span, ...]
     ranges: int = 1
     """Into how many ranges the hashes of lines are cut, where they are counted."""
-
-
-@dataclass
-class Outcome:
-    """What became of one batch of records."""
-
-    kept: list[Document] = field(default_factory=list)
-    removed: list[Removal] = field(default_factory=list)
-    measures: pa.Table = field(default_factory=lambda: pa.table({}))
-    """Of every document that was judged, one row each; as in the product (see `ledger`)."""
-    lines_removed: list[LinesRemoved] = field(default_factory=list)
-    """What rules took out of documents."""
 
 
 def documents_schema(spec: DatasetBuildSpec) -> pa.Schema:
@@ -102,7 +89,7 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
     if (done := work.find(store, name)) is not None:
         return task.index, done
     spec = task.job.spec
-    repeated = repeated_lines(task.job, task.index) if boilerplate_of(spec) is not None else frozenset()
+    lists = _lists(task)
     lines_removed: list[LinesRemoved] = []
     with work.new_part(store) as part:
         documents, removed, measures = (part.folder / table for table in ("documents", "removed", "measures"))
@@ -115,7 +102,7 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
             counts: Counter[str] = Counter()
             bad: list[str] = []
             for batch in _batches(_records(task)):
-                outcome = judge(batch, spec, repeated)
+                outcome = judge(batch, spec, lists)
                 documents_writer.write_table(_documents_table(outcome.kept, spec))
                 removed_writer.write_table(ledger.removed_table(outcome.removed, spec))
                 measures_writer.write_table(outcome.measures)
@@ -135,81 +122,20 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
         return task.index, work.finish(part, name)
 
 
-def judge(
-    records: Sequence[Document | Removal], spec: DatasetBuildSpec, repeated: Collection[int] = frozenset()
-) -> Outcome:
-    """Repairs, measures and decides: which of the records stay as documents, in their order, and why others do not.
-
-    Args:
-        records: Some records.
-        spec: The rules.
-        repeated: The hashes of lines that are boilerplate (see `steps.boilerplate`).
-    """
-    outcome = Outcome()
-    place = {record.id: number for number, record in enumerate(records)}
-    rules = dict(each.chosen for each in spec.filters)
-    documents = []
-    for record in records:
-        result = record if isinstance(record, Removal) else _prepared(record, rules, repeated, outcome.lines_removed)
-        if isinstance(result, Removal):
-            outcome.removed.append(result)
-        else:
-            documents.append(result)
-    measures = measure([document.text for document in documents], spec.filters)
-    decisions = decide(measures, spec.filters)
-    outcome.measures = _measures_table(documents, decisions, measures)
-    for document, decision in zip(documents, decisions, strict=True):
-        if decision is None:
-            outcome.kept.append(document)
-        else:
-            outcome.removed.append(
-                Removal(
-                    id=document.id,
-                    rule=decision.rule,
-                    measure=decision.measure,
-                    value=decision.value,
-                    threshold=decision.threshold,
-                    excerpt=excerpt_of(document.text),
-                )
-            )
-    outcome.removed.sort(key=lambda removal: place[removal.id])
-    return outcome
+def put_sites(job: Job, blocklist: bytes | None) -> None:
+    """Puts a user's list of domains where the tasks find it."""
+    if blocklist is not None:
+        job.store().put(_BLOCKLIST, blocklist)
 
 
-def _prepared(
-    document: Document, rules: Mapping[str, Any], repeated: Collection[int], lines_removed: list[LinesRemoved]
-) -> Document | Removal:
-    """The document repaired and without unwanted lines, which are noted; or why nothing is left of it."""
-    repaired = _repaired(document, rules)
-    if isinstance(repaired, Removal):
-        return repaired
-    text = repaired.text
-    if "boilerplate" in rules:
-        left, removed = without_boilerplate(repaired, repeated, rules["boilerplate"])
-        if removed:
-            excerpt = excerpt_of(removed[0])
-            lines = LinesRemoved(document.id, "boilerplate", len(removed), len(text) - len(left), excerpt)
-            lines_removed.append(lines)
-        if not left.strip():
-            return _nothing_left(document, "boilerplate", "characters", 0.0, 1.0)
-        text = left
-    if "c4" in rules:
-        left, count = c4_lines(text, rules["c4"])
-        if count:
-            lines_removed.append(LinesRemoved(document.id, "c4", count, len(text) - len(left), ""))
-        if not left:
-            return _nothing_left(document, "c4", "characters", 0.0, 1.0)
-        text = left
-    return replace(document, text=text)
-
-
-def _repaired(document: Document, rules: Mapping[str, Any]) -> Document | Removal:
-    if "formatting" not in rules:
-        return document
-    result = repair(document.text, rules["formatting"])
-    if not isinstance(result, str):
-        return _nothing_left(document, "formatting", *result)
-    return replace(document, text=result)
+def _lists(task: CleanTask) -> Lists:
+    spec = task.job.spec
+    lists = Lists()
+    if boilerplate_of(spec) is not None:
+        lists = replace(lists, repeated=repeated_lines(task.job, task.index))
+    if (uri := blocklist_of(spec)) is not None:
+        lists = replace(lists, sites=SITES | domains_in(task.job.store().get(_BLOCKLIST), uri))
+    return lists
 
 
 def count_lines(task: CleanTask) -> tuple[int, work.Part]:
@@ -225,7 +151,7 @@ def count_lines(task: CleanTask) -> tuple[int, work.Part]:
     rules = dict(each.chosen for each in task.job.spec.filters)
     notes = [np.empty((0, 2), dtype=np.uint64)]
     for batch in _batches(_records(task)):
-        documents = (_repaired(record, rules) for record in batch if isinstance(record, Document))
+        documents = (repaired_by(record, rules) for record in batch if isinstance(record, Document))
         notes += [_notes(document, spec) for document in documents if isinstance(document, Document)]
     with work.new_part(store) as part:
         put_notes(part, task.index, distinct(np.concatenate(notes), spec.min_documents), task.ranges)
@@ -246,11 +172,6 @@ def _by_rule(removed: Iterable[LinesRemoved]) -> Counter[str]:
     return counts
 
 
-def _nothing_left(document: Document, rule: str, measured: str, value: float, threshold: float) -> Removal:
-    excerpt = excerpt_of(document.text)
-    return Removal(id=document.id, rule=rule, measure=measured, value=value, threshold=threshold, excerpt=excerpt)
-
-
 def _documents_table(documents: list[Document], spec: DatasetBuildSpec) -> pa.Table:
     texts = [document.text for document in documents]
     columns = {
@@ -265,15 +186,6 @@ def _documents_table(documents: list[Document], spec: DatasetBuildSpec) -> pa.Ta
         keys = band_keys(signatures(texts, min_hash), min_hash)
         columns |= {band_column(band): keys[:, band] for band in range(min_hash.bands)}
     return pa.table(columns, schema=documents_schema(spec))
-
-
-def _measures_table(documents: list[Document], decisions: list[Decision | None], measures: pa.Table) -> pa.Table:
-    whose = {
-        "id": pa.array([document.id for document in documents], pa.string()),
-        "characters": pa.array([len(document.text) for document in documents], pa.int64()),
-        "rule": pa.array([decision and decision.rule for decision in decisions], pa.string()),
-    }
-    return pa.table(whose | dict(zip(measures.column_names, measures.columns, strict=True)))
 
 
 def _records(task: CleanTask) -> Iterator[Document | Removal]:

@@ -6,14 +6,15 @@ anew without reading a text again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from kindling_api.v1alpha1.filters import Filter
-from kindling_dataprep.steps.adult import adult
+from kindling_dataprep.steps.adult import SITES, adult
 from kindling_dataprep.steps.c4 import c4
 from kindling_dataprep.steps.language import language
 from kindling_dataprep.steps.quality import fine_web, gopher_quality
@@ -36,16 +37,25 @@ MEASURES: dict[str, Callable[[Sequence[str], Words], Columns]] = {
 """For each rule set that decides by measures, the function that gives its columns."""
 
 
-def measure(texts: Sequence[str], filters: Sequence[Filter]) -> pa.Table:
+def measure(
+    texts: Sequence[str], filters: Sequence[Filter], *, urls: Sequence[str] = (), sites: Collection[str] = SITES
+) -> pa.Table:
     """One row a text, one column a measure, named `<filter>.<measure>`, as in `gopherQuality.words`.
 
     Counts are int64, names strings, everything else float64. A fraction of nothing (of no lines, no words, no
     characters) is 0.
+
+    Args:
+        texts: Some documents.
+        filters: The rule sets whose measures are asked for.
+        urls: Where the documents were found, for `adult`; "" where that is not known.
+        sites: Domains of adult sites.
     """
+    measures = MEASURES | {"adult": partial(adult, urls=urls, sites=sites)}
     words = split_words(texts)
     columns: dict[str, Any] = {"": np.empty(len(texts))}  # a table needs a column to have rows; dropped in the end
     for name in dict.fromkeys(each.chosen[0] for each in filters):
         if name in MEASURES:
-            columns |= {f"{name}.{key}": values for key, values in MEASURES[name](texts, words).items()}
+            columns |= {f"{name}.{key}": values for key, values in measures[name](texts, words).items()}
     table = pa.table(columns)
     return table.drop_columns([""])

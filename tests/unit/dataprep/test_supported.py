@@ -44,17 +44,12 @@ def test_what_this_version_does_is_accepted(fields: dict[str, Any]) -> None:
             f"{', '.join(languages())}. To fix it: use their codes.",
         ),
         (
-            {"filters": [{"adult": {"blocklist": "s3://lists/domains.txt"}}]},
-            "spec.filters[0].adult.blocklist: found a list, which is not in this version; allowed: the built-in list. "
-            "To fix it: remove spec.filters[0].adult.blocklist.",
-        ),
-        (
             {"deduplicate": {"minHash": {"keep": "best"}}},
             "spec.deduplicate.minHash.keep: found best, which is not in this version; allowed: longest. "
             "To fix it: remove spec.deduplicate.minHash.keep.",
         ),
     ],
-    ids=["unknown languages", "a list of domains", "keep the best"],
+    ids=["unknown languages", "keep the best"],
 )
 def test_what_this_version_cannot_do_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError) as raised:

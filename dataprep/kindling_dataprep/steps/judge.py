@@ -1,0 +1,133 @@
+"""From records to documents and removals: repair, line removal, measures, decisions. Pure; `stages.clean` runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_dataprep.records import Document, LinesRemoved, Removal, excerpt_of
+from kindling_dataprep.steps.adult import SITES
+from kindling_dataprep.steps.boilerplate import without_boilerplate
+from kindling_dataprep.steps.c4 import c4_lines
+from kindling_dataprep.steps.decide import Decision, decide
+from kindling_dataprep.steps.measure import measure
+from kindling_dataprep.steps.repair import repair
+
+
+@dataclass
+class Outcome:
+    """What became of one batch of records."""
+
+    kept: list[Document] = field(default_factory=list)
+    removed: list[Removal] = field(default_factory=list)
+    measures: pa.Table = field(default_factory=lambda: pa.table({}))
+    """Of every document that was judged, one row each; as in the product (see `ledger`)."""
+    lines_removed: list[LinesRemoved] = field(default_factory=list)
+    """What rules took out of documents."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What the rules look up."""
+
+    repeated: Collection[int] = frozenset()
+    """The hashes of lines that are boilerplate (see `steps.boilerplate`)."""
+    sites: Collection[str] = SITES
+    """Domains of adult sites."""
+
+
+def judge(records: Sequence[Document | Removal], spec: DatasetBuildSpec, lists: Lists = Lists()) -> Outcome:
+    """Repairs, measures and decides: which of the records stay as documents, in their order, and why others do not.
+
+    Args:
+        records: Some records.
+        spec: The rules.
+        lists: What they look up.
+    """
+    outcome = Outcome()
+    place = {record.id: number for number, record in enumerate(records)}
+    rules = dict(each.chosen for each in spec.filters)
+    documents = []
+    for record in records:
+        result = record if isinstance(record, Removal) else _prepared(record, rules, lists, outcome)
+        if isinstance(result, Removal):
+            outcome.removed.append(result)
+        else:
+            documents.append(result)
+    measures = measure(
+        [document.text for document in documents],
+        spec.filters,
+        urls=[document.url for document in documents],
+        sites=lists.sites,
+    )
+    decisions = decide(measures, spec.filters)
+    outcome.measures = _measures_table(documents, decisions, measures)
+    for document, decision in zip(documents, decisions, strict=True):
+        if decision is None:
+            outcome.kept.append(document)
+        else:
+            outcome.removed.append(
+                Removal(
+                    id=document.id,
+                    rule=decision.rule,
+                    measure=decision.measure,
+                    value=decision.value,
+                    threshold=decision.threshold,
+                    excerpt=excerpt_of(document.text),
+                )
+            )
+    outcome.removed.sort(key=lambda removal: place[removal.id])
+    return outcome
+
+
+def _prepared(document: Document, rules: Mapping[str, Any], lists: Lists, outcome: Outcome) -> Document | Removal:
+    """The document repaired and without unwanted lines, which are noted; or why nothing is left of it."""
+    repaired = repaired_by(document, rules)
+    if isinstance(repaired, Removal):
+        return repaired
+    text = repaired.text
+    if "boilerplate" in rules:
+        left, removed = without_boilerplate(repaired, lists.repeated, rules["boilerplate"])
+        if removed:
+            excerpt = excerpt_of(removed[0])
+            lines = LinesRemoved(document.id, "boilerplate", len(removed), len(text) - len(left), excerpt)
+            outcome.lines_removed.append(lines)
+        if not left.strip():
+            return _nothing_left(document, "boilerplate", "characters", 0.0, 1.0)
+        text = left
+    if "c4" in rules:
+        left, count = c4_lines(text, rules["c4"])
+        if count:
+            outcome.lines_removed.append(LinesRemoved(document.id, "c4", count, len(text) - len(left), ""))
+        if not left:
+            return _nothing_left(document, "c4", "characters", 0.0, 1.0)
+        text = left
+    return replace(document, text=text)
+
+
+def repaired_by(document: Document, rules: Mapping[str, Any]) -> Document | Removal:
+    """The document as `formatting` repairs it, where that is among the rules; or why nothing is left of it."""
+    if "formatting" not in rules:
+        return document
+    result = repair(document.text, rules["formatting"])
+    if not isinstance(result, str):
+        return _nothing_left(document, "formatting", *result)
+    return replace(document, text=result)
+
+
+def _nothing_left(document: Document, rule: str, measured: str, value: float, threshold: float) -> Removal:
+    excerpt = excerpt_of(document.text)
+    return Removal(id=document.id, rule=rule, measure=measured, value=value, threshold=threshold, excerpt=excerpt)
+
+
+def _measures_table(documents: list[Document], decisions: list[Decision | None], measures: pa.Table) -> pa.Table:
+    whose = {
+        "id": pa.array([document.id for document in documents], pa.string()),
+        "characters": pa.array([len(document.text) for document in documents], pa.int64()),
+        "rule": pa.array([decision and decision.rule for decision in decisions], pa.string()),
+    }
+    return pa.table(whose | dict(zip(measures.column_names, measures.columns, strict=True)))
