@@ -13,6 +13,7 @@ from kindling_storage.commit import commit
 from kindling_trainer.checkpoint.huggingface import export
 from kindling_trainer.metrics import BEFORE
 from kindling_trainer.models.initialize import plain_name
+from kindling_trainer.models.scored import is_scored
 from kindling_trainer.objective import Evaluation
 from kindling_trainer.progress import Reporter
 from kindling_trainer.setup import Setup
@@ -42,6 +43,7 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
         tokenizer=vocabulary.file,
         end_of_document=vocabulary.end_of_document,
         chat=vocabulary.chat,
+        scored=is_scored(setup.model),
     )
     reporter.close()
     manifest = ModelManifest(

@@ -56,8 +56,11 @@ class ParallelModel:
     def logits_and_values(self, tokens: Tensor, documents: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The logits, and what the value head says of each position: fp32 [B, T], the same along tp."""
         logits, values = _forward(self.model, self.ranks, self.precision, tokens, documents, score=True)
-        values = values.full_tensor() if isinstance(values, DTensor) else values
-        return _restricted(logits, self.ranks, self.vocab_size), values.float()
+        return _restricted(logits, self.ranks, self.vocab_size), _whole(values)
+
+    def scores(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """What a model that judges says of each position: tokens [B, T] → fp32 [B, T], the same along tp."""
+        return _whole(_forward(self.model, self.ranks, self.precision, tokens, documents))
 
     def log_probabilities(self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
         """tokens and targets [B, T] → the log-probability of each target, fp32 [B, T]; 0 where it is IGNORED."""
@@ -132,6 +135,10 @@ def _forward(
     cast = ranks.mesh is None and precision != torch.float32
     with torch.autocast(ranks.device.type, precision) if cast else contextlib.nullcontext():
         return model(tokens, documents=documents, **options)
+
+
+def _whole(values: Tensor) -> Tensor:
+    return (values.full_tensor() if isinstance(values, DTensor) else values).float()
 
 
 def _restricted(logits: Tensor, ranks: Ranks, vocab_size: int | None) -> Tensor:

@@ -22,6 +22,7 @@ from torch.distributed.tensor.parallel import (
 from kindling_api.errors import SpecError, explain
 from kindling_trainer.models import Decoder
 from kindling_trainer.models.llama import Llama
+from kindling_trainer.models.scored import is_scored
 
 
 def apply_tensor_parallel(model: Decoder, mesh: DeviceMesh) -> None:
@@ -53,6 +54,8 @@ def _plan(model: Decoder) -> dict[str, ParallelStyle]:
     }
     if model.value is not None:
         plan["value"] = SequenceParallel()
+    if is_scored(model):
+        plan["head"] = SequenceParallel()
     if not isinstance(model, Llama):
         plan["positions"] = RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(1))  # [1 or B, T, W]
     for index, layer in enumerate(model.layers):

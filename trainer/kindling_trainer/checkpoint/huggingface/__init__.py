@@ -9,8 +9,18 @@ from kindling_trainer.checkpoint.huggingface.folder import (
     read_chat_template,
     read_model,
     read_shape,
+    read_stops,
     read_tokenizer,
     read_weights,
 )
 
-__all__ = ["ChatFiles", "export", "read_chat_template", "read_model", "read_shape", "read_tokenizer", "read_weights"]
+__all__ = [
+    "ChatFiles",
+    "export",
+    "read_chat_template",
+    "read_model",
+    "read_shape",
+    "read_stops",
+    "read_tokenizer",
+    "read_weights",
+]

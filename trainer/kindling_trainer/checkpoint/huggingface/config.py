@@ -13,7 +13,7 @@ Config = dict[str, Any]
 
 
 def to_config(shape: ModelShape, vocab_size: int, end_of_document: int | None) -> Config:
-    """The config.json of `LlamaForCausalLM` or `GPT2LMHeadModel`, with fp32 weights."""
+    """The config.json of `LlamaForCausalLM` or `GPT2LMHeadModel`, with fp32 weights; see `judging`."""
     common = {
         "vocab_size": vocab_size,
         "tie_word_embeddings": shape.tied_embeddings,
@@ -23,6 +23,23 @@ def to_config(shape: ModelShape, vocab_size: int, end_of_document: int | None) -
         "initializer_range": 0.02,
     }
     return common | (_to_llama(shape) if shape.architecture == "llama" else _to_gpt2(shape))
+
+
+def judging(config: Config, padding: int | None) -> Config:
+    """The config.json of the same model with a head that judges: a sequence classification with one label. It reads the
+    last token that is not `padding`."""
+    (name,) = config["architectures"]
+    return config | {
+        "architectures": [_JUDGES[name]],
+        "id2label": {"0": "reward"},
+        "label2id": {"reward": 0},
+        "pad_token_id": padding,
+    }
+
+
+def judges(config: Config) -> bool:
+    """Whether config.json declares a model that judges."""
+    return any(name in _JUDGES.values() for name in config.get("architectures") or ())
 
 
 def from_config(config: Config, where: str) -> tuple[ModelShape, int]:
@@ -129,6 +146,11 @@ def _from_gpt2(config: Config) -> ModelShape:
         bias=True,
     )
 
+
+_JUDGES = {
+    "LlamaForCausalLM": "LlamaForSequenceClassification",
+    "GPT2LMHeadModel": "GPT2ForSequenceClassification",
+}
 
 # Fields of config.json that change what the model computes, and the values that ours compute; the first is the
 # default of transformers' own class.

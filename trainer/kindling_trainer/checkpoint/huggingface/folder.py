@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,10 @@ from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.products import FileEntry
 from kindling_storage import ObjectStore
 from kindling_storage.commit import put_file
-from kindling_trainer.checkpoint.huggingface.config import Config, from_config, to_config
+from kindling_trainer.checkpoint.huggingface.config import Config, from_config, judges, judging, to_config
 from kindling_trainer.checkpoint.huggingface.weights import Named, from_hugging_face, to_hugging_face
 from kindling_trainer.models import Decoder, build_model
+from kindling_trainer.models.scored import build_scored
 
 FILE_BYTES = 5 * 10**9
 """The largest file of weights, as transformers cuts them."""
@@ -50,6 +51,7 @@ def export(
     tokenizer: bytes,
     end_of_document: int | None,
     chat: ChatFiles | None = None,
+    scored: bool = False,
     file_bytes: int = FILE_BYTES,
 ) -> list[FileEntry]:
     """Write the model into the folder `store`, as AutoModelForCausalLM and AutoTokenizer load it.
@@ -63,6 +65,7 @@ def export(
         tokenizer: the content of tokenizer.json.
         end_of_document: its token that ends a document, if it has one.
         chat: how dialogues are written, if the model has learnt that.
+        scored: whether it judges, and AutoModelForSequenceClassification loads it.
 
     Returns:
         What was written, by path.
@@ -70,12 +73,14 @@ def export(
     Raises:
         StorageError: the store cannot be written.
     """
-    cut = ((name, tensor[:vocab_size] if name in _VOCABULARY else tensor) for name, tensor in weights)
-    entries = _write_weights(store, to_hugging_face(shape, cut), _plan(shape, vocab_size, file_bytes))
+    cut = ((name, tensor[:vocab_size] if _has_rows(name, tensor) else tensor) for name, tensor in weights)
+    plan = _plan(build_scored if scored else build_model, shape, vocab_size, file_bytes)
+    entries = _write_weights(store, to_hugging_face(shape, cut), plan)
     stop = end_of_document if chat is None else chat.end_of_turn
     stops = list(dict.fromkeys(token for token in (end_of_document, stop) if token is not None))
+    config = to_config(shape, vocab_size, end_of_document)
     documents = {
-        CONFIG: to_config(shape, vocab_size, end_of_document),
+        CONFIG: judging(config, stop) if scored else config,
         GENERATION: {"bos_token_id": end_of_document, "eos_token_id": stop if chat is None else stops},
         TOKENIZER_CONFIG: _tokenizer_config(tokenizer, stop, end_of_document, shape.context, chat),
     }
@@ -86,20 +91,29 @@ def export(
     return sorted(entries, key=lambda entry: entry.path)
 
 
-def read_shape(store: ObjectStore) -> tuple[ModelShape, int]:
+def read_shape(store: ObjectStore, *, scored: bool = False) -> tuple[ModelShape, int]:
     """The shape of the model in the folder `store`, and its vocabulary's size.
 
+    Args:
+        scored: whether it is to judge, and not to speak.
+
     Raises:
-        SpecError: there is no config.json, or it describes what Kindling cannot build.
+        SpecError: there is no config.json, or it describes what Kindling cannot build, or a model of the other sort.
         StorageError: the store cannot be read.
     """
-    return from_config(_read_json(store, CONFIG), f"{store.uri}/{CONFIG}")
+    config = _read_json(store, CONFIG)
+    if judges(config) != scored:
+        sorts = ("a language model", "a reward model")
+        found, allowed = (sorts[0], sorts[1]) if scored else (sorts[1], sorts[0])
+        raise SpecError(explain(store.uri, found=found, allowed=allowed, remedy="name another model"))
+    return from_config(config, f"{store.uri}/{CONFIG}")
 
 
-def read_weights(store: ObjectStore, shape: ModelShape, vocab_size: int) -> Iterator[Named]:
+def read_weights(store: ObjectStore, shape: ModelShape, vocab_size: int, *, scored: bool = False) -> Iterator[Named]:
     """The parameters of a model of `shape`, by our names, from the folder `store`: one file in memory at a time.
 
     Args:
+        scored: whether it judges.
         vocab_size: rows of the embedding, padding included. Rows that the folder does not have are the mean of those
             it has, so that a token nobody has seen is neither likely nor unlikely; rows beyond are its padding.
 
@@ -109,13 +123,14 @@ def read_weights(store: ObjectStore, shape: ModelShape, vocab_size: int) -> Iter
         StorageError: the store cannot be read.
     """
     with torch.device("meta"):
-        wanted = {name: parameter.shape for name, parameter in build_model(shape, vocab_size).named_parameters()}
+        model = (build_scored if scored else build_model)(shape, vocab_size)
+        wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
     for file in _weight_files(store):
         for theirs, tensor in sorted(_load(store, file).items()):
             for name, part in from_hugging_face(shape, theirs, tensor):
                 if not shape.bias and name.endswith(".bias") and not part.any():
                     continue  # a zero bias is no bias
-                if name in _VOCABULARY:
+                if _has_rows(name, part):
                     part = _fitted(part, vocab_size)
                 if wanted.get(name) != part.shape:
                     raise _misfit(store, f"{theirs} {list(tensor.shape)}", shape)
@@ -125,19 +140,22 @@ def read_weights(store: ObjectStore, shape: ModelShape, vocab_size: int) -> Iter
         raise _misfit(store, f"nothing for {', '.join(sorted(wanted)[:3])}", shape)
 
 
-def read_model(store: ObjectStore) -> Decoder:
+def read_model(store: ObjectStore, *, scored: bool = False) -> Decoder:
     """The model in the folder `store`, whole, in fp32 on the CPU, in evaluation mode.
+
+    Args:
+        scored: whether it is to judge, as `build_scored` says, and not to speak.
 
     Raises:
         SpecError, IntegrityError, StorageError: as `read_shape` and `read_weights`.
     """
-    shape, vocab_size = read_shape(store)
+    shape, vocab_size = read_shape(store, scored=scored)
     with torch.device("meta"):
-        model = build_model(shape, vocab_size)
+        model = (build_scored if scored else build_model)(shape, vocab_size)
     model.to_empty(device="cpu")
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name, tensor in read_weights(store, shape, vocab_size):
+        for name, tensor in read_weights(store, shape, vocab_size, scored=scored):
             parameters[name].copy_(tensor)
     return model.eval()
 
@@ -162,6 +180,17 @@ def read_tokenizer(store: ObjectStore) -> tuple[Tokenizer, int | None]:
     return tokenizer, end[0] if isinstance(end, list) else end
 
 
+def read_stops(store: ObjectStore) -> frozenset[int]:
+    """Every token that ends what the model in the folder `store` says.
+
+    Raises:
+        SpecError: there is neither generation_config.json nor config.json, or it is no JSON.
+        StorageError: the store cannot be read.
+    """
+    end = _read_json(store, GENERATION if store.exists(GENERATION) else CONFIG).get("eos_token_id")
+    return frozenset(end if isinstance(end, list) else [] if end is None else [end])
+
+
 def read_chat_template(store: ObjectStore) -> str | None:
     """The chat template in the folder `store`, if it has one.
 
@@ -175,10 +204,17 @@ def read_chat_template(store: ObjectStore) -> str | None:
     return template if isinstance(template, str) else None  # some have several, for tools
 
 
-def _plan(shape: ModelShape, vocab_size: int, file_bytes: int) -> list[list[str]]:
+def _has_rows(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor has a row for each token; the head of a model that judges is a vector."""
+    return name in _VOCABULARY and tensor.dim() == 2
+
+
+def _plan(
+    make: Callable[[ModelShape, int], Decoder], shape: ModelShape, vocab_size: int, file_bytes: int
+) -> list[list[str]]:
     """The names of the tensors in each file, found with a model that takes no memory."""
     with torch.device("meta"):
-        tensors = to_hugging_face(shape, list(build_model(shape, vocab_size).named_parameters()))
+        tensors = to_hugging_face(shape, list(make(shape, vocab_size).named_parameters()))
         files: list[list[str]] = [[]]
         free = file_bytes
         for name, tensor in tensors:

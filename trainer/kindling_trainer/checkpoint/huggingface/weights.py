@@ -4,6 +4,9 @@ Rotary positions. Ours turn pairs of neighbours (0, 1), (2, 3), …, each a comp
 with element i + D/2. The angles are the same, so it is enough to reorder the rows of each query and key head: even
 rows first, then odd ones. A score is a sum over the elements of a head, and does not see their order.
 
+Judges. The head of a model that gives one number for each position is a vector of ours, and in transformers' sequence
+classification a matrix of one row, `score`.
+
 GPT-2. transformers keeps query, key and value as one matrix, all matrices transposed ([in, out]), and always has
 biases; where ours has none, they are zeros.
 """
@@ -54,6 +57,8 @@ _ROTATED = ("attention.query", "attention.key")
 _TRANSPOSED = ("attention.output", "feed_forward.up", "feed_forward.down")  # Conv1D: [in, out]
 _BUFFERS = ("attn.bias", "attn.masked_bias", "self_attn.rotary_emb.inv_freq")  # old files hold what is computed, too
 
+_SCORE = "score.weight"
+
 _OURS_IN_LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 _THEIRS_IN_LAYER = re.compile(r"(?:model\.layers|transformer\.h|h)\.(\d+)\.(.+)")
 
@@ -64,14 +69,20 @@ def to_hugging_face(shape: ModelShape, weights: Iterable[Named]) -> Iterator[Nam
     At any time no more than one layer is held.
     """
     if shape.architecture == "llama":
-        return (_to_llama(shape, name, tensor) for name, tensor in weights)
-    return _to_gpt2(shape, weights)
+        theirs: Iterable[Named] = (_to_llama(shape, name, tensor) for name, tensor in weights)
+    else:
+        theirs = _to_gpt2(shape, weights)
+    for name, tensor in theirs:
+        judges = name == "lm_head.weight" and tensor.dim() == 1
+        yield (_SCORE, tensor[None]) if judges else (name, tensor)
 
 
 def from_hugging_face(shape: ModelShape, name: str, tensor: Tensor) -> list[Named]:
     """Our tensors in one of transformers': none (a buffer, or a head that is tied), one, or query, key and value."""
     layer = _THEIRS_IN_LAYER.fullmatch(name)
     prefix, path = (f"layers.{layer[1]}.", layer[2]) if layer else ("", name)
+    if path == _SCORE:
+        return [("head.weight", tensor[0])]
     if path in _BUFFERS or (path == "lm_head.weight" and shape.tied_embeddings):
         return []
     module, _, kind = path.rpartition(".")

@@ -1,0 +1,61 @@
+"""Learning from pairs, whole runs as processes: one curve on every layout, packed or not, killed or not; the first step
+of DPO is ln 2."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+AlignmentFactory = Callable[..., Path]
+Rows = Callable[[Path], list[dict[str, Any]]]
+
+
+def pairs(count: int) -> list[dict[str, Any]]:
+    """Questions about letters; what is preferred is the letter itself."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    return [
+        {
+            "prompt": f"{letters[number % 26]}{'?' * (number % 7 + 1)}",
+            "chosen": letters[number % 26] * (number % 5 + 1),
+            "rejected": letters[(number + 7) % 26] * (number % 4 + 1),
+        }
+        for number in range(count)
+    ]
+
+
+TWO, FOUR, TENSOR = ({"processesPerNode": 2}, {"processesPerNode": 4}, {"tensor": 2})
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "one": {},
+    "fsdp2": {"resources": TWO},
+    "tp2": {"resources": TWO, "parallelism": TENSOR},
+    "fsdp2-tp2": {"resources": FOUR, "parallelism": TENSOR},
+}
+RECIPE = {"steps": 8, "batch": {"tokens": 384, "microBatch": 2}, "precision": "fp32", "compile": "never"}
+RECIPE |= {"optimizer": {"adamW": {"learningRate": 3e-3}}}
+METHODS: dict[str, dict[str, Any]] = {"dpo": {"dpo": {"beta": 0.5}}, "reward": {"reward": {"centerCoefficient": 0.01}}}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_layout_gives_the_same_curve(
+    alignment_file: AlignmentFactory, base: Callable[..., str], runs: Any, rows: Rows, method: str
+) -> None:
+    uri, curves = base(), {}
+    for name, layout in LAYOUTS.items():
+        run = alignment_file(
+            name=name, base_uri=uri, records=pairs(120), method=METHODS[method], training=RECIPE, **layout
+        )
+        runs.finish(run)
+        curves[name] = rows(run)
+    losses = {name: [row["loss"] for row in found if "loss" in row] for name, found in curves.items()}
+    assert len(losses["one"]) == 8
+    assert losses["one"][0] == pytest.approx(math.log(2), abs=1e-6)
+    assert len({round(loss, 4) for loss in losses["one"]}) == 8, "something is learned"
+    for found in curves.values():
+        for figure in ("loss", "validation_loss", "rewards/margins", "evaluation/rewards/accuracies"):
+            expected = [row[figure] for row in curves["one"] if figure in row]
+            assert expected and [row[figure] for row in found if figure in row] == pytest.approx(expected, abs=1e-5)
