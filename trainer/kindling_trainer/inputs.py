@@ -13,6 +13,11 @@ from kindling_trainer.data.order import check_enough
 TrainingRun = PretrainRunFile | AlignmentRunFile
 
 
+def learns_tokens(run: TrainingRun) -> bool:
+    """Whether the run's loss is in nats a token, so that e to it is a perplexity."""
+    return isinstance(run, PretrainRunFile) or run.spec.method.sft is not None
+
+
 def check_supported(run: TrainingRun) -> None:
     """Refuse what the specification knows and this version does not.
 

@@ -25,7 +25,7 @@ from kindling_storage.names import Published, publish
 from kindling_storage.trouble import trouble
 from kindling_trainer.checkpoint.folders import folders
 from kindling_trainer.gang import Gang, Outcome
-from kindling_trainer.inputs import TrainingRun, check_inputs, check_supported
+from kindling_trainer.inputs import TrainingRun, check_inputs, check_supported, learns_tokens
 from kindling_trainer.metrics import perplexity
 from kindling_trainer.place import Place
 
@@ -103,6 +103,7 @@ def _publish(request: Request, finished: ModelManifest) -> ModelResult:
     run, store = request.run, request.store
     product = Published(uri=store.uri, digest=finished.digest, key=run.key)
     publish(request.output, run.kind, run.namespace, run.name, product)
+    loss = finished.validation_loss
     result = ModelResult(
         digest=finished.digest,
         uri=store.uri,
@@ -110,8 +111,8 @@ def _publish(request: Request, finished: ModelManifest) -> ModelResult:
         steps=finished.steps,
         tokens=finished.tokens,
         loss=finished.loss,
-        validation_loss=finished.validation_loss,
-        perplexity=None if finished.validation_loss is None else perplexity(finished.validation_loss),
+        validation_loss=loss,
+        perplexity=perplexity(loss) if loss is not None and learns_tokens(run) else None,
     )
     if run.kind == "PretrainRun":
         return result

@@ -49,9 +49,12 @@ class Reporter:
     def __init__(
         self, writer: ProgressWriter, metrics: Metrics, *, heartbeat: Path | None, steps: int, step_tokens: int,
         flops_per_token: float, peak_flops: float | None, started: float, aligning: bool = False,
+        of_tokens: bool = True,
     ) -> None:  # fmt: skip
+        """`of_tokens` says whether losses are in nats a token, and so have a perplexity."""
         self._writer, self._metrics, self._heartbeat = writer, metrics, heartbeat
         self._step_tokens, self._flops, self._peak, self._started = step_tokens, flops_per_token, peak_flops, started
+        self._of_tokens = of_tokens
         self._now = (AlignmentProgress if aligning else TrainingProgress)(stage="starting", steps=steps)
         self._checkpoint: CheckpointStatus | None = None
         self._seconds: list[float] = []  # of the steps since the last row
@@ -101,8 +104,8 @@ class Reporter:
         )  # fmt: skip
         self._update(
             step=step, percent=round(100 * step / self._now.steps, 1), tokens=step * self._step_tokens,
-            loss=loss, perplexity=perplexity(loss), learning_rate=rate, gradient_norm=norm, tokens_per_second=speed,
-            mfu=mfu,
+            loss=loss, perplexity=self._perplexity(loss), learning_rate=rate, gradient_norm=norm,
+            tokens_per_second=speed, mfu=mfu,
             goodput=min(1.0, self._counted / max(1e-9, time.time() - self._started)),
             eta_seconds=round((self._now.steps - step) * fmean(self._recent)) if self._recent else None,
             **shown,
@@ -111,7 +114,7 @@ class Reporter:
     def evaluated(self, step: int, found: Evaluation, *, final: bool) -> None:
         """Write down what an evaluation found; `final` is the one at the end, over the whole part."""
         loss = found.loss
-        row: Row = {"step": step, "validation_loss": loss, "perplexity": None if loss is None else perplexity(loss)}
+        row: Row = {"step": step, "validation_loss": loss, "perplexity": self._perplexity(loss)}
         row |= {f"{EVALUATION}{name}": value for name, value in found.figures.items()}
         if final:
             row["final"] = True
@@ -147,6 +150,9 @@ class Reporter:
     def close(self) -> None:
         """Write down the rest."""
         self._metrics.close()
+
+    def _perplexity(self, loss: float | None) -> float | None:
+        return perplexity(loss) if loss is not None and self._of_tokens else None
 
     def _update(self, *, force: bool = False, **changes: object) -> None:
         self._now = self._now.model_copy(update={name: _shown(value) for name, value in changes.items()})

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from kindling_api.v1alpha1.products import REPORT
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_api.v1alpha1.training import batch_plan
+from kindling_trainer.inputs import learns_tokens
 from kindling_trainer.metrics import BEFORE, Row, perplexity
 from kindling_trainer.progress import Course
 from kindling_trainer.sizes import parameters
@@ -38,6 +39,7 @@ def render(course: Course) -> str:
     names = _method_figures(course.rows)
     return environment.get_template(REPORT).render(
         run=run,
+        of_tokens=learns_tokens(run),
         method=run.spec.method.chosen[0] if isinstance(run, AlignmentRunFile) else None,
         compared=_before_and_after(course),
         method_course=_course_plot(course.rows, {name: name for name in names}) if names else None,
@@ -57,7 +59,8 @@ def _figures(course: Course) -> list[tuple[str, str]]:
     steps = [row for row in course.rows if "loss" in row]
     found = []
     if (loss := course.manifest.validation_loss) is not None:
-        found += [(f"{loss:.4f}", "validation loss"), (f"{perplexity(loss):,.2f}", "perplexity")]
+        found.append((f"{loss:.4f}", "validation loss"))
+        found += [(f"{perplexity(loss):,.2f}", "perplexity")] if learns_tokens(course.run) else []
     if course.manifest.loss is not None:
         found.append((f"{course.manifest.loss:.4f}", "loss of the last batch"))
     if steps:

@@ -33,7 +33,7 @@ from kindling_trainer.failure import recorded_failure
 from kindling_trainer.finish import finish
 from kindling_trainer.gang import ENDING, GATHERING, HEARTBEAT, TELL_STACKS
 from kindling_trainer.hardware import peak_flops
-from kindling_trainer.inputs import TrainingRun
+from kindling_trainer.inputs import TrainingRun, learns_tokens
 from kindling_trainer.metrics import Metrics
 from kindling_trainer.objective import Evaluation, Item
 from kindling_trainer.optim.adamw import set_learning_rate
@@ -284,6 +284,7 @@ def _reporter(setup: Setup, options: argparse.Namespace, finished: int) -> Repor
         peak_flops=peak_flops(setup.ranks, setup.run.spec.training),
         started=options.started,
         aligning=isinstance(setup.run, AlignmentRunFile),
+        of_tokens=learns_tokens(setup.run),
     )
 
 
