@@ -23,11 +23,16 @@ KIND_LABEL = "kindling.dev/kind"
 NAME_LABEL = "kindling.dev/name"
 
 BATCH, RAY = "batch/v1", "ray.io/v1"
-CHILDREN = ((BATCH, "Job"), (RAY, "RayJob"), ("v1", "Pod"))
+CHILDREN = ((BATCH, "Job"), (RAY, "RayJob"), ("v1", "Pod"), ("apps/v1", "Deployment"))
 """The kinds that belong to a run and say how it goes."""
 WATCHED = (*((API_VERSION, kind) for kind in KINDS), *CHILDREN)
 
-KEPT_OF_SPEC = {"Job": ("suspend", "parallelism", "completions"), "RayJob": ("suspend",), "Pod": ("nodeName",)}
+KEPT_OF_SPEC = {
+    "Job": ("suspend", "parallelism", "completions"),
+    "RayJob": ("suspend",),
+    "Pod": ("nodeName",),
+    "Deployment": (),
+}
 """The parts of a child's spec that are kept; templates are most of an object and decide nothing."""
 
 MOST_WARNINGS = 4096

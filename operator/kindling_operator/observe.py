@@ -80,6 +80,7 @@ class Observer:
             jobs=jobs,
             ray_jobs=ray_jobs,
             cleanup=_cleanup(self._cache.children(reference, "Job"), resource),
+            deployment=next(iter(_owned(self._cache.children(reference, "Deployment"), resource)), None),
             pods=pods,
             warnings=await self._warnings(reference, now, jobs, ray_jobs, pods),
             progress=heard.progress if heard else None,

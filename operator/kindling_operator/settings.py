@@ -23,6 +23,8 @@ class Images(Spec):
     """Pretraining and alignment."""
     dataprep: ImageReference
     """Data preparation; also Ray's head, workers and submitter."""
+    serve: ImageReference
+    """What serves a finished model."""
     pull_policy: str = "IfNotPresent"
     """As in Kubernetes: Always, IfNotPresent, Never."""
     pull_secrets: tuple[str, ...] = ()

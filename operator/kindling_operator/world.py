@@ -57,6 +57,8 @@ class World:
     """Its RayJobs, of all attempts."""
     cleanup: Object | None = None
     """The Job that deletes its data from the store, once it is being deleted."""
+    deployment: Object | None = None
+    """What serves its model."""
     pods: tuple[Object, ...] = ()
     """Its pods, of all attempts, those of Ray included."""
     warnings: tuple[Object, ...] = ()

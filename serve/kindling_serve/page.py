@@ -58,7 +58,8 @@ class _Page:
     def blocks(self) -> gr.Blocks:
         """Dialogues that the browser remembers on the left, the settings on the right."""
         chats, name = self.generator.chat is not None, self.settings.name
-        with gr.Blocks(title=name, fill_height=True, analytics_enabled=False) as blocks:
+        blocks = gr.Blocks(title=name, fill_height=True, analytics_enabled=False)
+        with blocks:
             with gr.Sidebar(position="right", width=300):
                 settings = self._settings()
             gr.ChatInterface(

@@ -36,7 +36,7 @@ class Process:
     """One operator."""
 
     def __init__(self, server: ApiServer, folder: Path, namespace: str, name: str) -> None:
-        images = {"trainer": "trainer", "dataprep": "dataprep"}
+        images = {"trainer": "trainer", "dataprep": "dataprep", "serve": "serve"}
         storage = {"uri": "s3://bucket/models", "credentialsSecret": "s3"}
         settings = {"images": images, "storage": storage, "namespaces": [namespace], "namespace": namespace}
         (folder / "settings.json").write_text(json.dumps(settings))

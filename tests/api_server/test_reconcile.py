@@ -25,7 +25,7 @@ Object = dict[str, Any]
 OnCluster = Callable[[Callable[[Cluster], Awaitable[Any]]], Any]
 
 SETTINGS = Settings(
-    images=Images(trainer="trainer", dataprep="dataprep"),
+    images=Images(trainer="trainer", dataprep="dataprep", serve="serve"),
     storage=StorageSpec(uri="s3://bucket/models", credentials_secret="s3"),
 )
 KINDS = [one for one in WATCHED if one[1] != "RayJob"]

@@ -53,6 +53,7 @@ IN_WATCHED = {
     **{f"{kind}/finalizers.kindling.dev": {"update"} for kind in _KINDS},
     "jobs.batch": {"get", "list", "watch", "create", "patch", "delete"},
     "rayjobs.ray.io": {"get", "list", "watch", "create", "patch", "delete"},
+    "deployments.apps": {"get", "list", "watch", "create", "patch", "delete"},
     "pods": {"get", "list", "watch"},
     "configmaps": {"get", "create", "patch", "delete"},
     "services": {"get", "create", "patch", "delete"},

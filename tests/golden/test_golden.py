@@ -12,21 +12,27 @@ import yaml
 
 from kindling_api.documents import load, parse
 from kindling_api.resolve import Waiting, resolve
+from kindling_api.v1alpha1.alignment_run import AlignmentRun
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_operator.render import render
 from kindling_operator.render.cleanup import cleanup_job
 from kindling_operator.render.manifests import manifests, text_of
+from kindling_operator.render.serving import serving
 from kindling_operator.settings import Images, Settings
 from kindling_operator.world import Object
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parents[1] / "examples"
 STORAGE = StorageSpec(uri="s3://llm/products", endpoint="http://minio.minio:9000", credentials_secret="minio")
-PLAIN = Settings(images=Images(trainer="kindling-trainer:1", dataprep="kindling-dataprep:1"), storage=STORAGE)
+PLAIN = Settings(
+    images=Images(trainer="kindling-trainer:1", dataprep="kindling-dataprep:1", serve="kindling-serve:1"),
+    storage=STORAGE,
+)
 GUARDED = Settings(
     images=Images(
         trainer="registry.example.com/kindling-trainer:1",
         dataprep="registry.example.com/kindling-dataprep:1",
+        serve="registry.example.com/kindling-serve:1",
         pull_policy="Always",
         pull_secrets=("registry",),
         allowed_prefixes=("registry.example.com/",),
@@ -66,6 +72,14 @@ def attempt(resource: Object, settings: Settings, number: int = 1) -> list[Objec
     return [*rendered.apply, *rendered.create]
 
 
+def served(settings: Settings, **serve: Any) -> list[Object]:
+    """What serves a finished AlignmentRun."""
+    resource = document("AlignmentRun", {**ALIGN, "serve": serve})
+    run = parse(resource)
+    assert isinstance(run, AlignmentRun)
+    return serving(settings, resource, run, "s3://llm/products/models/0123456789abcdef/model", STORAGE)
+
+
 def example(name: str) -> list[Object]:
     """The objects of an example, as `kindling render` prints them."""
     documents = [loaded.document for loaded in load([EXAMPLES / name])]
@@ -84,6 +98,7 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     "dataset-on-ray-in-a-queue": lambda: attempt(
         document("DatasetBuild", BUILD | {"engine": {"workers": 2}, "queue": "team-a"}), GUARDED
     ),
+    "serving": lambda: served(GUARDED, replicas=2, apiKeySecret="key", resources={"cpu": "4", "memory": "8Gi"}),
     "cleanup": lambda: [cleanup_job(PLAIN, document("PretrainRun", PRETRAIN), STORAGE, "models/0123456789abcdef")],
 }
 

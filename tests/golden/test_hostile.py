@@ -21,7 +21,7 @@ from kindling_operator.settings import Images, Settings
 from kindling_operator.world import Object
 
 STORAGE = StorageSpec(uri="s3://llm", credentials_secret="kindling-storage")
-SETTINGS = Settings(images=Images(trainer="trainer:1", dataprep="dataprep:1"), storage=STORAGE)
+SETTINGS = Settings(images=Images(trainer="trainer:1", dataprep="dataprep:1", serve="serve:1"), storage=STORAGE)
 
 NASTY = [
     "'; rm -rf / #", "$(cat /var/run/secrets)", "${AWS_SECRET_ACCESS_KEY}", "`id`", "{{ .Values }}", "../../etc/passwd",

@@ -22,11 +22,13 @@ from kindling_operator.policies.queue import queue
 from kindling_operator.policies.references import references
 from kindling_operator.policies.restart import restart
 from kindling_operator.policies.retention import retention
+from kindling_operator.policies.serving import serving
 from kindling_operator.policies.suspension import suspension
 from kindling_operator.policies.validity import validity
 
 POLICIES: tuple[Policy, ...] = (
     deletion,  # it is being deleted: clean up, and let it go
+    serving,  # its model is served
     finished,  # Succeeded and Failed are final; later it is removed, if it says so
     validity,  # it is refused
     admission,  # it cannot be run in this installation

@@ -41,7 +41,11 @@ def default_settings() -> Settings:
     """An installation that nobody has configured."""
     release = version("kindling")
     return Settings(
-        images=Images(trainer=f"kindling-trainer:{release}", dataprep=f"kindling-dataprep:{release}"),
+        images=Images(
+            trainer=f"kindling-trainer:{release}",
+            dataprep=f"kindling-dataprep:{release}",
+            serve=f"kindling-serve:{release}",
+        ),
         storage=StorageSpec(uri="s3://kindling", credentials_secret="kindling-storage"),
     )
 

@@ -19,12 +19,10 @@ def network_policy(attempt: Attempt) -> Object:
     """Let in the run's own pods, and on the progress port the operator and the metrics scraper. Let out to anywhere
     (stores are where users say) but to the cloud's metadata."""
     own = {"podSelector": {"matchLabels": attempt.labels}}
-    ingress: list[Object] = [{"from": [own]}, {"from": _readers(attempt.settings), "ports": _tcp(PROGRESS_PORT)}]
+    ingress: list[Object] = [{"from": [own]}, {"from": readers(attempt.settings), "ports": tcp(PROGRESS_PORT)}]
     if uses_ray_job(attempt.run):
         kuberay = {"namespaceSelector": {}, "podSelector": {"matchLabels": KUBERAY_LABELS}}
-        ingress.append({"from": [kuberay], "ports": _tcp(DASHBOARD_PORT)})
-    outside = [{"ipBlock": {"cidr": cidr, "except": denied}} for cidr, denied in METADATA_ADDRESSES.items()]
-    inside: Object = {"namespaceSelector": {}}  # some network plugins take a block of addresses for the outside only
+        ingress.append({"from": [kuberay], "ports": tcp(DASHBOARD_PORT)})
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -33,12 +31,20 @@ def network_policy(attempt: Attempt) -> Object:
             "podSelector": {"matchLabels": attempt.labels},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": ingress,
-            "egress": [{"to": [inside, *outside]}],
+            "egress": egress(),
         },
     }
 
 
-def _readers(settings: Settings) -> list[Object]:
+def egress() -> list[Object]:
+    """To anywhere but to the cloud's metadata."""
+    outside = [{"ipBlock": {"cidr": cidr, "except": denied}} for cidr, denied in METADATA_ADDRESSES.items()]
+    inside: Object = {"namespaceSelector": {}}  # some network plugins take a block of addresses for the outside only
+    return [{"to": [inside, *outside]}]
+
+
+def readers(settings: Settings) -> list[Object]:
+    """The operator, and the metrics scraper where there is one."""
     operator = {**_namespace(settings.namespace), "podSelector": {"matchLabels": settings.operator_labels}}
     scraper = [_namespace(settings.scraper_namespace)] if settings.scraper_namespace else []
     return [operator, *scraper]
@@ -48,5 +54,6 @@ def _namespace(name: str) -> Object:
     return {"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: name}}}
 
 
-def _tcp(port: int) -> list[Object]:
+def tcp(port: int) -> list[Object]:
+    """The port of a rule."""
     return [{"protocol": "TCP", "port": port}]

@@ -24,7 +24,9 @@ from kindling_operator.settings import Images, Settings
 from kindling_operator.world import Note, Object, ObjectKey, Plan, Referred, World
 
 SETTINGS = Settings(
-    images=Images(trainer="trainer:1", dataprep="dataprep:1", allowed_prefixes=("registry.example.com/ml/",)),
+    images=Images(
+        trainer="trainer:1", dataprep="dataprep:1", serve="serve:1", allowed_prefixes=("registry.example.com/ml/",)
+    ),
     storage=StorageSpec(uri="s3://llm", endpoint="http://minio:9000", credentials_secret="minio"),
 )
 
@@ -93,6 +95,7 @@ class Cluster:
             jobs=tuple(self._of_kind("Job", labelled="kindling.dev/attempt")),
             ray_jobs=tuple(self._of_kind("RayJob")),
             cleanup=next(iter(self._of_kind("Job", labelled="kindling.dev/uid")), None),
+            deployment=next(iter(self._of_kind("Deployment")), None),
             pods=tuple(copy.deepcopy(self.pods)),
             warnings=tuple(self.warnings),
             progress=self.progress,
@@ -109,7 +112,8 @@ class Cluster:
         steps: list[Callable[[], None]] = []
         if plan.status != self.resource.get("status"):
             steps.append(lambda: self._write_status(plan.status))
-        steps += [lambda item=item: self._put(item) for item in (*plan.apply, *plan.create)]  # type: ignore[misc]
+        steps += [lambda item=item: self._apply(item) for item in plan.apply]  # type: ignore[misc]
+        steps += [lambda item=item: self._put(item) for item in plan.create]  # type: ignore[misc]
         steps += [lambda patch=patch: self._patch(*patch) for patch in plan.change]  # type: ignore[misc]
         steps += [lambda key=key: self.delete(key) for key in plan.delete]  # type: ignore[misc]
         steps += [lambda note=note: self.events.append(note) for note in plan.notes]  # type: ignore[misc]
@@ -250,6 +254,10 @@ class Cluster:
     def _write_status(self, status: Object) -> None:
         text = json.dumps(status, allow_nan=False)  # what is on the wire
         self.resource["status"] = json.loads(text)
+
+    def _apply(self, item: Object) -> None:
+        self._put(item)
+        self.objects[key_of_object(item)]["spec"] = copy.deepcopy(item["spec"])
 
     def _put(self, item: Object) -> None:
         key = key_of_object(item)

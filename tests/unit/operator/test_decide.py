@@ -93,7 +93,7 @@ def test_without_any_store_a_run_is_refused_until_there_is_one(cluster: Make) ->
 def test_a_run_that_was_accepted_stays_so_when_the_installation_changes(cluster: Make) -> None:
     run = cluster(image="registry.example.com/ml/trainer:7")
     run.run()
-    run.settings = run.settings.model_copy(update={"images": Images(trainer="t", dataprep="d")})
+    run.settings = run.settings.model_copy(update={"images": Images(trainer="t", dataprep="d", serve="s")})
     run.reconcile()
     assert run.status["phase"] == "Running"
 

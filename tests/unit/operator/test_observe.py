@@ -24,7 +24,7 @@ Object = dict[str, Any]
 TINY = Reference("PretrainRun", "team", "tiny")
 BOOKS = Reference("DatasetBuild", "team", "books")
 DEFAULT = StorageSpec(uri="s3://default/store", credentials_secret="s3")
-SETTINGS = Settings(images=Images(trainer="trainer", dataprep="dataprep"), storage=DEFAULT)
+SETTINGS = Settings(images=Images(trainer="trainer", dataprep="dataprep", serve="serve"), storage=DEFAULT)
 ELSEWHERE = {"uri": "s3://other/store", "endpoint": "http://other:9000"}
 RESULT = {"uri": "s3://default/store/books", "digest": f"sha256:{0:064}"}
 

@@ -19,7 +19,7 @@ from kindling_operator.render.cleanup import cleanup_job
 from kindling_operator.settings import Images, Settings
 
 STORAGE = StorageSpec(uri="s3://llm", endpoint="http://minio:9000", credentials_secret="minio")
-SETTINGS = Settings(images=Images(trainer="trainer:1", dataprep="dataprep:1"), storage=STORAGE)
+SETTINGS = Settings(images=Images(trainer="trainer:1", dataprep="dataprep:1", serve="serve:1"), storage=STORAGE)
 SPECS: dict[str, dict[str, Any]] = {
     "DatasetBuild": {"sources": [{"uri": "builtin:python-stdlib"}]},
     "PretrainRun": {"dataset": {"uri": "s3://d"}, "model": {"preset": "llama-tiny"}, "training": {"steps": 10}},
