@@ -6,6 +6,7 @@ the work folder; of a large build, from an even choice of parts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,8 @@ PARTS_READ = 64
 REMOVED_SHOWN = 4
 """For each rule."""
 KEPT_SHOWN = 8
+LANGUAGES_SHOWN = 12
+LINES_SHOWN = 10
 TOKENS_SHOWN = 420
 PLANTED = 120
 PLANTED_SIMILARITIES = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -87,6 +90,8 @@ def _facts(build: Build) -> dict[str, Any]:
         ledgers += [removed_path(pii.RULE, index, build.parts) for index in chosen]
     removed = _tables(store, ledgers)
     measures = _tables(store, [measures_path(index) for index in chosen])
+    judged = chosen if spec.toxicity is not None else []
+    scores = [work.read_table(store, ledger.part_path(toxicity.SCORES, index))["toxicity"] for index in judged]
     totals = {name: int(np.sum(kept[name].to_numpy())) for name in ("characters", "bytes", "words", "tokens")}
     return {
         "name": build.name,
@@ -100,7 +105,9 @@ def _facts(build: Build) -> dict[str, Any]:
         "bytes_per_token": totals["bytes"] / totals["tokens"],
         "tokens_per_word": totals["tokens"] / max(totals["words"], 1),
         "lengths": plots.lengths(kept["tokens"].to_numpy()),
-        "measures": plots.measures(_panels(measures, removed, spec)),
+        "measures": plots.measures(_panels(measures, scores, removed, spec)),
+        "languages": _languages(measures),
+        "lines": _repeated_lines(_tables(store, [ledger.part_path(ledger.LINES, index) for index in chosen])),
         "removed": _removed_samples(removed, manifest),
         "kept": _spread(kept, KEPT_SHOWN),
         "duplicates": build.duplicates,
@@ -135,8 +142,10 @@ def funnel(counts: DocumentCounts) -> list[dict[str, Any]]:
     return steps
 
 
-def _panels(measures: pa.Table, removed: pa.Table, spec: DatasetBuildSpec) -> list[plots.Panel]:
-    """One for each threshold, those that removed most first."""
+def _panels(
+    measures: pa.Table, scores: Sequence[pa.ChunkedArray], removed: pa.Table, spec: DatasetBuildSpec
+) -> list[plots.Panel]:
+    """One for each threshold, that of toxicity among them, those that removed most first."""
     reasons = list(zip(removed["rule"].to_pylist(), removed["measure"].to_pylist(), strict=True))
     panels = [
         plots.Panel(
@@ -148,7 +157,25 @@ def _panels(measures: pa.Table, removed: pa.Table, spec: DatasetBuildSpec) -> li
         )
         for bound in bounds(spec.filters)
     ]
+    if spec.toxicity is not None:
+        values = np.concatenate([column.to_numpy() for column in scores]).astype(float)
+        count = reasons.count((toxicity.RULE, "score"))
+        panels.append(plots.Panel(f"{toxicity.RULE} · score", values, spec.toxicity.threshold, False, count))
     return sorted(panels, key=lambda panel: -panel.removed)
+
+
+def _languages(measures: pa.Table) -> list[dict[str, Any]]:
+    """The commonest languages, where they were identified, and how many of the judged documents are in each."""
+    if "language.language" not in measures.column_names:
+        return []
+    counts = Counter(measures["language.language"].to_pylist()).most_common(LANGUAGES_SHOWN)
+    return [{"code": code, "documents": count, "fraction": count / len(measures)} for code, count in counts]
+
+
+def _repeated_lines(lines: pa.Table) -> list[dict[str, Any]]:
+    """Lines that came first of those taken out of most documents."""
+    counts = Counter(excerpt for excerpt in lines["excerpt"].to_pylist() if excerpt).most_common(LINES_SHOWN)
+    return [{"line": line, "documents": count} for line, count in counts]
 
 
 def _removed_samples(removed: pa.Table, manifest: DatasetManifest) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -33,6 +34,22 @@ def test_the_page_holds_counts_samples_and_plots_and_loads_nothing(corpus: Path,
     assert page.count("<svg") == 2
     assert "<script>alert" not in page
     assert not re.findall(r"""(?:src|href)=["'](?!#)""", page)
+
+
+def test_the_page_shows_languages_scores_and_lines_where_they_were_looked_at(tmp_path: Path, new_run) -> None:
+    texts = [
+        "Home | Contact\nThe first one is in English, as is the second.",
+        "This is the second of the English ones.",
+    ]
+    texts += ["Der dritte Text aber ist auf Deutsch geschrieben, und das merkt man ihm an."]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    filters = [{"boilerplate": {}}, {"language": {"keep": ["en", "de"], "minScore": 0.0}}]
+    file = new_run(tmp_path / "a.jsonl", filters=filters, toxicity={}, tokenizer={"byte": {}})
+    page = open_store(build(file, Tracker(ProgressWriter(None))).uri).get("report.html").decode()
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    assert "language documents en 2 de 1" in text
+    assert "toxicity: 0 removed at &gt; 0.5" in text
+    assert "of documents Home | Contact 1" in text
 
 
 def test_the_funnel_follows_the_order_in_which_rules_are_asked() -> None:
