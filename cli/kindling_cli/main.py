@@ -332,6 +332,33 @@ def chat(
 
 
 @app.command()
+def serve(
+    model: Model,
+    store: Store = DEFAULT_STORE,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="The port; 0 takes any free one.")] = 8000,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model's name in requests; by default MODEL's last part.")
+    ] = None,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Whether there is a chat page.")] = True,
+    slots: Annotated[int, typer.Option(metavar="N", min=1, help="Most answers at the same time; others wait.")] = 16,
+    max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens that an answer may have.")] = 4096,
+) -> None:
+    """Serve a model: an OpenAI-compatible endpoint and a chat page. Clients must send KINDLING_API_KEY where it is set.
+
+    \b
+    Examples:
+      kindling serve quickstart
+      KINDLING_API_KEY=secret kindling serve ./exported --host 0.0.0.0 --port 9000
+    """
+    from kindling_cli.commands.serve import serve_model
+
+    serve_model(model, store=store, host=host, port=port, name=name, page=page, slots=slots, max_tokens=max_tokens)
+
+
+@app.command()
 def export(
     what: Annotated[
         str, typer.Argument(metavar="WHAT", help="A model or, for llmc and nanogpt, a dataset: a name, folder or URI.")
