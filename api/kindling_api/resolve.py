@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, assert_never
 
 from kindling_api.base import key_of
@@ -24,6 +25,9 @@ from kindling_api.v1alpha1.training import CONTENT_FREE_TRAINING_FIELDS, Trainin
 from kindling_api.versions import ALIGNMENT_VERSION, PRETRAIN_VERSION, step_versions
 
 Spec = DatasetBuildSpec | PretrainRunSpec | AlignmentRunSpec
+
+PATH_FIELDS = frozenset({"uri", "model", "blocklist"})
+"""Fields of a dataset's content that hold a URI or a path."""
 
 REFERENCE_FIELDS = frozenset({"dataset", "initialize", "base"})
 """Fields (Python names) that only point at products; in a key their place is taken by the products' digests."""
@@ -93,6 +97,34 @@ def content_of(spec: Spec) -> dict[str, Any]:
     if isinstance(spec, AlignmentRunSpec):
         _drop_reward_models(content["method"])
     return content
+
+
+def without_folders(content: Any) -> Any:
+    """The content of a spec as it reads on every machine: local paths begin with their last fixed part.
+
+    What lies at a path is told by digests, wherever the path is; see docs/design/0001-keys-and-folders.md.
+
+    >>> without_folders({"sources": [{"uri": "/home/me/books/*/*.jsonl"}, {"uri": "s3://raw/*.jsonl"}]})
+    {'sources': [{'uri': 'books/*/*.jsonl'}, {'uri': 's3://raw/*.jsonl'}]}
+    """
+    if isinstance(content, list):
+        return [without_folders(item) for item in content]
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: shown_path(value) if key in PATH_FIELDS and isinstance(value, str) else without_folders(value)
+        for key, value in content.items()
+    }
+
+
+def shown_path(uri: str) -> str:
+    """A local path from its last fixed part on: the file, the folder, or that in which a glob begins."""
+    path = uri.removeprefix("file://")
+    if "://" in path or path.startswith("builtin"):
+        return uri
+    parts = path.rstrip("/").split("/")
+    fixed = list(takewhile(lambda part: not any(character in part for character in "*?["), parts))
+    return "/".join(parts[max(len(fixed) - 1, 0) :]).lstrip("/")
 
 
 def _input(document: Document, use: Use, finished: Mapping[Reference, Finished]) -> Input | None:

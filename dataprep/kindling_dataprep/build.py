@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kindling_api.base import Digest
-from kindling_api.resolve import content_of
+from kindling_api.resolve import content_of, without_folders
 from kindling_api.v1alpha1.products import INPUTS, DatasetManifest, Shard, dataset_folder
 from kindling_api.v1alpha1.runfile import DatasetBuildFile
 from kindling_api.v1alpha1.status import DatasetResult
@@ -133,7 +133,7 @@ class _Build:
         manifest = DatasetManifest(
             key=self.key,
             files=product_files([work.Part(files=[listing], facts={}), *parts]),
-            spec=content_of(self.job.spec),
+            spec=without_folders(content_of(self.job.spec)),
             inputs=listing.digest,
             versions=step_versions(self.job.spec),
             documents=counts,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kindling_api.base import Digest, canonical_json, digest_of, key_of
+from kindling_api.resolve import content_of, without_folders
 from kindling_api.v1alpha1.products import TOKENIZER, DatasetManifest, FileEntry, TokenizerEntry
 from kindling_api.v1alpha1.runfile import DatasetBuildFile
 from kindling_api.v1alpha1.status import DatasetResult, DocumentCounts
@@ -34,14 +35,15 @@ def inputs_listing(inputs: Sequence[InputFile]) -> bytes:
 
 
 def full_key(run: DatasetBuildFile, listing: bytes, extras: Mapping[str, Any]) -> Digest:
-    """The identity of the work: the spec, what the sources hold, and the versions of the steps.
+    """The identity of the work: the spec without folders, what lies there, and the versions of the steps.
 
     Args:
-        run: Its key covers the spec.
+        run: Its spec.
         listing: Content of inputs.jsonl.
         extras: Digests of what else the spec names (see `Extras`).
     """
-    document = {"spec": run.key, "inputs": digest_of(listing), "versions": step_versions(run.spec)}
+    content = without_folders(content_of(run.spec))
+    document = {"spec": content, "inputs": digest_of(listing), "versions": step_versions(run.spec)}
     return key_of(document | dict(extras))
 
 

@@ -25,8 +25,8 @@ class Source(Spec):
     uri: Uri
     """A file, a folder, or a glob: `s3://raw/cc/*.warc.gz`, `./books/*.jsonl`, or `builtin:python-stdlib`."""
     format: SourceFormat | None = None
-    """How the files are read; absent means by their suffix. A document is a line (jsonl), a row (parquet), the main text
-    of a page (warc), the text of a record (wet), or a file (text, code), cut after every 8 MiB at the end of a line."""
+    """How the files are read; absent means by their suffix. A document is a line (jsonl), a row (parquet), the main
+    text of a page (warc), the text of a record (wet), or a file (text, code), cut after every 8 MiB at a line's end."""
     text_field: Annotated[str, Field(min_length=1, max_length=128)] = "text"
     """The field (jsonl) or column (parquet) that holds the text."""
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0

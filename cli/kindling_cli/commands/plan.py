@@ -13,7 +13,7 @@ from rich.text import Text
 
 from kindling_api.documents import Document
 from kindling_api.references import Reference, order, reference_to, uses
-from kindling_api.resolve import Finished, Waiting, content_of, resolve
+from kindling_api.resolve import Finished, Waiting, content_of, resolve, without_folders
 from kindling_api.v1alpha1.alignment_run import AlignmentRun
 from kindling_api.v1alpha1.dataset_build import DatasetBuild
 from kindling_api.v1alpha1.model import ModelShape
@@ -110,7 +110,7 @@ class _Planner:
     def _plan_dataset(self, document: DatasetBuild) -> DatasetPlan:
         reference = reference_to(document)
         manifest = self._newest_dataset(reference, document.spec.storage or self._storage)
-        same = manifest is not None and manifest.spec == content_of(document.spec)
+        same = manifest is not None and manifest.spec == without_folders(content_of(document.spec))
         if manifest is not None and same and manifest.versions == step_versions(document.spec):
             self._datasets[reference] = manifest
         plan = plan_dataset(str(reference), document.spec, self._datasets.get(reference))

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from kindling_api.errors import DataError, SpecError, explain
+from kindling_api.resolve import shown_path
 from kindling_api.v1alpha1.dataset_build import Decontaminate, Source
 from kindling_dataprep import ledger, work
 from kindling_dataprep.executors import Executor
@@ -55,7 +56,7 @@ def look_for_leaks(task: LaterTask) -> tuple[int, work.Part]:
     if (done := work.find(store, name)) is not None:
         return task.index, done
     sets = [
-        EvaluationSet(each.uri, each.ngram, np.frombuffer(store.get(_hashes_path(number)), "<u8"))
+        EvaluationSet(shown_path(each.uri), each.ngram, np.frombuffer(store.get(_hashes_path(number)), "<u8"))
         for number, each in enumerate(task.job.spec.decontaminate)
     ]
     removals = []

@@ -9,7 +9,7 @@ from kindling_api.base import key_of
 from kindling_api.documents import KINDS, Document, parse
 from kindling_api.errors import SpecError
 from kindling_api.references import Reference
-from kindling_api.resolve import Finished, Waiting, content_of, resolve
+from kindling_api.resolve import Finished, Waiting, content_of, resolve, shown_path, without_folders
 from kindling_api.schema import Schema, structural_schema
 from kindling_api.v1alpha1.resources import CONTENT_FREE_FIELDS
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, PretrainRunFile, RunFile, read_run_file
@@ -233,7 +233,31 @@ def test_content_can_be_read_again_into_the_same_content(make: Make) -> None:
     assert content_of(again.spec) == content_of(document.spec)
 
 
-UNASKED = OWN_VERSION | {"toxicity"}
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("/home/me/books/*.jsonl", "books/*.jsonl"),
+        ("file:///home/me/books/**/a[1].txt", "books/**/a[1].txt"),
+        ("/home/me/books/one.txt", "one.txt"),
+        ("/home/me/books/", "books"),
+        ("/*.txt", "*.txt"),
+        ("books", "books"),
+        ("s3://raw/books/*.jsonl", "s3://raw/books/*.jsonl"),
+        ("builtin:python-stdlib", "builtin:python-stdlib"),
+        ("builtin", "builtin"),
+    ],
+)
+def test_a_local_path_is_shown_without_the_folders_above_it(uri: str, shown: str) -> None:
+    assert shown_path(uri) == shown
+    assert shown_path(shown) == shown
+
+
+def test_content_without_folders_can_be_read_again(make: Make) -> None:
+    content = without_folders(content_of(make("DatasetBuild").spec))
+    assert content_of(make("DatasetBuild", **content).spec) == content
+
+
+UNASKED = OWN_VERSION | {"decontaminate", "toxicity"}
 """Steps that only a spec that names them applies."""
 
 
@@ -241,7 +265,15 @@ UNASKED = OWN_VERSION | {"toxicity"}
     ("spec", "left_out"),
     [
         pytest.param({}, UNASKED, id="defaults"),
-        pytest.param({"filters": [{name: {}} for name in sorted(OWN_VERSION)], "toxicity": {}}, set(), id="everything"),
+        pytest.param(
+            {
+                "filters": [{name: {}} for name in sorted(OWN_VERSION)],
+                "toxicity": {},
+                "decontaminate": [{"uri": "test.jsonl"}],
+            },
+            set(),
+            id="everything",
+        ),
         pytest.param({"deduplicate": {}}, UNASKED | {"minHash"}, id="exact only"),
         pytest.param({"deduplicate": {"exact": False}}, UNASKED | {"exact", "minHash"}, id="no deduplication"),
         pytest.param({"filters": []}, UNASKED | {"repair", "rules"}, id="no filters"),

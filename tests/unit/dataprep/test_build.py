@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -279,6 +280,14 @@ def test_two_builds_of_one_dataset_at_once_are_refused(corpus: Path, new_run) ->
 def test_a_step_of_a_later_version_is_refused_before_anything_is_read(tmp_path: Path, new_run) -> None:
     with pytest.raises(SpecError, match=r"spec\.deduplicate\.minHash\.keep"):
         build(new_run(tmp_path / "absent", deduplicate={"minHash": {"keep": "best"}}), Tracker(ProgressWriter(None)))
+
+
+def test_another_folder_gives_the_same_manifest(corpus: Path, tmp_path: Path, new_run) -> None:
+    _, one = run(new_run(corpus / "*.py", {"uri": str(corpus / "zz_records.jsonl")}))
+    other = shutil.copytree(corpus, tmp_path / "elsewhere" / corpus.name)
+    store, same = run(new_run(other / "*.py", {"uri": str(other / "zz_records.jsonl")}, store="other"))
+    assert one.to_bytes() == same.to_bytes()
+    assert not [each.path for each in same.files if str(tmp_path).encode() in store.get(each.path)]
 
 
 def test_another_store_and_engine_give_the_same_manifest(corpus: Path, new_run) -> None:
