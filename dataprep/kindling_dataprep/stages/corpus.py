@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from kindling_dataprep import work
@@ -49,6 +50,17 @@ class Corpus:
     def table(self, part: int, columns: list[str]) -> pa.Table:
         """Columns of the documents of one part."""
         return work.read_table(self.job.store(), documents_path(part), columns)
+
+    def texts(self, part: int, rows: Rows) -> Iterator[tuple[int, pa.ChunkedArray]]:
+        """Those batches of a part's texts that hold some of the `rows`, each with the number of its first row."""
+        first = 0
+        with self.job.store().open(documents_path(part)) as stream:
+            file = pq.ParquetFile(stream)
+            for group in range(file.num_row_groups):
+                last = first + file.metadata.row_group(group).num_rows
+                if ((rows >= first) & (rows < last)).any():
+                    yield first, file.read_row_group(group, columns=["text"])["text"]
+                first = last
 
     def ids(self, documents: Rows) -> list[str]:
         """The ids of the sorted `documents`."""

@@ -6,11 +6,11 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from kindling_dataprep import ledger, work
 from kindling_dataprep.executors import Executor
 from kindling_dataprep.records import Removal, excerpt_of
-from kindling_dataprep.stages.clean import documents_path
 from kindling_dataprep.stages.corpus import Corpus, Rows
 from kindling_dataprep.stages.later import LaterTask, in_parts, removed_path
 from kindling_dataprep.steps.toxicity import load
@@ -39,22 +39,23 @@ def score(task: LaterTask) -> tuple[int, work.Part]:
         return task.index, done
     spec = task.job.spec.toxicity
     assert spec is not None
-    table = work.read_table(store, documents_path(task.index), ["id", "text"])
-    table = table.take(np.setdiff1d(np.arange(len(table)), task.removed))
-    ids, texts = table["id"].to_pylist(), table["text"].to_pylist()
-    scores = load(store.get(_MODEL), spec.model).scores(texts)
-    removals = [
-        _removal(ids[row], texts[row], float(scores[row]), spec.threshold)
-        for row in np.flatnonzero(scores > spec.threshold)
-    ]
+    model = load(store.get(_MODEL), spec.model)
+    removals: list[Removal] = []
+    judged = 0
     with work.new_part(store) as part:
-        judged, removed = part.folder / "scores", part.folder / "removed"
-        ledger.write_table(pa.table({"id": ids, "toxicity": scores.astype(np.float32)}, schema=_SCORES_SCHEMA), judged)
+        scored, removed = part.folder / "scores", part.folder / "removed"
+        with pq.ParquetWriter(scored, _SCORES_SCHEMA, compression="zstd") as writer:
+            for batch in task.documents("id", "text"):
+                ids, texts = batch["id"].to_pylist(), batch["text"].to_pylist()
+                scores = model.scores(texts)
+                writer.write_table(pa.table({"id": ids, "toxicity": scores.astype(np.float32)}, schema=_SCORES_SCHEMA))
+                toxic = np.flatnonzero(scores > spec.threshold).tolist()
+                removals += [_removal(ids[row], texts[row], float(scores[row]), spec.threshold) for row in toxic]
+                judged += len(ids)
         ledger.write_table(ledger.removed_table(removals, task.job.spec), removed)
-        part.put(ledger.part_path(SCORES, task.index), judged)
+        part.put(ledger.part_path(SCORES, task.index), scored)
         part.put(removed_path(RULE, task.index, task.parts), removed)
-        part.facts = {"removed": {RULE: len(removals)} if removals else {}, "kept": -len(removals)}
-        part.facts["judged"] = len(ids)
+        part.facts = {"removed": {RULE: len(removals)} if removals else {}, "kept": -len(removals), "judged": judged}
         return task.index, work.finish(part, name)
 
 

@@ -90,26 +90,29 @@ def groups_of(pairs: Rows, characters: Rows, limit: int = GROUP_CHARACTERS) -> R
 
 
 def write_shingles(task: ShingleTask) -> tuple[int, work.Part]:
-    """Writes the shingles that were asked for, a row group for each group; the facts name the groups.
+    """Writes the shingles that were asked for, each row group for one group; the facts name the groups.
 
     Returns the task's part, and what was written.
     """
     store, name = task.corpus.job.store(), f"shingles-{task.part:05d}"
     if (done := work.find(store, name)) is not None:
         return task.part, done
-    texts = task.corpus.table(task.part, ["text"])["text"]
-    groups, starts = np.unique(task.groups, return_index=True)
+    rows = task.documents - task.corpus.starts[task.part]
+    groups: list[int] = []
     with work.new_part(store) as part:
         file = part.folder / "shingles"
         with pq.ParquetWriter(file, _SHINGLES_SCHEMA, compression="zstd", use_dictionary=False) as writer:
-            for documents in np.split(task.documents, starts[1:]):
-                rows = documents - task.corpus.starts[task.part]
-                found = shingles(texts.take(rows).to_pylist(), task.shingle)
-                lists = pa.ListArray.from_arrays(pa.array(found.starts, pa.int32()), found.hashes)
-                table = pa.table([pa.array(documents), lists], schema=_SHINGLES_SCHEMA)
-                writer.write_table(table, row_group_size=len(table))
+            for first, texts in task.corpus.texts(task.part, rows):
+                here = (rows >= first) & (rows < first + len(texts))
+                for group in np.unique(task.groups[here]).tolist():
+                    asked = here & (task.groups == group)
+                    found = shingles(texts.take(rows[asked] - first).to_pylist(), task.shingle)
+                    lists = pa.ListArray.from_arrays(pa.array(found.starts, pa.int32()), found.hashes)
+                    table = pa.table([pa.array(task.documents[asked]), lists], schema=_SHINGLES_SCHEMA)
+                    writer.write_table(table, row_group_size=len(table))
+                    groups.append(group)
         part.put(_shingles_path(task.part), file)
-        part.facts = {"groups": groups.tolist()}
+        part.facts = {"groups": groups}
         return task.part, work.finish(part, name)
 
 
