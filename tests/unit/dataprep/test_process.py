@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -142,32 +141,12 @@ def test_a_signal_to_the_whole_group_ends_ray_too(large: Path, tmp_path: Path, n
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_one_worker_two_and_ten_kills_at_random_give_the_same_bytes(large: Path, tmp_path: Path, new_run) -> None:
-    def file(store: str, workers: int) -> DatasetBuildFile:
-        shards = {"tokensPerShard": 200_000}
-        return new_run(large, store=store, filters=RULES, shards=shards, engine={"workers": workers})
-
-    took, digests = {}, set()
-    for workers in (1, 2):
-        started = time.monotonic()
-        digests.add(digest_of(file(f"undisturbed-{workers}", workers), tmp_path))
-        took[workers] = time.monotonic() - started
-    chance, kills = random.Random(1337), 0
-    while kills < 10:
-        workers = 1 + kills % 2
-        process = start(file("killed", workers), tmp_path)
-        try:
-            _, errors = process.communicate(timeout=chance.uniform(0.3, 1.0) * took[workers])
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
-            kills += 1
-        else:  # it was finished; kill the next one from the beginning
-            assert process.returncode == 0, errors
-            open_store(file("killed", 1).output).delete_prefix("datasets")
-    digests.add(digest_of(file("killed", 0), tmp_path))
-    assert len(digests) == 1
-    assert [path for path in (tmp_path / "killed").rglob("work/*") if path.is_file()] == []
+def test_drivers_and_workers_killed_at_random_change_no_byte(tmp_path: Path) -> None:
+    script = Path(__file__).parents[3] / "bench/dataprep/kills.py"
+    subprocess.run([sys.executable, script, "--kills", "6", "--json", tmp_path / "figures.json"], check=True)
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["sameBytes"] and figures["ledgerAddsUp"]
+    assert figures["driversKilled"] + figures["workersKilled"] == 6
 
 
 @pytest.mark.slow
