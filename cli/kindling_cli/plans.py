@@ -11,7 +11,7 @@ from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.products import DatasetManifest
-from kindling_api.v1alpha1.training import BatchPlan, batch_plan, steps_of
+from kindling_api.v1alpha1.training import BatchPlan, steps_of
 from kindling_trainer.align.check import Findings
 from kindling_trainer.cpu import multiplies_bfloat16
 from kindling_trainer.estimate import Memory, Precision, checkpoint_bytes, memory, recomputed
@@ -140,7 +140,7 @@ def plan_alignment(
         found: what a dry run over the data says.
         flops_per_second: of all processes together, where it is known.
     """
-    batch = batch_plan(spec.training.batch, shape.context, spec.layout())
+    batch = spec.batch_plan(shape.context)
     sizes = _sizes(spec, shape, batch, vocab_size, None, flops_per_second)
     base = spec.base.uri or f"{spec.base.kind or 'run'} {spec.base.name}"
     return AlignmentPlan(

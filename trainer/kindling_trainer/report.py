@@ -13,9 +13,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.products import REPORT
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
-from kindling_api.v1alpha1.training import batch_plan
 from kindling_trainer.inputs import learns_tokens
 from kindling_trainer.metrics import BEFORE, Row, perplexity
 from kindling_trainer.progress import Course
@@ -87,8 +87,9 @@ def _method_figures(rows: list[Row]) -> list[str]:
 
 
 def _facts(course: Course) -> list[tuple[str, str]]:
-    shape, training, layout = course.manifest.shape, course.run.spec.training, course.run.spec.layout()
-    plan = batch_plan(training.batch, shape.context, layout)
+    shape, spec = course.manifest.shape, course.run.spec
+    training, layout = spec.training, spec.layout()
+    plan = spec.batch_plan() if isinstance(spec, PretrainRunSpec) else spec.batch_plan(shape.context)
     assert training.optimizer.adam_w is not None
     adam = training.optimizer.adam_w
     return [

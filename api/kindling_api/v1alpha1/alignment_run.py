@@ -17,7 +17,7 @@ from kindling_api.v1alpha1.pretrain_run import DEGREES_RULE
 from kindling_api.v1alpha1.resources import PodResources, RunControls, TrainingResources
 from kindling_api.v1alpha1.status import AlignmentRunStatus
 from kindling_api.v1alpha1.storage import ModelReference, Uri
-from kindling_api.v1alpha1.training import AdamW, Optimizer, TrainingSpec
+from kindling_api.v1alpha1.training import AdamW, BatchPlan, Optimizer, TrainingSpec, batch_plan
 
 Coefficient = Annotated[float, Field(ge=0, le=1000)]
 
@@ -159,6 +159,11 @@ class ProximalPolicy(Spec):
         return self
 
     @property
+    def answers(self) -> int:
+        """Answers of a round."""
+        return self.rollout.prompts
+
+    @property
     def all_rewards(self) -> tuple[Reward, ...]:
         """What is rewarded, however it was given."""
         return self.rewards or (Reward(model=self.reward_model),)
@@ -177,6 +182,11 @@ class GroupRelativePolicy(Spec):
     """Largest change of a token's probability ratio."""
     rewards: Rewards
     """What is rewarded; the sum counts."""
+
+    @property
+    def answers(self) -> int:
+        """Answers of a round."""
+        return self.rollout.prompts * self.group_size
 
 
 class Method(OneOf):
@@ -285,6 +295,18 @@ class AlignmentRunSpec(RunControls):
     def _can_be_laid_out(self) -> Self:
         self.layout()
         return self
+
+    def batch_plan(self, context: int) -> BatchPlan:
+        """The batch, cut over the processes; where answers are rewarded, one of a whole round unless `batch.tokens`
+        says otherwise.
+
+        Raises:
+            SpecError: it does not divide.
+        """
+        batch, rewarded = self.training.batch, self.method.ppo or self.method.grpo
+        if rewarded is not None and batch.tokens is None:
+            batch = batch.model_copy(update={"tokens": rewarded.answers * context})
+        return batch_plan(batch, context, self.layout())
 
     def layout(self) -> Layout:
         """The degrees of parallelism, complete and checked against the processes.

@@ -120,9 +120,7 @@ def prepare(run: AlignmentRunFile, ranks: Ranks, method: GroupRelativePolicy) ->
         UserError: base, template, data or rewards are wrong.
     """
     judge = Rewards(method.rewards, open_judges(run, ranks.device), field="spec.method.grpo.rewards")
-    policy = open_policy(
-        run, ranks, method.rollout, judge, group=method.group_size, passes=1, penalty=method.kl_coefficient > 0
-    )
+    policy = open_policy(run, ranks, method.rollout, judge, group=method.group_size, penalty=method.kl_coefficient > 0)
     check_expected(method.rewards, policy.rollouts.questions + policy.held_out)
     objective = GroupRelativeOptimisation(policy.model, method, policy.plan, policy.rollouts, policy.held_out)
     return assemble_policy(run, ranks, policy, objective)

@@ -52,7 +52,6 @@ def open_policy(
     judge: Judge,
     *,
     group: int,
-    passes: int,
     penalty: bool,
     scored: bool = False,
 ) -> Policy:
@@ -60,7 +59,6 @@ def open_policy(
 
     Args:
         group: answers to each prompt.
-        passes: over a round's answers.
         penalty: whether the policy is to stay near the base model.
         scored: whether the model has a value head.
 
@@ -68,10 +66,7 @@ def open_policy(
         UserError: base, template, data or plan are wrong.
     """
     spec, base = run.spec, open_base(run)
-    plan = plan_rounds(
-        spec.training.batch, prompts=rollout.prompts, group=group, passes=passes, context=base.shape.context,
-        layout=spec.layout(), seed=spec.training.seed,
-    )  # fmt: skip
+    plan = plan_rounds(spec, base.shape.context)
     learnt, tried = _prompts(run, base, rollout)
     model = build(run, ranks, base.shape, base.vocabulary, padding_counts=False, scored=scored)
     model.model.eval()

@@ -143,7 +143,7 @@ def prepare(run: AlignmentRunFile, ranks: Ranks, method: ProximalPolicy) -> Setu
         UserError: base, template, data or rewards are wrong.
     """
     judge = Rewards(method.all_rewards, open_judges(run, ranks.device), field="spec.method.ppo.rewards")
-    policy = open_policy(run, ranks, method.rollout, judge, group=1, passes=method.epochs, penalty=True, scored=True)
+    policy = open_policy(run, ranks, method.rollout, judge, group=1, penalty=True, scored=True)
     check_expected(method.all_rewards, policy.rollouts.questions + policy.held_out)
     coefficient = torch.tensor(method.kl_coefficient, dtype=torch.float64)
     objective = ProximalPolicyOptimisation(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kindling_api.errors import SpecError, explain
-from kindling_api.v1alpha1.parallelism import Layout
-from kindling_api.v1alpha1.training import Batch, BatchPlan, batch_plan
+from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
+from kindling_api.v1alpha1.training import BatchPlan
 from kindling_trainer.data.order import shuffled
 
 
@@ -38,25 +38,22 @@ class RoundPlan:
         return [rows[first + number * size : first + (number + 1) * size] for number in range(self.batch.accumulation)]
 
 
-def plan_rounds(
-    batch: Batch, *, prompts: int, group: int, passes: int, context: int, layout: Layout, seed: int
-) -> RoundPlan:
-    """The plan for rounds of `group` answers to each of `prompts` prompts. Without `batch.tokens`, a step learns from a
-    whole round.
+def plan_rounds(spec: AlignmentRunSpec, context: int) -> RoundPlan:
+    """The plan for a run that learns from rewards.
 
     Raises:
         SpecError: a round's answers do not divide into steps, or a step's over processes and micro-batches.
     """
-    answers = prompts * group
-    whole = batch if batch.tokens is not None else batch.model_copy(update={"tokens": answers * context})
-    plan = batch_plan(whole, context, layout)
-    if answers % plan.sequences:
+    method, plan = spec.method.ppo or spec.method.grpo, spec.batch_plan(context)
+    assert method is not None
+    if method.answers % plan.sequences:
         raise SpecError(
             explain(
                 "spec.training.batch.tokens",
                 found=f"{plan.tokens} = {plan.sequences} answers of up to {context} tokens in a step",
-                allowed=f"a divisor of the {answers} answers of a round",
-                remedy=f"use {answers * context}, or leave it out, to learn from a whole round in each step",
+                allowed=f"a divisor of the {method.answers} answers of a round",
+                remedy=f"use {method.answers * context}, or leave it out, to learn from a whole round in each step",
             )
         )
-    return RoundPlan(answers, passes, plan, seed)
+    passes = spec.method.ppo.epochs if spec.method.ppo else 1
+    return RoundPlan(method.answers, passes, plan, spec.training.seed)

@@ -174,7 +174,7 @@ def kill_after(runs: Any, run: Path, step: int) -> None:
     process: subprocess.Popen[str] = runs.start(run)
     until = time.monotonic() + 120
     while not (curve.exists("metrics.jsonl") and f'"step": {step}' in curve.get("metrics.jsonl").decode()):
-        assert time.monotonic() < until, "the step was not reached"
+        assert process.poll() is None and time.monotonic() < until, "the step was not reached"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)

@@ -5,37 +5,44 @@ from __future__ import annotations
 import pytest
 
 from kindling_api.errors import SpecError
-from kindling_api.v1alpha1.parallelism import Layout
-from kindling_api.v1alpha1.training import Batch
+from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_trainer.align.rounds import RoundPlan, plan_rounds
 
 
-def plan(batch: Batch, shard: int = 1, passes: int = 2) -> RoundPlan:
-    layout = Layout(data=shard)
-    return plan_rounds(batch, prompts=8, group=3, passes=passes, context=16, layout=layout, seed=1)
+def plan(batch: dict[str, int], processes: int = 1) -> RoundPlan:
+    """PPO over 24 answers, twice."""
+    rewards = [{"exactAnswer": {}}]
+    spec = {
+        "base": {"uri": "base"},
+        "method": {"ppo": {"epochs": 2, "rollout": {"prompts": 24}, "rewards": rewards}},
+        "data": [{"uri": "prompts.jsonl"}],
+        "training": {"steps": 1, "batch": batch},
+        "resources": {"processesPerNode": processes},
+    }
+    return plan_rounds(AlignmentRunSpec.model_validate(spec, strict=False), 16)
 
 
 def test_a_step_learns_from_a_whole_round_unless_told_otherwise() -> None:
-    assert plan(Batch()).steps == 2
-    assert plan(Batch(tokens=8 * 16)).steps == 6
-    assert sorted(plan(Batch()).rows(5)) == list(range(24))
+    assert plan({}).steps == 2
+    assert plan({"tokens": 8 * 16}).steps == 6
+    assert sorted(plan({}).rows(5)) == list(range(24))
 
 
 def test_each_pass_has_every_answer_once_in_an_order_of_its_own() -> None:
-    cut = plan(Batch(tokens=8 * 16))
+    cut = plan({"tokens": 8 * 16})
     first, second = ([row for step in steps for row in cut.rows(step)] for steps in ((0, 1, 2), (3, 4, 5)))
     assert sorted(first) == sorted(second) == list(range(24))
     assert first != second
 
 
-@pytest.mark.parametrize("shard", [1, 2, 4])
-def test_processes_share_the_rows_of_a_step(shard: int) -> None:
-    cut = plan(Batch(tokens=8 * 16, micro_batch=2), shard)
-    found = [row for rank in range(shard) for some in cut.micro_batches(3, rank) for row in some]
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_share_the_rows_of_a_step(processes: int) -> None:
+    cut = plan({"tokens": 8 * 16, "microBatch": 2}, processes)
+    found = [row for rank in range(processes) for some in cut.micro_batches(3, rank) for row in some]
     assert found == cut.rows(3)
     assert {len(some) for some in cut.micro_batches(3, 0)} == {2}
 
 
 def test_a_round_that_does_not_divide_is_refused() -> None:
     with pytest.raises(SpecError, match=r"found 112 = 7 answers .* a divisor of the 24 answers of a round"):
-        plan(Batch(tokens=7 * 16))
+        plan({"tokens": 7 * 16})
