@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from starlette.applications import Starlette
@@ -29,7 +32,7 @@ def listen_at(host: str, port: int, patience: float) -> socket.socket:
         listener = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         allowed, remedy = "a free port of this machine", "choose another --port, or 0 for any"
-        raise SpecError(explain(f"{host}:{port}", found=error.strerror, allowed=allowed, remedy=remedy)) from error
+        raise SpecError(explain(f"{host}:{port}", found=os.strerror(error.errno or 0), allowed=allowed, remedy=remedy)) from error
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
     return listener
@@ -44,8 +47,20 @@ def serve(generator: Generator, settings: ServeSettings, listener: socket.socket
         server_header=False,
         timeout_graceful_shutdown=END_SECONDS,
     )
-    with suppress(KeyboardInterrupt):  # uvicorn passes the signal on once it has obeyed it
-        uvicorn.Server(config).run(sockets=[listener])
+    _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends well when it is asked to end; uvicorn's own sends itself the signal again afterwards."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def application(generator: Generator, settings: ServeSettings) -> Starlette:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ from kindling_storage import ObjectStore, open_store
 from kindling_trainer.align.formats import Message
 from kindling_trainer.align.template import ChatTemplate
 from kindling_trainer.batching import continue_tokens
-from kindling_trainer.checkpoint.huggingface import read_model, read_tokenizer
+from kindling_trainer.checkpoint.huggingface import read_chat_template, read_model, read_stops, read_tokenizer
 from kindling_trainer.models import Decoder
 from kindling_trainer.sampling import GenerationOptions
 
-CHAT_TEMPLATE, GENERATION, TOKENIZER_CONFIG = "chat_template.jinja", "generation_config.json", "tokenizer_config.json"
 INCOMPLETE = "�"  # what a decoder writes for bytes that are no character, or not one yet
 
 
@@ -100,9 +98,9 @@ def load_model(source: ObjectStore | Path, device: torch.device | str = "cpu") -
     store = open_store(source.resolve().as_uri()) if isinstance(source, Path) else source
     model = read_model(store).to(device)
     tokenizer, end_of_document = read_tokenizer(store)
-    template, stops = _read_chat(store)
-    chat = template and ChatTemplate(template, tokenizer, end_of_document=end_of_document)
-    return Generator(model, tokenizer, end_of_document, chat or None, stops)
+    template = read_chat_template(store)
+    chat = None if template is None else ChatTemplate(template, tokenizer, end_of_document=end_of_document)
+    return Generator(model, tokenizer, end_of_document, chat, read_stops(store))
 
 
 def decode_pieces(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
@@ -140,18 +138,6 @@ class Pieces:
         """What is left at the end, without a character that is not complete."""
         before, text = self._tokenizer.decode(self._shown), self._tokenizer.decode(self._shown + self._held)
         return text.rstrip(INCOMPLETE)[len(before) :] if self._held else ""
-
-
-def _read_chat(store: ObjectStore) -> tuple[str | None, frozenset[int]]:
-    """The chat template of a Hugging Face folder, and the tokens that end an answer."""
-    documents = [json.loads(store.get(path)) if store.exists(path) else {} for path in (GENERATION, TOKENIZER_CONFIG)]
-    stops = documents[0].get("eos_token_id")
-    if store.exists(CHAT_TEMPLATE):
-        template: str | None = store.get(CHAT_TEMPLATE).decode()
-    else:
-        found = documents[1].get("chat_template")  # as older versions of transformers have it
-        template = found if isinstance(found, str) else None
-    return template, frozenset(stops if isinstance(stops, list) else [] if stops is None else [stops])
 
 
 def _until(tokens: Iterable[int], stops: Collection[int]) -> Iterator[int]:
