@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,24 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PLAY = "ROMEO:\nIs the day so young?\n\nBENVOLIO:\nBut new struck nine.\n\n" * 40
 
 pytestmark = pytest.mark.slow
+
+
+def test_chat_answers_after_what_it_was_taught(tmp_path: Path) -> None:
+    short = "training={steps: 2, batch: {tokens: 1Ki}, compile: never}"
+    aligned = [f"AlignmentRun/{name}:spec.{short}" for name in ("small-talk", "friendly-talk")]
+    printed = run("03-chat", "small-world", "What does a cow say?", tmp_path, *aligned)
+    assert "› What does a cow say?" in printed
+    taught, friendly = (model_of(name, tmp_path, "AlignmentRun") for name in ("small-talk", "friendly-talk"))
+    assert friendly["tokenizer"] == taught["tokenizer"], "the template of the base, whose tokens are there"
+    assert friendly["evaluation"]["validation_loss_before"] == pytest.approx(math.log(2), abs=1e-6)  # type: ignore[index]
+
+
+def test_the_files_of_chat_are_those_that_its_script_writes(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(EXAMPLES / "03-chat" / "make_data.py"), str(tmp_path)], check=True)
+    written = sorted(tmp_path.glob("*.jsonl"))
+    assert len(written) == 3
+    for path in written:
+        assert path.read_bytes() == (EXAMPLES / "03-chat" / path.name).read_bytes()
 
 
 def run(example: str, name: str, prompt: str, store: Path, *settings: str) -> str:
