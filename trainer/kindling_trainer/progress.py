@@ -23,7 +23,13 @@ WARM_UP_STEPS = 2
 """The first steps of a start, which compile and fill caches, foretell nothing of the time that the others take."""
 ETA_STEPS = 50
 """The estimate follows the mean of so many of the newest steps."""
-SHOWN = {"reward": "reward", "rewards/margins": "reward_margin", "rewards/accuracies": "accuracy", "kl": "kl"}
+SHOWN = {
+    "reward": "reward",
+    "rewards/margins": "reward_margin",
+    "rewards/accuracies": "accuracy",
+    "rewards/exactAnswer": "accuracy",
+    "kl": "kl",
+}
 """Figures of a step that the progress document shows, under its own names."""
 EVALUATION = "evaluation/"
 """What stands before the names of an evaluation's figures in the curves."""
