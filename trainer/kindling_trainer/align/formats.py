@@ -64,8 +64,7 @@ def detect(record: Fields) -> DialogueFormat:
     for form, fields in _FIELDS:
         if all(field in record for field in fields):
             return form
-    fields = ", ".join(record) or "none"
-    raise _fault(f"the fields {fields}", _forms(), "rename the fields, or set the source's format")
+    raise _fault(f"the fields {', '.join(record) or 'none'}", _forms(), "rename the fields, or set the source's format")
 
 
 def check_form(record: Fields, form: DialogueFormat) -> None:

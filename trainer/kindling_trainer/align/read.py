@@ -136,7 +136,7 @@ def _no_object(place: str, found: str) -> DataError:
 def _unpacked(stream: BinaryIO, path: str) -> IO[bytes]:
     match PurePosixPath(path.lower()).suffix:
         case ".gz":
-            return gzip.open(stream)
+            return cast(IO[bytes], gzip.open(stream))
         case ".zst":
             import pyarrow as pa  # not above: few data are so compressed, and it takes long to load
 

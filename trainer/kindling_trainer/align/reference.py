@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from safetensors.torch import load, save
@@ -27,7 +27,7 @@ Scored = Iterable[tuple[Tensor, Answers]]
 class Reference:
     """Log-probabilities of both answers of all pairs; until they are known, nothing but `know` may be called."""
 
-    def __init__(self, store: ObjectStore, of: list[str | None], pairs: int, ranks: Ranks) -> None:
+    def __init__(self, store: ObjectStore, of: Sequence[str], pairs: int, ranks: Ranks) -> None:
         """Read them from the run's folder, `store`, where an earlier attempt has left them there.
 
         Args:
@@ -38,7 +38,7 @@ class Reference:
         """
         self._store, self._path, self._pairs, self._ranks = (
             store,
-            f"reference-{short_key(key_of(of))}.safetensors",
+            f"reference-{short_key(key_of(list(of)))}.safetensors",
             pairs,
             ranks,
         )

@@ -231,7 +231,7 @@ class _Generation(Extension):
 class _Strict(jinja2.Undefined):
     """May be asked for, as transformers' own templates do, but not written: a name misspelt would leave a hole."""
 
-    __str__ = __iter__ = __len__ = jinja2.Undefined._fail_with_undefined_error  # type: ignore[assignment]
+    __str__ = __iter__ = __len__ = jinja2.Undefined._fail_with_undefined_error
 
 
 def _compiled(source: str) -> jinja2.Template:

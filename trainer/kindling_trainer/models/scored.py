@@ -13,7 +13,7 @@ def build_scored(shape: ModelShape, vocab_size: int) -> Decoder:
     The number at a position judges all up to there; at the last token it is the reward of the whole text.
     """
     model = build_model(shape.model_copy(update={"tied_embeddings": False}), vocab_size)
-    model.head = ValueHead(shape.width)
+    model.head = ValueHead(shape.width)  # type: ignore[assignment]
     return model
 
 
