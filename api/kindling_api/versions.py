@@ -17,6 +17,7 @@ STEP_VERSIONS = {
     "language": 1,
     "adult": 2,
     "exact": 1,
+    "lines": 1,
     "minHash": 2,
     "toxicity": 1,
     "decontaminate": 1,
@@ -44,6 +45,8 @@ def step_versions(spec: DatasetBuildSpec) -> dict[str, int]:
     unused |= OWN_VERSION - {each.chosen[0] for each in spec.filters}
     if not spec.deduplicate.exact:
         unused.add("exact")
+    if spec.deduplicate.lines is None:
+        unused.add("lines")
     if spec.deduplicate.min_hash is None:
         unused.add("minHash")
     if spec.toxicity is None:

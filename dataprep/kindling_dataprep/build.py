@@ -30,7 +30,7 @@ from kindling_dataprep.manifest import (
 )
 from kindling_dataprep.records import InputFile, Span
 from kindling_dataprep.shards import token_type
-from kindling_dataprep.stages.clean import CleanTask, clean, count_lines, put_sites
+from kindling_dataprep.stages.clean import FEWEST_HOLDERS, CleanTask, clean, count_lines, put_sites
 from kindling_dataprep.stages.corpus import Corpus, Rows, corpus_of
 from kindling_dataprep.stages.decontaminate import decontaminate
 from kindling_dataprep.stages.deduplicate import deduplicate, removed_rows
@@ -155,8 +155,8 @@ class _Build:
         return executors.start(self.job.spec.engine.workers, tasks, input_bytes)
 
     def _find_repeated_lines(self, groups: Sequence[tuple[Span, ...]], executor: Executor) -> None:
-        boilerplate = boilerplate_of(self.job.spec)
-        if boilerplate is None:
+        boilerplate, duplicates = boilerplate_of(self.job.spec), self.job.spec.deduplicate.lines
+        if boilerplate is None and duplicates is None:
             return
         self.tracker.stage("lines", f"Looking for lines that repeat in {len(self.inputs)} files", len(groups))
         ranges = range_count(sum(file.size for file in self.inputs))
@@ -165,7 +165,11 @@ class _Build:
         for index, part in executor.each(count_lines, asked):
             counted[index] = part
             self.tracker.advance(part.facts["documents"])
-        merge_notes(self.job, [counted[index] for index in range(len(groups))], boilerplate.min_documents, executor)
+        parts = [counted[index] for index in range(len(groups))]
+        if boilerplate is not None:
+            merge_notes(self.job, "boilerplate", parts, boilerplate.min_documents, executor)
+        if duplicates is not None:
+            merge_notes(self.job, "lines", parts, FEWEST_HOLDERS, executor)
 
     def _clean(self, groups: Sequence[tuple[Span, ...]], executor: Executor) -> list[work.Part]:
         self.tracker.stage("reading", f"Reading and filtering {len(self.inputs)} files", len(groups))

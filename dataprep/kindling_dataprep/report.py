@@ -127,6 +127,7 @@ def funnel(counts: DocumentCounts) -> list[dict[str, Any]]:
         BAD_RECORD,
         "formatting",
         "boilerplate",
+        "lines",
         *MEASURES,
         "exact",
         "minHash",

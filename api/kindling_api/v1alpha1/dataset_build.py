@@ -48,6 +48,15 @@ class MinHash(Spec):
     """Which document of a cluster stays."""
 
 
+class LineDuplicates(Spec):
+    """Lines or paragraphs that an earlier document held are taken out; the first document keeps them."""
+
+    unit: Literal["line", "paragraph"] = "line"
+    """What is compared; paragraphs are separated by blank lines."""
+    min_length: Annotated[int, Field(ge=1)] = 100
+    """Shorter ones, in characters, stay: they repeat by chance."""
+
+
 class Deduplicate(Spec):
     """Exact and near duplicates."""
 
@@ -55,6 +64,8 @@ class Deduplicate(Spec):
     """Remove documents whose normalised text occurred before."""
     min_hash: MinHash | None = None
     """Remove near-duplicates; absent means that they stay. (A spec without `deduplicate` removes both.)"""
+    lines: LineDuplicates | None = None
+    """Take repeated lines out of documents, before these are measured; absent means that they stay."""
 
 
 class Toxicity(Spec):

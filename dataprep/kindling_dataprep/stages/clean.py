@@ -8,7 +8,7 @@ batch at a time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 
 from kindling_api.errors import DataError, NotFoundError, explain
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
-from kindling_api.v1alpha1.filters import Boilerplate
 from kindling_dataprep import ledger, work
 from kindling_dataprep.records import BAD_RECORD, Document, InputFile, LinesRemoved, Removal, Span, excerpt_of
 from kindling_dataprep.stages.repeated import Notes, distinct, notes_name, put_notes, repeated_lines
@@ -28,6 +27,7 @@ from kindling_dataprep.steps.boilerplate import boilerplate_of, line_hashes
 from kindling_dataprep.steps.exact import text_digest
 from kindling_dataprep.steps.faults import FAULTS
 from kindling_dataprep.steps.judge import Lists, judge, repaired_by
+from kindling_dataprep.steps.lines import piece_hashes
 from kindling_dataprep.steps.minhash import band_keys, signatures
 from kindling_dataprep.steps.read import read, store_uri
 from kindling_dataprep.tasks import Job
@@ -37,6 +37,8 @@ from kindling_storage.commit import file_entry
 BATCH_CHARACTERS = 4 << 20
 BATCH_DOCUMENTS = 2048
 BAD_RECORDS_SHOWN = 5
+FEWEST_HOLDERS = 2
+"""Documents that hold a line which is a duplicate in one of them."""
 
 _BLOCKLIST = f"{work.WORK}/blocklist.txt"
 
@@ -103,6 +105,7 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
             bad: list[str] = []
             for batch in _batches(_records(task)):
                 outcome = judge(batch, spec, lists)
+                lists = replace(lists, place=lists.place + len(batch))
                 documents_writer.write_table(_documents_table(outcome.kept, spec))
                 removed_writer.write_table(ledger.removed_table(outcome.removed, spec))
                 measures_writer.write_table(outcome.measures)
@@ -130,39 +133,57 @@ def put_sites(job: Job, blocklist: bytes | None) -> None:
 
 def _lists(task: CleanTask) -> Lists:
     spec = task.job.spec
-    lists = Lists()
+    lists = Lists(place=_place(task))
     if boilerplate_of(spec) is not None:
-        lists = replace(lists, repeated=repeated_lines(task.job, task.index))
+        lists = replace(lists, repeated=repeated_lines(task.job, "boilerplate", task.index))
+    if spec.deduplicate.lines is not None:
+        lists = replace(lists, first=repeated_lines(task.job, "lines", task.index))
     if (uri := blocklist_of(spec)) is not None:
         lists = replace(lists, sites=SITES | domains_in(task.job.store().get(_BLOCKLIST), uri))
     return lists
 
 
 def count_lines(task: CleanTask) -> tuple[int, work.Part]:
-    """Notes which lines a task's documents hold, for `boilerplate`, unless that was done before.
+    """Notes which lines a task's documents hold, unless that was done before.
 
     Returns the task's index and its part.
     """
     store, name = task.job.store(), notes_name(task.index)
     if (done := work.find(store, name)) is not None:
         return task.index, done
-    spec = boilerplate_of(task.job.spec)
-    assert spec is not None
+    boilerplate, duplicates = boilerplate_of(task.job.spec), task.job.spec.deduplicate.lines
     rules = dict(each.chosen for each in task.job.spec.filters)
-    notes = [np.empty((0, 2), dtype=np.uint64)]
-    for batch in _batches(_records(task)):
-        documents = (repaired_by(record, rules) for record in batch if isinstance(record, Document))
-        notes += [_notes(document, spec) for document in documents if isinstance(document, Document)]
+    by_text, by_place = [_notes(set(), 0)], [_notes(set(), 0)]
+    documents = 0
+    for place, record in enumerate(_records(task), start=_place(task)):
+        document = repaired_by(record, rules) if isinstance(record, Document) else record
+        if isinstance(document, Removal):
+            continue
+        documents += 1
+        if boilerplate is not None:
+            text = int.from_bytes(text_digest(document.text)[:8], "little")
+            by_text.append(_notes(line_hashes(document, boilerplate), text))
+        if duplicates is not None:
+            by_place.append(_notes(piece_hashes(document.text, duplicates), place))
     with work.new_part(store) as part:
-        put_notes(part, task.index, distinct(np.concatenate(notes), spec.min_documents), task.ranges)
-        part.facts["documents"] = len(notes) - 1
+        if boilerplate is not None:
+            notes = distinct(np.concatenate(by_text), boilerplate.min_documents)
+            put_notes(part, "boilerplate", task.index, notes, task.ranges)
+        if duplicates is not None:
+            put_notes(part, "lines", task.index, distinct(np.concatenate(by_place), FEWEST_HOLDERS), task.ranges)
+        part.facts["documents"] = documents
         return task.index, work.finish(part, name)
 
 
-def _notes(document: Document, spec: Boilerplate) -> Notes:
-    lines = np.fromiter(line_hashes(document, spec), dtype=np.uint64)
-    text = int.from_bytes(text_digest(document.text)[:8], "little")
-    return np.stack([lines, np.full_like(lines, text)], axis=1)
+def _notes(lines: Collection[int], holder: int) -> Notes:
+    notes: Notes = np.empty((len(lines), 2), dtype=np.uint64)
+    notes[:, 0], notes[:, 1] = np.fromiter(lines, dtype=np.uint64, count=len(lines)), holder
+    return notes
+
+
+def _place(task: CleanTask) -> int:
+    """Of the task's first record, in the order of the sources; those of a task's records follow one another."""
+    return task.index << 32
 
 
 def _by_rule(removed: Iterable[LinesRemoved]) -> Counter[str]:

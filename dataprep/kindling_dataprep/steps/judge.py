@@ -14,6 +14,7 @@ from kindling_dataprep.steps.adult import SITES
 from kindling_dataprep.steps.boilerplate import without_boilerplate
 from kindling_dataprep.steps.c4 import c4_lines
 from kindling_dataprep.steps.decide import Decision, decide
+from kindling_dataprep.steps.lines import without_duplicates
 from kindling_dataprep.steps.measure import measure
 from kindling_dataprep.steps.repair import repair
 
@@ -36,6 +37,10 @@ class Lists:
 
     repeated: Collection[int] = frozenset()
     """The hashes of lines that are boilerplate (see `steps.boilerplate`)."""
+    first: Mapping[int, int] = field(default_factory=dict)
+    """The place of the first document that holds a line (see `steps.lines`)."""
+    place: int = 0
+    """Of the first of the records, in the order of the sources."""
     sites: Collection[str] = SITES
     """Domains of adult sites."""
 
@@ -50,10 +55,9 @@ def judge(records: Sequence[Document | Removal], spec: DatasetBuildSpec, lists: 
     """
     outcome = Outcome()
     place = {record.id: number for number, record in enumerate(records)}
-    rules = dict(each.chosen for each in spec.filters)
     documents = []
-    for record in records:
-        result = record if isinstance(record, Removal) else _prepared(record, rules, lists, outcome)
+    for number, record in enumerate(records, start=lists.place):
+        result = record if isinstance(record, Removal) else _prepared(record, spec, number, lists, outcome)
         if isinstance(result, Removal):
             outcome.removed.append(result)
         else:
@@ -84,29 +88,35 @@ def judge(records: Sequence[Document | Removal], spec: DatasetBuildSpec, lists: 
     return outcome
 
 
-def _prepared(document: Document, rules: Mapping[str, Any], lists: Lists, outcome: Outcome) -> Document | Removal:
+def _prepared(
+    document: Document, spec: DatasetBuildSpec, place: int, lists: Lists, outcome: Outcome
+) -> Document | Removal:
     """The document repaired and without unwanted lines, which are noted; or why nothing is left of it."""
-    repaired = repaired_by(document, rules)
-    if isinstance(repaired, Removal):
-        return repaired
-    text = repaired.text
-    if "boilerplate" in rules:
-        left, removed = without_boilerplate(repaired, lists.repeated, rules["boilerplate"])
-        if removed:
-            excerpt = excerpt_of(removed[0])
-            lines = LinesRemoved(document.id, "boilerplate", len(removed), len(text) - len(left), excerpt)
-            outcome.lines_removed.append(lines)
-        if not left.strip():
-            return _nothing_left(document, "boilerplate", "characters", 0.0, 1.0)
-        text = left
-    if "c4" in rules:
-        left, count = c4_lines(text, rules["c4"])
-        if count:
-            outcome.lines_removed.append(LinesRemoved(document.id, "c4", count, len(text) - len(left), ""))
-        if not left:
-            return _nothing_left(document, "c4", "characters", 0.0, 1.0)
-        text = left
-    return replace(document, text=text)
+    rules = dict(each.chosen for each in spec.filters)
+    result = repaired_by(document, rules)
+    if isinstance(result, Document) and "boilerplate" in rules:
+        left, removed = without_boilerplate(result, lists.repeated, rules["boilerplate"])
+        result = _noted(result, "boilerplate", left, len(removed), removed, outcome)
+    if isinstance(result, Document) and spec.deduplicate.lines is not None:
+        left, removed = without_duplicates(result.text, place, lists.first, spec.deduplicate.lines)
+        result = _noted(result, "lines", left, len(removed), removed, outcome)
+    if isinstance(result, Document) and "c4" in rules:
+        left, count = c4_lines(result.text, rules["c4"])
+        result = _noted(result, "c4", left, count, [], outcome)
+    return result
+
+
+def _noted(
+    document: Document, rule: str, left: str, count: int, removed: Sequence[str], outcome: Outcome
+) -> Document | Removal:
+    """The document with the text that a rule `left`; what it took out is noted."""
+    if count:
+        excerpt = excerpt_of(removed[0]) if removed else ""
+        characters = len(document.text) - len(left)
+        outcome.lines_removed.append(LinesRemoved(document.id, rule, count, characters, excerpt))
+    if not left.strip():
+        return _nothing_left(document, rule, "characters", 0.0, 1.0)
+    return replace(document, text=left)
 
 
 def repaired_by(document: Document, rules: Mapping[str, Any]) -> Document | Removal:
