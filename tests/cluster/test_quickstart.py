@@ -18,17 +18,19 @@ LONGEST = 5 * 60
 """Seconds from the installation to the model, with the images on the nodes."""
 
 
-STEPS = 150
+STEPS = {"PretrainRun": 150, "AlignmentRun": 30}
 """Two cores, which the nodes, the cluster and the store share here, do not take all steps of the example in time."""
 
 
 def on_two_nodes() -> list[Object]:
     """The example's documents, in their order, with the model's tensors over two pods of one core each."""
     documents: list[Object] = list(yaml.safe_load_all(EXAMPLE.read_text()))
-    run = documents[0]["spec"]
-    run["training"]["steps"] = STEPS
-    run["resources"] = {"nodes": 2, "cpu": "900m"}
-    run["parallelism"] = {"tensor": 2}
+    for document in documents:
+        if steps := STEPS.get(document["kind"]):
+            training = {key: value for key, value in document["spec"]["training"].items() if key != "epochs"}
+            document["spec"]["training"] = {**training, "steps": steps}
+            document["spec"]["resources"] = {"nodes": 2, "cpu": "900m"}
+            document["spec"]["parallelism"] = {"tensor": 2}
     return documents
 
 
@@ -40,9 +42,11 @@ def test_text_becomes_a_model_on_two_nodes_within_five_minutes(kindling: Install
     installed = time.monotonic() - start
 
     documents = on_two_nodes()
-    assert [document["kind"] for document in documents] == ["PretrainRun", "DatasetBuild"], "the wrong order"
+    assert [document["kind"] for document in documents] == ["PretrainRun", "DatasetBuild", "AlignmentRun"], (
+        "the wrong order"
+    )
     cluster.kubectl("apply", "-n", namespace, "-f", "-", standard_input=yaml.safe_dump_all(documents))
-    run, build = (Run(cluster, each["kind"], "quickstart", namespace) for each in documents)
+    run, build, chat = (Run(cluster, each["kind"], each["metadata"]["name"], namespace) for each in documents)
     waits = run.wait("says what it waits for", lambda _: run.condition("DatasetReady"), 30)
     assert (waits["status"], waits["reason"]) == ("False", "Building") or waits["reason"] == "NotFound"
 
@@ -66,8 +70,12 @@ def test_text_becomes_a_model_on_two_nodes_within_five_minutes(kindling: Install
     )
     for folder in (*folders, f"{folder_of(run)}model/model.safetensors", f"{folder_of(run)}model/tokenizer.json"):
         assert any(folder in name for name in there), folder
-    build.delete()
-    run.delete()
+    aligned = chat.finish()
+    print(f"a model that answers after {time.monotonic() - start:.0f} s")
+    assert f"{folder_of(chat)}model/chat_template.jinja" in minio.names(kindling.bucket)
+    assert aligned["result"]["steps"] == STEPS["AlignmentRun"]
+    for each in (chat, run, build):
+        each.delete()
 
 
 def watched(run: Run, deadline: float) -> list[int]:

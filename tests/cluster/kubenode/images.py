@@ -14,7 +14,7 @@ from pathlib import Path
 from kubenode.places import CACHE, PROJECT, REGISTRY
 from kubenode.processes import run, run_long
 
-NAMES = ("operator", "dataprep", "trainer")
+NAMES = ("operator", "dataprep", "trainer", "serve")
 BASE = "localhost/python:3.11-slim-bookworm"
 """Stands in for Docker Hub's python:3.11-slim-bookworm, which cannot be had everywhere."""
 
