@@ -42,6 +42,7 @@ def build_images() -> None:
     for name in NAMES:
         if _stamp(name, "built") != sources_digest(name) or not _exists(reference(name)):
             _build(name)
+    run("buildah", "rmi", "--prune", "--force", check=False)  # what has been replaced: gigabytes, each time
 
 
 def push_images() -> list[str]:

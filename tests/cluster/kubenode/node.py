@@ -114,7 +114,8 @@ class Node:
         """Import an image that consists of a program, unless the very same is there."""
         archive = image.archive()
         stamp = self.images / f"{image.program}.imported"
-        if not stamp.exists() or stamp.read_text() != str(archive.stat().st_mtime_ns):
+        there = self.containerd("images", "ls", "-q", f"name=={image.name}").stdout.strip()  # or a full disk took it
+        if not there or not stamp.exists() or stamp.read_text() != str(archive.stat().st_mtime_ns):
             self.containerd("images", "import", archive)
             stamp.write_text(str(archive.stat().st_mtime_ns))
 
