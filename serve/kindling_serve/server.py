@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -31,8 +30,9 @@ def listen_at(host: str, port: int, patience: float) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
+        found = str(error.strerror).partition(" (")[0]
         allowed, remedy = "a free port of this machine", "choose another --port, or 0 for any"
-        raise SpecError(explain(f"{host}:{port}", found=os.strerror(error.errno or 0), allowed=allowed, remedy=remedy)) from error
+        raise SpecError(explain(f"{host}:{port}", found=found, allowed=allowed, remedy=remedy)) from error
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
     return listener

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import openai
 import pytest
 
+from kindling_cli.commands.chat import converse
 from kindling_storage import open_store
 from kindling_trainer.align.formats import Message
 from kindling_trainer.checkpoint.huggingface import ChatFiles, export
@@ -92,6 +94,21 @@ def test_a_model_is_served_until_the_process_is_asked_to_end(
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, "Traceback" in errors) == (0, False), errors
+
+
+def test_the_terminal_speaks_the_chat_template(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("/system be brief\nhello\nand again\n/quit\n"))
+    converse(str(folder), store=str(folder), max_tokens=8, temperature=0.0)
+    said = capsys.readouterr().out
+    model, options = load_model(folder), GenerationOptions(max_tokens=8, temperature=0)
+    turns = [Message("system", "be brief"), Message("user", "hello")]
+    first = "".join(model.answer(turns, options))
+    turns += [Message("assistant", first), Message("user", "and again")]
+    second = "".join(model.answer(turns, options))
+    assert "You are talking to" in said
+    assert f"{first}\n" in said and f"{second}\n" in said
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
