@@ -21,7 +21,12 @@ def test_an_image_installs_the_locked_versions(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "absent"),
-    [("operator", {"torch", "ray", "boto3", "numpy"}), ("trainer", {"ray"}), ("dataprep", {"torch"}), ("serve", {"ray", "kubernetes"})],
+    [
+        ("operator", {"torch", "ray", "boto3", "numpy"}),
+        ("trainer", {"ray"}),
+        ("dataprep", {"torch"}),
+        ("serve", {"ray", "kubernetes"}),
+    ],
 )
 def test_an_image_lacks_what_its_program_has_no_use_for(name: str, absent: set[str]) -> None:
     assert not absent & {line.split("==")[0] for line in lock.locked(name).split()}

@@ -66,6 +66,7 @@ def parquet(rows: list[dict]) -> bytes:
         ("a.jsonl.gz", gzip.compress(b'["one", "two", "three", "four"]\n')),
         ("a.parquet", parquet([{"a": "one", "b": ["two"], "n": 1}, {"a": "three", "b": ["four"], "n": 2}])),
     ],
+    ids=["JSON lines", "gzipped", "Parquet"],
 )
 def test_all_strings_of_a_record_are_texts_of_an_evaluation_set(path: str, data: bytes) -> None:
     form = "parquet" if path.endswith("parquet") else "jsonl"
