@@ -26,12 +26,23 @@ def test_chat_answers_after_what_it_was_taught(tmp_path: Path) -> None:
     assert friendly["evaluation"]["validation_loss_before"] == pytest.approx(math.log(2), abs=1e-6)  # type: ignore[index]
 
 
-def test_the_files_of_chat_are_those_that_its_script_writes(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, str(EXAMPLES / "03-chat" / "make_data.py"), str(tmp_path)], check=True)
+@pytest.mark.parametrize(("example", "files"), [("03-chat", 3), ("04-arithmetic", 4)])
+def test_the_files_of_an_example_are_those_that_its_script_writes(example: str, files: int, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(EXAMPLES / example / "make_data.py"), str(tmp_path)], check=True)
     written = sorted(tmp_path.glob("*.jsonl"))
-    assert len(written) == 3
+    assert len(written) == files
     for path in written:
-        assert path.read_bytes() == (EXAMPLES / "03-chat" / path.name).read_bytes()
+        assert path.read_bytes() == (EXAMPLES / example / path.name).read_bytes()
+
+
+def test_arithmetic_is_rewarded_for_what_is_right(tmp_path: Path) -> None:
+    short = "spec.training={steps: 2, batch: {tokens: 1Ki}, compile: never}"
+    rounds = "spec.method.grpo.rollout={prompts: 2, maxNewTokens: 4}"
+    aligned = [f"AlignmentRun/adder-{name}:{short}" for name in ("chat", "rewarded")]
+    run("04-arithmetic", "adder", "3 + 4 =", tmp_path, *aligned, f"AlignmentRun/adder-rewarded:{rounds}")
+    rewarded = model_of("adder-rewarded", tmp_path, "AlignmentRun")
+    assert rewarded["steps"] == 2
+    assert {"reward", "reward_before"} <= set(rewarded["evaluation"])  # type: ignore[call-overload]
 
 
 def run(example: str, name: str, prompt: str, store: Path, *settings: str) -> str:
