@@ -257,7 +257,7 @@ def test_content_without_folders_can_be_read_again(make: Make) -> None:
     assert content_of(make("DatasetBuild", **content).spec) == content
 
 
-UNASKED = OWN_VERSION | {"decontaminate", "toxicity"}
+UNASKED = OWN_VERSION | {"decontaminate", "lines", "toxicity"}
 """Steps that only a spec that names them applies."""
 
 
@@ -268,6 +268,7 @@ UNASKED = OWN_VERSION | {"decontaminate", "toxicity"}
         pytest.param(
             {
                 "filters": [{name: {}} for name in sorted(OWN_VERSION)],
+                "deduplicate": {"minHash": {}, "lines": {}},
                 "toxicity": {},
                 "decontaminate": [{"uri": "test.jsonl"}],
             },

@@ -24,7 +24,7 @@ def kept_bytes(shape: ModelShape) -> int:
     llama = shape.architecture == "llama"
     block = LlamaBlock(shape) if llama else GPT2Block(shape)
     own = {parameter.untyped_storage().data_ptr() for parameter in block.parameters()}
-    arguments = (Rotary(shape)(0, shape.context),) if llama else ()
+    arguments = (Rotary(shape)(slice(shape.context)),) if llama else ()
     own |= {argument.untyped_storage().data_ptr() for argument in arguments}
     kept: dict[int, Any] = {}
 
