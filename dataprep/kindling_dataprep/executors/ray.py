@@ -83,7 +83,7 @@ def _do(work: Callable[[Task], Result], task: Task) -> Result:
 
 def _worker_lost(error: Exception, *, out_of_memory: bool) -> Exception:
     """The error for a task whose worker died each time."""
-    where, allowed = "spec.engine.resources.memory", "memory for a task: 16 MiB of input or one record, and what is made of it"
+    where, allowed = "spec.engine.resources.memory", "memory for 16 MiB of input, or one record, and what is made of it"
     remedy = "give more memory; finished parts are kept"
     if out_of_memory:
         return MemoryError(explain(where, found="too little for a task", allowed=allowed, remedy=remedy))
