@@ -97,7 +97,7 @@ class Removal:
     id: str
     """The document's id; for what could not be read, of the record that would have been one."""
     rule: str
-    """BAD_RECORD, a filter's name as the spec spells it, `exact`, `minHash`, or `toxicity`."""
+    """BAD_RECORD, a filter's name as the spec spells it, `exact`, `minHash`, `lines`, `toxicity` or `decontaminate`."""
     measure: str
     """What was measured."""
     value: float | None
