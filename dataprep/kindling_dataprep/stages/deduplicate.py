@@ -103,14 +103,10 @@ def pair_band(task: BandTask) -> tuple[int, work.Part]:
 
 def _near(corpus: Corpus, copies: Duplicates, spec: MinHash, executor: Executor) -> tuple[Duplicates, dict[str, Any]]:
     """The near-duplicates among the documents that are no copies; and the facts about finding them."""
-    store = corpus.job.store()
-    with work.new_part(store) as part:
-        ledger.write_table(pa.table({"document": copies.removed}), part.folder / "copies")
-        part.put(_COPIES, part.folder / "copies")
-    tasks = [BandTask(corpus, band) for band in range(spec.bands)]
-    bands = sorted(band for band, _ in executor.each(pair_band, tasks))
-    candidates = reduce(np.union1d, (work.read_table(store, _pairs_path(band))["pair"].to_numpy() for band in bands))
-    pairs = unpacked(candidates)
+    write_copies(corpus, copies)
+    for _ in executor.each(pair_band, [BandTask(corpus, band) for band in range(spec.bands)]):
+        pass
+    pairs = candidates_of(corpus, spec.bands)
     characters = np.concatenate([column.to_numpy() for column in corpus.column("characters")])
     similarities = similarities_of(corpus, pairs, characters, spec.shingle, executor)
     verified = similarities >= spec.threshold
@@ -118,16 +114,32 @@ def _near(corpus: Corpus, copies: Duplicates, spec: MinHash, executor: Executor)
     return near_duplicates(characters, pairs[verified], similarities[verified]), facts
 
 
+def write_copies(corpus: Corpus, copies: Duplicates) -> None:
+    """Tells the tasks of the bands which documents are copies."""
+    with work.new_part(corpus.job.store()) as part:
+        ledger.write_table(pa.table({"document": copies.removed}), part.folder / "copies")
+        part.put(_COPIES, part.folder / "copies")
+
+
+def candidates_of(corpus: Corpus, bands: int) -> Rows:
+    """[pairs, 2] The distinct pairs that the tasks of all bands wrote."""
+    store = corpus.job.store()
+    by_band = (work.read_table(store, _pairs_path(band))["pair"].to_numpy() for band in range(bands))
+    return unpacked(reduce(np.union1d, by_band))
+
+
 def removals_of(copies: Duplicates, near: Duplicates) -> pa.Table:
     """The documents to remove, in their order: `document`, `kept`, `rule`, and of near-duplicates the `jaccard`.
 
     Each names a document that stays, even where one copy leads to another.
     """
-    leads_to = dict(zip(near.removed.tolist(), near.kept.tolist(), strict=True))
+    kept = copies.kept.copy()
+    leads_on = np.isin(kept, near.removed)
+    kept[leads_on] = near.kept[np.searchsorted(near.removed, kept[leads_on])]
     exact = pa.table(
         {
             "document": copies.removed,
-            "kept": np.array([leads_to.get(kept, kept) for kept in copies.kept.tolist()], dtype=np.int64),
+            "kept": kept,
             "rule": pa.repeat("exact", len(copies.removed)),
             "jaccard": pa.nulls(len(copies.removed), pa.float64()),
         }

@@ -1,0 +1,96 @@
+"""How fast texts become tokens: on one core, and on several at once.
+
+    python bench/dataprep/encoding.py TEXTS.jsonl [--megabytes N] [--processes 2] [--json OUT]
+
+TEXTS.jsonl is what `real_text.py` writes. A tokenizer of 32,000 tokens is trained on the first tenth; then one process
+encodes all documents, and several processes encode all documents each. Megabytes of UTF-8 a second and core, by the
+clock and from the first document to the last of the slowest process; efficiency is that of several against one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+from real_text import read
+
+from kindling_dataprep import tokenizer
+
+BATCH_CHARACTERS = 4 << 20
+
+
+def main() -> None:
+    """Trains, encodes, and reports."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", type=Path)
+    parser.add_argument("--megabytes", type=float, default=60)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as in a worker
+    texts = _first(read(options.texts), options.megabytes * 1e6)
+    megabytes = sum(len(text.encode()) for text in texts) / 1e6
+    trained = tokenizer.train_bpe(_batches(_first(texts, options.megabytes * 1e5)), 32_000).to_bytes()
+    figures: dict[str, Any] = {"megabytes": round(megabytes, 1)}
+    for processes in (1, options.processes):
+        seconds = measure(texts, trained, processes)
+        figures[f"MB/s/core, {processes}"] = round(megabytes / seconds, 3)
+    one, several = (figures[f"MB/s/core, {processes}"] for processes in (1, options.processes))
+    figures["efficiency"] = round(several / one, 3)
+    for name, figure in figures.items():
+        print(f"{name:<16}{figure:>10}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measure(texts: list[str], trained: bytes, processes: int) -> float:
+    """Seconds of the slowest of so many processes, which begin together."""
+    context = multiprocessing.get_context("fork")  # the texts are there already
+    together, seconds = context.Barrier(processes), context.SimpleQueue()
+    workers = [context.Process(target=_encode, args=(texts, trained, together, seconds)) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    taken = [seconds.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    return max(taken)
+
+
+def _encode(texts: list[str], trained: bytes, together: Barrier, seconds: Any) -> None:
+    encoder = tokenizer.load(trained, "bpe")
+    together.wait()
+    started = time.monotonic()
+    for batch in _batches(texts):
+        encoder.encode(batch)
+    seconds.put(time.monotonic() - started)
+
+
+def _first(texts: list[str], wanted: float) -> list[str]:
+    total = 0
+    for number, text in enumerate(texts):
+        total += len(text)
+        if total >= wanted:
+            return texts[: number + 1]
+    return texts
+
+
+def _batches(texts: list[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if sum(map(len, batch)) >= BATCH_CHARACTERS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+if __name__ == "__main__":
+    main()
