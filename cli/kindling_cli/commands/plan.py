@@ -20,6 +20,7 @@ from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.pretrain_run import PretrainRun
 from kindling_api.v1alpha1.products import DatasetManifest, ModelManifest, model_folder
+from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_api.versions import step_versions
 from kindling_cli.figures import byte_size, duration, flops, short_count, short_digest
@@ -40,6 +41,7 @@ from kindling_storage import open_store
 from kindling_storage.commit import read_manifest
 from kindling_trainer.align.dry_run import BaseTokens, dry_run
 from kindling_trainer.estimate import Memory
+from kindling_trainer.inputs import with_contents
 
 NOTHING = "Nothing was started or written."
 MATRIX = 1024
@@ -157,16 +159,28 @@ class _Planner:
         self._models[reference_to(document)] = (shape, vocab_size)
         storage = document.spec.storage or self._storage
         open_data = partial(open_store, endpoint=storage.endpoint, region=storage.region)
-        finished = finished_product(storage, reference_to(document))
         return plan_alignment(
             str(reference_to(document)),
             document.spec,
             shape=shape,
             vocab_size=vocab_size,
             found=dry_run(document.spec, base, open_data),
-            finished=finished.digest if finished else None,
+            finished=self._finished_alignment(document),
             flops_per_second=self._speed(document),
         )
+
+    def _finished_alignment(self, document: AlignmentRun) -> str | None:
+        """Digest of the finished model, where what it learns from is as it was."""
+        references = [reference for use in uses(document) for reference in use.candidates]
+        there = {reference: finished_product(self._storage, reference) for reference in references}
+        finished = {reference: product for reference, product in there.items() if product is not None}
+        run_file = resolve(document, storage=self._storage, finished=finished)
+        if isinstance(run_file, Waiting):
+            return None
+        assert isinstance(run_file, AlignmentRunFile)
+        folder = open_store(run_file.output).child(model_folder(with_contents(run_file).key))
+        model = read_manifest(folder, ModelManifest)
+        return model.digest if model else None
 
     def _base(self, document: AlignmentRun) -> tuple[ModelShape, int | None, BaseTokens | None]:
         """Shape and vocabulary of the model to align: planned before, finished, or in a folder; with its tokens, where
