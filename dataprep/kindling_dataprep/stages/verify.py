@@ -7,7 +7,7 @@ is read once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from kindling_dataprep import ledger, work
 from kindling_dataprep.executors import Executor
 from kindling_dataprep.stages.corpus import Corpus, Rows
 from kindling_dataprep.steps.clusters import clusters
+from kindling_dataprep.steps.minhash import packed, unpacked
 from kindling_dataprep.steps.shingles import Shingles, jaccards, shingles
 
 GROUP_CHARACTERS = 32 << 20
@@ -59,25 +60,32 @@ def similarities_of(
     `characters` [documents] are the lengths of all documents.
     """
     groups = groups_of(pairs, characters)
-    asked = np.unique(np.stack([np.repeat(groups, 2), pairs.ravel()]), axis=1)  # (group, document), sorted
-    part = np.searchsorted(corpus.starts, asked[1], side="right") - 1
+    asking, documents = unpacked(np.unique(packed(np.repeat(groups, 2), pairs.ravel()))).T
+    parts = np.searchsorted(corpus.starts, documents, side="right") - 1
     shingle_tasks = [
-        ShingleTask(corpus, each, asked[1][part == each], asked[0][part == each], shingle)
-        for each in np.unique(part).tolist()
+        ShingleTask(corpus, part, documents[some], asking[some], shingle) for part, some in _each_value(parts)
     ]
     places: dict[int, list[tuple[int, int]]] = {}
     for each, done in sorted(executor.each(write_shingles, shingle_tasks), key=lambda result: result[0]):
         for row_group, group in enumerate(done.facts["groups"]):
             places.setdefault(group, []).append((each, row_group))
-    pairs_tasks = [PairsTask(corpus, group, pairs[groups == group], places[group]) for group in sorted(places)]
+    members = dict(_each_value(groups))
+    pairs_tasks = [PairsTask(corpus, group, pairs[some], places[group]) for group, some in members.items()]
     similarities = np.empty(len(pairs), dtype=np.float64)
     for group, found in executor.each(compare, pairs_tasks):
-        similarities[groups == group] = found
+        similarities[members[group]] = found
     return similarities
 
 
-def groups_of(pairs: Rows, characters: Rows, limit: int = GROUP_CHARACTERS) -> Rows:
-    """[pairs] The number of each pair's group. A group's texts have `limit` characters, or two of its texts more.
+def _each_value(values: Rows) -> Iterator[tuple[int, Rows]]:
+    """Each distinct value, and where it is."""
+    order = np.argsort(values, kind="stable")
+    distinct, first = np.unique(values[order], return_index=True)
+    return zip(distinct.tolist(), np.split(order, first[1:]), strict=False)  # nothing splits into one empty array
+
+
+def groups_of(pairs: Rows, characters: Rows) -> Rows:
+    """[pairs] The number of each pair's group. A group's texts have GROUP_CHARACTERS, or two of its texts more.
 
     Pairs that hang together stay together where they can, so that few documents are in two groups.
     """
@@ -85,7 +93,7 @@ def groups_of(pairs: Rows, characters: Rows, limit: int = GROUP_CHARACTERS) -> R
     labels = clusters(ends.reshape(-1, 2), len(documents))[ends.reshape(-1, 2)[:, 0]]
     order = np.lexsort((pairs[:, 1], pairs[:, 0], labels))
     groups = np.empty(len(pairs), dtype=np.int64)
-    groups[order] = np.cumsum(characters[pairs[order]].sum(axis=1)) // limit
+    groups[order] = np.cumsum(characters[pairs[order]].sum(axis=1)) // GROUP_CHARACTERS
     return groups
 
 

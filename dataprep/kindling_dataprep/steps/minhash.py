@@ -11,6 +11,7 @@ The functions stand apart because signatures are computed wherever the texts are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,23 +99,24 @@ def bucket_pairs(keys: Hashes, texts: NDArray[np.int64]) -> Hashes:
     """
     order = np.argsort(keys, kind="stable")
     column = keys[order]
-    numbers = texts[order].astype(np.uint64)
+    numbers = texts[order]
     begins = np.append(True, column[1:] != column[:-1])[: len(keys)]
     first = np.maximum.accumulate(np.where(begins, np.arange(len(keys)), 0))
     followers = np.flatnonzero(~begins)
-    found = [_packed(numbers[first[followers]], numbers[followers])]
+    found = [packed(numbers[first[followers]], numbers[followers])]
     for lag in range(1, NEIGHBOURS + 1):
         left = np.flatnonzero(column[lag:] == column[:-lag])
         if not len(left):
             break
-        found.append(_packed(numbers[left], numbers[left + lag]))
+        found.append(packed(numbers[left], numbers[left + lag]))
     return np.unique(np.concatenate(found))
 
 
-def _packed(one: Hashes, other: Hashes) -> Hashes:
-    return (one << np.uint64(32)) | other
+def packed(one: NDArray[Any], other: NDArray[Any]) -> Hashes:
+    """[pairs] Pairs of numbers below 2³², each as one number; they sort by the first, and then by the second."""
+    return (one.astype(np.uint64) << np.uint64(32)) | other.astype(np.uint64)
 
 
 def unpacked(pairs: Hashes) -> NDArray[np.int64]:
-    """[pairs, 2] The numbers of the texts, from `bucket_pairs`."""
+    """[pairs, 2] The numbers that `packed` was given."""
     return np.stack([pairs >> np.uint64(32), pairs & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
