@@ -21,7 +21,7 @@ from kindling_api.v1alpha1.training import steps_of
 from kindling_storage import open_store
 from kindling_trainer.align.base import Base, open_base
 from kindling_trainer.align.files import digest_of_inputs, read_inputs
-from kindling_trainer.align.losses import Answers, direct_preference, implicit_rewards, sums_by_answer
+from kindling_trainer.align.losses import Answers, direct_preference, implicit_rewards
 from kindling_trainer.align.preference import PairBatch, PairWindows, figures, mean_figures, read, total_and_count
 from kindling_trainer.align.reference import Reference
 from kindling_trainer.align.sft import answers
@@ -83,9 +83,9 @@ class PreferenceOptimisation:
         """Of each answer its log-probability, in nats, and how many tokens it has: fp64, for a loss is about
         differences of tenths between sums of thousands."""
         batch = batch.to(self.model.ranks.device)
-        each = self.model.log_probabilities(batch.tokens, batch.targets, batch.documents)
+        each = self.model.log_probabilities(batch.tokens, batch.targets)
         sums, tokens = (
-            sums_by_answer(values.double(), batch.answers, len(batch.ends)).view(-1, 2).unbind(1)
+            values.double().sum(1)[: len(batch.ends)].view(-1, 2).unbind(1)
             for values in (each, batch.targets != IGNORED)
         )
         return Answers(*sums), Answers(*tokens)

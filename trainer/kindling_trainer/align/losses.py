@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -72,10 +71,3 @@ def bradley_terry(rewards: Answers, *, center_coefficient: float = 0.0) -> Tenso
     arXiv:2312.09244, §4).
     """
     return -F.logsigmoid(rewards.margin) + center_coefficient * (rewards.chosen + rewards.rejected) ** 2
-
-
-def sums_by_answer(values: Tensor, answers: Tensor, count: int) -> Tensor:
-    """The sums of `values`, one for each of `count` answers: values and answers, the number of each value's answer or
-    -1 where it has none, of any one shape → [count]."""
-    sums = torch.zeros(count + 1, dtype=values.dtype, device=values.device)
-    return sums.index_add(0, answers.flatten() + 1, values.flatten())[1:]

@@ -1,8 +1,9 @@
-"""Learning from pairs, as DPO and reward models do: which pairs there are, how they lie in windows, what is held out.
+"""Learning from pairs, as DPO and reward models do: which pairs there are, how they are computed, what is held out.
 
-A step is a set of windows, and a window a set of pairs, whether its pairs are computed in one sequence or in one each:
-packing and layout change how long a step takes, and not what it learns. Both answers of a pair are always in the same
-micro-batch, since the loss is of their difference.
+A step is a set of pairs, whatever the layout. Its pairs are sorted by length, and computed with so many of about one
+length at a time as the micro-batch has room for: little is padding, and attention, whose cost grows with the square of
+the length, spans one answer alone. Both answers of a pair are always in the same micro-batch, since the loss is of
+their difference.
 """
 
 from __future__ import annotations
@@ -33,27 +34,23 @@ from kindling_trainer.parallel.apply import ParallelModel
 from kindling_trainer.parallel.mesh import Ranks
 
 WIDTH_MULTIPLE = 64
-"""Windows are as wide as a multiple of this, which any tensor parallelism divides."""
+"""Sequences are padded to a multiple of this, which any tensor parallelism divides, or to the context."""
 
 log = logging.getLogger(__name__)
 
 
 class PairBatch(NamedTuple):
-    """Sequences of several answers, each after its own copy of the prompt: int64 [B, T] each, for P pairs."""
+    """The answers of P pairs, each after its own copy of the prompt: row 2p is the chosen one of pair p, row 2p + 1 the
+    rejected one. Where there are no pairs, there are rows nevertheless."""
 
     tokens: Tensor
+    """int64 [B, T]."""
     targets: Tensor
-    """The next token where it belongs to an answer, and IGNORED elsewhere."""
-    documents: Tensor
-    """Which answer of the batch a position leads to, from 0. Each padding is below 0 and by itself: a window can be
-    wider than the context, and no text in it may be."""
-    answers: Tensor
-    """Which answer of the batch the target belongs to: 2p for the chosen one of pair p, 2p + 1 for the rejected one; -1
-    where it is IGNORED."""
+    """int64 [B, T]: the next token where it belongs to an answer, and IGNORED elsewhere."""
     ends: Tensor
-    """[2P]: where in the flat sequences the last position of each answer is."""
+    """int64 [2P]: the last position of each answer."""
     pairs: Tensor
-    """[P]: each pair's number in the data."""
+    """int64 [P]: each pair's number in the data."""
 
     def to(self, device: torch.device) -> PairBatch:
         """The batch on a device."""
@@ -62,7 +59,7 @@ class PairBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class PairWindows:
-    """Pairs packed into windows, cut for one process."""
+    """Pairs in windows, of which a step has as many as a batch has sequences; cut for one process."""
 
     pairs: Pairs
     windows: list[list[int]]
@@ -72,7 +69,6 @@ class PairWindows:
     unread: int
     """Tokens at the end of each answer that are only predicted and never read: 1 for a language model, 0 for a model
     that judges what it has read."""
-    packed: bool = True
 
     def step(self, step: int, seed: int) -> list[int]:
         """The windows of the step that follows `step` finished ones."""
@@ -84,16 +80,14 @@ class PairWindows:
 
     def batches(self, windows: Iterable[int]) -> list[PairBatch]:
         """This process's share of some windows: as many micro-batches on each process, empty ones among them."""
-        chosen = [self.windows[window] for window in windows]
-        rows = chosen if self.packed else [[pair] for window in chosen for pair in window]
-        layout, size = self.ranks.layout, self.plan.micro_batch
-        count = -(-len(rows) // (size * layout.batch_ranks))
-        mine = rows[self.ranks.batch_rank :: layout.batch_ranks]
-        return [self._arranged(mine[first : first + size]) for first in range(0, count * size, size)]
+        groups = self._groups([pair for window in windows for pair in self.windows[window]])
+        ranks = self.ranks.layout.batch_ranks
+        groups += [[]] * (-len(groups) % ranks)
+        return [self._arranged(group) for group in groups[self.ranks.batch_rank :: ranks]]
 
     def in_turn(self, count: int) -> Iterator[PairBatch]:
         """This process's share of the first `count` windows, few of them in memory at a time."""
-        together = self.plan.micro_batch * self.ranks.layout.batch_ranks
+        together = self.plan.sequences
         for first in range(0, count, together):
             yield from self.batches(range(first, min(first + together, count)))
 
@@ -104,29 +98,33 @@ class PairWindows:
             most = min(most, evaluation.batches * self.plan.micro_batch * self.ranks.layout.batch_ranks)
         return min(most, len(self.windows))
 
-    def _arranged(self, rows: Sequence[Sequence[int]]) -> PairBatch:
-        size, width = self.plan.micro_batch, self.plan.context
-        tokens = np.zeros((size, width), np.int64)
-        targets, answers = np.full_like(tokens, IGNORED), np.full_like(tokens, -1)
-        documents = np.tile(-1 - np.arange(width), (size, 1))
-        ends: list[int] = []
-        numbers: list[int] = []
-        for row, pairs in enumerate(rows):
-            start = 0
-            for pair in pairs:
-                numbers.append(pair)
-                for one in (self.pairs.chosen[pair], self.pairs.rejected[pair]):
-                    end = start + len(one.tokens) - self.unread
-                    counted = one.counted[1:]
-                    here = slice(start, start + len(counted))
-                    tokens[row, start:end] = one.tokens[: end - start]
-                    targets[row, here] = np.where(counted, one.tokens[1:], IGNORED)
-                    answers[row, here] = np.where(counted, len(ends), -1)
-                    documents[row, start:end] = len(ends)
-                    ends.append(row * width + end - 1)
-                    start = end
-        parts = (tokens, targets, documents, answers, np.array(ends, np.int64), np.array(numbers, np.int64))
-        return PairBatch(*map(torch.from_numpy, parts))
+    def _groups(self, pairs: list[int]) -> list[list[int]]:
+        """Pairs of about one length together, so many that they take no more room than a micro-batch of windows."""
+        room, groups, width = self.plan.micro_batch * self.plan.context, list[list[int]](), 0
+        for pair in sorted(pairs, key=lambda pair: (-self._length(pair), pair)):
+            if not groups or 2 * (len(groups[-1]) + 1) * width > room:
+                groups.append([])
+                width = self._width(self._length(pair))
+            groups[-1].append(pair)
+        return groups
+
+    def _arranged(self, pairs: Sequence[int]) -> PairBatch:
+        width = self._width(max(map(self._length, pairs), default=1))
+        tokens = np.zeros((2 * max(1, len(pairs)), width), np.int64)
+        targets, ends = np.full_like(tokens, IGNORED), np.zeros(2 * len(pairs), np.int64)
+        answers = [part[pair] for pair in pairs for part in (self.pairs.chosen, self.pairs.rejected)]
+        for row, one in enumerate(answers):
+            length = len(one.tokens) - self.unread
+            tokens[row, :length] = one.tokens[:length]
+            targets[row, : len(one.tokens) - 1] = np.where(one.counted[1:], one.tokens[1:], IGNORED)
+            ends[row] = length - 1
+        return PairBatch(*map(torch.from_numpy, (tokens, targets, ends, np.array(pairs, np.int64))))
+
+    def _length(self, pair: int) -> int:
+        return int(max(self.pairs.chosen.lengths[pair], self.pairs.rejected.lengths[pair])) - self.unread
+
+    def _width(self, length: int) -> int:
+        return min(length + -length % WIDTH_MULTIPLE, self.plan.context)
 
 
 @dataclass(frozen=True)
@@ -145,10 +143,7 @@ class PairData:
 
 
 def read(run: AlignmentRunFile, base: Base, ranks: Ranks, *, unread: int) -> PairData:
-    """The pairs to learn and those held out, packed.
-
-    A window is as wide as the context, or as the longest pair where that is wider: positions begin anew with each
-    answer, so that a window may be.
+    """The pairs to learn and those held out.
 
     Raises:
         DataError: a record is wrong, or too many are of no use.
@@ -167,11 +162,10 @@ def read(run: AlignmentRunFile, base: Base, ranks: Ranks, *, unread: int) -> Pai
         for sentence in [f"{len(learnt):,} pairs to learn, {len(others):,} held out", *findings.sentences()]:
             log.info(sentence)
     lengths = pairs.chosen.lengths + pairs.rejected.lengths - 2 * unread
-    width = max(base.shape.context, int(lengths.max()))
-    width += -width % WIDTH_MULTIPLE
-    plan = batch_plan(spec.training.batch, base.shape.context, spec.layout()).model_copy(update={"context": width})
+    room = max(base.shape.context, int(lengths.max()))
+    plan = batch_plan(spec.training.batch, base.shape.context, spec.layout())
     return PairData(
-        pairs, *(PairWindows(pairs, _packed(lengths, part, width), plan, ranks, unread) for part in (learnt, others))
+        pairs, *(PairWindows(pairs, _packed(lengths, part, room), plan, ranks, unread) for part in (learnt, others))
     )
 
 
@@ -212,7 +206,7 @@ def total_and_count(values: Tensor) -> Tensor:
 
 
 def _packed(
-    lengths: np.ndarray[tuple[int, ...], np.dtype[np.int64]], chosen: Sequence[int], width: int
+    lengths: np.ndarray[tuple[int, ...], np.dtype[np.int64]], chosen: Sequence[int], room: int
 ) -> list[list[int]]:
-    windows = pack([int(lengths[number]) for number in chosen], width)
+    windows = pack([int(lengths[number]) for number in chosen], room)
     return [[chosen[place] for place in sorted(window)] for window in windows]

@@ -42,8 +42,8 @@ class RewardModelling:
     def loss(self, batch: PairBatch) -> tuple[Tensor, Figures]:
         """The sum over the pairs."""
         batch = batch.to(self.model.ranks.device)
-        scores = self.model.scores(batch.tokens, batch.documents).flatten()
-        rewards = Answers(*scores[batch.ends].view(-1, 2).unbind(1))
+        scores = self.model.scores(batch.tokens)[: len(batch.ends)]
+        rewards = Answers(*scores.gather(1, batch.ends[:, None]).view(-1, 2).unbind(1))
         losses = bradley_terry(rewards, center_coefficient=self.method.center_coefficient)
         return losses.sum(), figures(rewards)
 

@@ -24,7 +24,6 @@ from kindling_trainer.align.losses import (
     dpo,
     implicit_rewards,
     ipo,
-    sums_by_answer,
 )
 from kindling_trainer.align.template import ChatTemplate
 
@@ -110,15 +109,6 @@ def test_every_loss_raises_the_chosen_answer_and_lowers_the_rejected_one(loss: A
     loss(policy).sum().backward()
     assert policy.chosen.grad is not None and policy.rejected.grad is not None
     assert (policy.chosen.grad < 0).all() and (policy.rejected.grad > 0).all()
-
-
-def test_sums_go_to_their_answers() -> None:
-    values = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]], requires_grad=True)
-    numbers = torch.tensor([[0, 0, -1], [2, 1, 1]])
-    sums = sums_by_answer(values, numbers, 4)
-    assert sums.tolist() == [3.0, 48.0, 8.0, 0.0]
-    sums[1].backward()
-    assert values.grad is not None and values.grad.tolist() == [[0, 0, 0], [0, 1, 1]]
 
 
 TRL = json.loads(Path(__file__).with_name("trl.json").read_text())

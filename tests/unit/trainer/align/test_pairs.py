@@ -1,4 +1,4 @@
-"""Pairs lie in windows so that neither packing nor the number of processes changes what is learned."""
+"""Neither how many pairs are computed at once nor the number of processes changes what is learned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.training import BatchPlan, TrainingSpec
 from kindling_storage import open_store
 from kindling_trainer.align.data import Pairs, read_pairs
-from kindling_trainer.align.losses import Answers, bradley_terry, dpo, sums_by_answer
+from kindling_trainer.align.losses import Answers, bradley_terry, dpo
 from kindling_trainer.align.preference import PairBatch, PairWindows
 from kindling_trainer.align.reference import Reference
 from kindling_trainer.loss import IGNORED
@@ -40,10 +40,10 @@ def pairs(sources: Any, template: Any) -> Pairs:
     return read_pairs(sources(records), template(), context=SHAPE.context)[0]
 
 
-def windows(pairs: Pairs, ranks: Ranks = ONE, *, unread: int, packed: bool = True) -> PairWindows:
+def windows(pairs: Pairs, ranks: Ranks = ONE, *, unread: int, micro_batch: int = 4) -> PairWindows:
     places = [[first, first + 1] for first in range(0, len(pairs), 2)]
-    plan = BatchPlan(context=128, sequences=4, micro_batch=2, accumulation=2)
-    return PairWindows(pairs, places, plan, ranks, unread, packed)
+    plan = BatchPlan(context=SHAPE.context, sequences=4, micro_batch=micro_batch, accumulation=1)
+    return PairWindows(pairs, places, plan, ranks, unread)
 
 
 def parallel(make: Callable[..., Any]) -> ParallelModel:
@@ -55,15 +55,15 @@ def parallel(make: Callable[..., Any]) -> ParallelModel:
 
 
 def language_loss(model: ParallelModel, batch: PairBatch) -> torch.Tensor:
-    each = model.log_probabilities(batch.tokens, batch.targets, batch.documents)
-    policy = Answers(*sums_by_answer(each, batch.answers, len(batch.ends)).view(-1, 2).unbind(1))
+    each = model.log_probabilities(batch.tokens, batch.targets).sum(1)[: len(batch.ends)]
+    policy = Answers(*each.view(-1, 2).unbind(1))
     nothing = Answers(torch.zeros_like(policy.chosen), torch.zeros_like(policy.chosen))
     return dpo(policy, nothing, beta=0.1).sum()
 
 
 def judging_loss(model: ParallelModel, batch: PairBatch) -> torch.Tensor:
-    scores = model.scores(batch.tokens, batch.documents).flatten()
-    return bradley_terry(Answers(*scores[batch.ends].view(-1, 2).unbind(1))).sum()
+    scores = model.scores(batch.tokens)[: len(batch.ends)].gather(1, batch.ends[:, None])
+    return bradley_terry(Answers(*scores.view(-1, 2).unbind(1))).sum()
 
 
 @pytest.mark.parametrize(
@@ -71,18 +71,21 @@ def judging_loss(model: ParallelModel, batch: PairBatch) -> torch.Tensor:
     [(build_model, language_loss, 1), (build_scored, judging_loss, 0)],
     ids=["dpo", "reward"],
 )
-def test_packing_changes_neither_loss_nor_gradient(pairs: Pairs, make: Any, loss: Any, unread: int) -> None:
-    model, found = parallel(make), []
-    for packed in (True, False):
-        batches = windows(pairs, unread=unread, packed=packed).batches(range(5))
+def test_how_many_are_computed_at_once_changes_neither_loss_nor_gradient(
+    pairs: Pairs, make: Any, loss: Any, unread: int
+) -> None:
+    model, found, counts = parallel(make), [], []
+    for micro_batch in (1, 4, 64):
+        batches = windows(pairs, unread=unread, micro_batch=micro_batch).batches(range(5))
         total = torch.stack([loss(model, batch) for batch in batches]).sum()
         model.model.zero_grad()
         total.backward()
         found.append((total.detach(), torch.cat([part.grad.flatten() for part in model.model.parameters()])))
-    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-6)
-    counts = [len(windows(pairs, unread=unread, packed=packed).batches(range(5))) for packed in (True, False)]
-    assert counts == [3, 5]
+        counts.append(len(batches))
+    assert counts == [10, 5, 1]
+    for total, gradient in found[1:]:
+        torch.testing.assert_close(total, found[0][0], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,7 @@ def test_packing_changes_neither_loss_nor_gradient(pairs: Pairs, make: Any, loss
     ids=["dpo", "reward"],
 )
 def test_what_is_chosen_is_learned(pairs: Pairs, make: Any, loss: Any, unread: int) -> None:
-    model, (batch,) = parallel(make), windows(pairs, unread=unread).batches([0, 1])
+    model, (batch,) = parallel(make), windows(pairs, unread=unread, micro_batch=64).batches([0, 1])
     optimizer = torch.optim.Adam(model.model.parameters(), lr=1e-2)
     before = loss(model, batch).item()
     for _ in range(20):
@@ -102,19 +105,19 @@ def test_what_is_chosen_is_learned(pairs: Pairs, make: Any, loss: Any, unread: i
 
 
 def test_a_judge_reads_the_whole_answer_and_a_language_model_all_but_its_end(pairs: Pairs) -> None:
-    for unread, expected in ((0, pairs.chosen.lengths[3]), (1, pairs.chosen.lengths[3] - 1)):
+    for unread in (0, 1):
         (batch,) = windows(pairs, unread=unread).batches([1])
-        chosen = 2 * batch.pairs.tolist().index(3)
-        assert int((batch.documents == chosen).sum()) == expected
-        assert batch.tokens.flatten()[batch.ends[chosen]] == pairs.chosen[3].tokens[-1 - unread]
+        row = 2 * batch.pairs.tolist().index(3)
+        for place, one in ((row, pairs.chosen[3]), (row + 1, pairs.rejected[3])):
+            read = one.tokens[: len(one.tokens) - unread].tolist()
+            assert batch.tokens[place, : batch.ends[place] + 1].tolist() == read
 
 
-def test_only_answers_count_and_each_for_itself(pairs: Pairs) -> None:
+def test_only_answers_count(pairs: Pairs) -> None:
     (batch,) = windows(pairs, unread=1).batches([0])
-    assert (batch.answers >= 0).tolist() == (batch.targets != IGNORED).tolist()
-    counts = [int((batch.answers == answer).sum()) for answer in range(4)]
-    expected = [int(part[pair].counted.sum()) for pair in (0, 1) for part in (pairs.chosen, pairs.rejected)]
-    assert counts == expected
+    parts = [part[int(pair)] for pair in batch.pairs for part in (pairs.chosen, pairs.rejected)]
+    said = [targets[targets != IGNORED].tolist() for targets in batch.targets]
+    assert said == [part.tokens[part.counted].tolist() for part in parts]
 
 
 def test_processes_share_all_pairs_and_compute_as_many_batches(pairs: Pairs) -> None:
@@ -124,7 +127,19 @@ def test_processes_share_all_pairs_and_compute_as_many_batches(pairs: Pairs) -> 
         batches = windows(pairs, ranks, unread=1).batches(range(10))
         counts.add(len(batches))
         seen += [int(pair) for batch in batches for pair in batch.pairs]
-    assert sorted(seen) == list(range(20)) and counts == {2}
+        assert all(batch.tokens.numel() <= 4 * SHAPE.context for batch in batches)
+    assert sorted(seen) == list(range(20)) and counts == {4}
+
+
+def test_a_batch_without_pairs_has_a_loss_of_zero_with_a_gradient(pairs: Pairs) -> None:
+    last = Ranks(2, Layout(data=3), torch.device("cpu"), mesh=None, control=None, background=None)
+    for make, loss, unread in ((build_model, language_loss, 1), (build_scored, judging_loss, 0)):
+        (batch,) = windows(pairs, last, unread=unread).batches([0])
+        model = parallel(make)
+        found = loss(model, batch)
+        found.backward()
+        assert len(batch.pairs) == 0 and float(found.detach()) == 0
+        assert all(part.grad is not None and not part.grad.any() for part in model.model.parameters())
 
 
 def test_the_reference_is_computed_once_and_kept(tmp_path: Path) -> None:
