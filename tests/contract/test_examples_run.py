@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,10 @@ def test_chat_answers_after_what_it_was_taught(tmp_path: Path) -> None:
     assert "› What does a cow say?" in printed
     taught, friendly = (model_of(name, tmp_path, "AlignmentRun") for name in ("small-talk", "friendly-talk"))
     assert friendly["tokenizer"] == taught["tokenizer"], "the template of the base, whose tokens are there"
+    command = [sys.executable, "-m", "kindling_cli.main", "inspect", "friendly-talk", "--store", str(tmp_path)]
+    lineage = subprocess.run(command, capture_output=True, text=True, check=True).stdout.partition("Lineage")[2]
+    order = ["model", "pairs.jsonl", "base", "dialogues.jsonl", "base", "dataset", "text.jsonl"]
+    assert re.search(".*".join(map(re.escape, order)), lineage, re.DOTALL), lineage
     assert friendly["evaluation"]["validation_loss_before"] == pytest.approx(math.log(2), abs=1e-6)  # type: ignore[index]
 
 

@@ -76,14 +76,17 @@ def test_a_document_of_which_nothing_was_made_goes_at_once(cluster: Make) -> Non
     assert run.resource["metadata"]["finalizers"] == ["example.com/other"]
 
 
-def test_a_build_deletes_the_folder_of_its_result(cluster: Make) -> None:
-    build = cluster("DatasetBuild", retention="Delete")
-    build.run()
-    build.succeeds()
-    build.reconcile()
-    deleted(build)
-    (job,) = build.decide().create
-    assert "--prefix=datasets/0123456789abcdef" in job["spec"]["template"]["spec"]["containers"][0]["command"]
+@pytest.mark.parametrize("kind", ["DatasetBuild", "AlignmentRun"])
+def test_a_run_whose_process_names_its_folder_deletes_that_of_its_result(cluster: Make, kind: str) -> None:
+    run = cluster(kind, retention="Delete")
+    run.run()
+    run.succeeds()
+    run.reconcile()
+    folder = "/".join(run.status["result"]["uri"].split("/")[-2:])
+    assert folder != f"models/{run.status['key'].removeprefix('sha256:')[:16]}"
+    deleted(run)
+    (job,) = run.decide().create
+    assert f"--prefix={folder}" in job["spec"]["template"]["spec"]["containers"][0]["command"]
 
 
 def test_somebody_elses_finalizers_stay(cluster: Make) -> None:
