@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,3 +57,32 @@ def test_every_layout_gives_the_same_curve(
         for figure in ("loss", "validation_loss", "rewards/margins", "evaluation/rewards/accuracies"):
             expected = [row[figure] for row in curves["one"] if figure in row]
             assert expected and [row[figure] for row in found if figure in row] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_run_that_was_killed_goes_on_with_the_reference_that_it_began_with(
+    alignment_file: AlignmentFactory, base: Callable[..., str], runs: Any, rows: Rows
+) -> None:
+    uri, recipe = base(), RECIPE | {"steps": 40}
+    whole, killed = (
+        alignment_file(name=name, base_uri=uri, records=pairs(120), method=METHODS["dpo"], training=recipe)
+        for name in ("whole", "killed")
+    )
+    runs.finish(whole)
+    saved = len(_saved(whole))
+    process = runs.start(killed)
+    until = time.monotonic() + 300
+    while len(_saved(killed)) < saved + 2:
+        assert time.monotonic() < until and process.poll() is None, "it was to be killed before its end"
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=60)
+    time.sleep(1)  # its training process dies with it
+    said = runs.finish(killed)
+    assert "continues from checkpoint" in said and "the reference's log-probabilities" not in said
+    losses, expected = ([row["loss"] for row in rows(run) if "loss" in row] for run in (killed, whole))
+    assert len(expected) == 40 and losses == expected, "bit for bit"
+
+
+def _saved(run: Path) -> list[Path]:
+    """The checkpoints in the store that all runs of a test share."""
+    return list((run.parent / "store" / "models").glob("*/checkpoints/step-*/manifest.json"))
