@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from kubenode.client import RESTRICTED, Cluster, Object, wait_until
 from kubenode.installation import Installation
 from kubenode.store import Store
@@ -72,6 +74,7 @@ def test_a_namespace_that_is_deleted_disturbs_no_other(kindling: Installation, c
     kindling.upgrade()
 
 
+@pytest.mark.usefixtures("power")  # so that it is the cluster of this machine: its RayJobs are nobody's
 def test_a_cluster_without_kuberay_is_told_so_and_may_get_it_later(kindling: Installation) -> None:
     cluster = kindling.cluster
     run = Run(cluster, "DatasetBuild", "no-ray", kindling.runs)
@@ -111,10 +114,13 @@ def without_definition(cluster: Cluster, name: str) -> Iterator[None]:
     """The cluster as it was before somebody installed a kind."""
     definition = cluster.get("customresourcedefinition", name)
     assert definition is not None
-    cluster.kubectl("delete", "customresourcedefinition", name, "--timeout=60s")
     try:
+        cluster.kubectl("delete", name, "--all", "--all-namespaces", "--timeout=120s")
+        cluster.kubectl("delete", "customresourcedefinition", name, "--timeout=60s")
         yield
     finally:
+        gone = lambda: cluster.get("customresourcedefinition", name) is None or None  # noqa: E731
+        wait_until(f"{name} is gone", gone, 120)
         told = ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields")
         definition["metadata"] = {k: v for k, v in definition["metadata"].items() if k not in told}
         del definition["status"]

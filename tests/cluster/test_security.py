@@ -14,6 +14,7 @@ ACCOUNT = "system:serviceaccount:kindling:kindling"
 
 MAY = {
     "configmaps": "create delete get patch",
+    "deployments.apps": "create delete get list patch watch",
     "events": "create list patch watch",
     "jobs.batch": "create delete get list patch watch",
     "networkpolicies.networking.k8s.io": "create delete get patch",
