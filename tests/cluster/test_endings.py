@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import pytest
-
-from kubenode.client import RESTRICTED, Cluster, Object, wait_until
+from kubenode.client import RESTRICTED, Object, wait_until
 from kubenode.installation import Installation
 from kubenode.store import Store
 from runs import Run, dataset, pretraining, storage
@@ -74,18 +70,6 @@ def test_a_namespace_that_is_deleted_disturbs_no_other(kindling: Installation, c
     kindling.upgrade()
 
 
-@pytest.mark.usefixtures("power")  # so that it is the cluster of this machine: its RayJobs are nobody's
-def test_a_cluster_without_kuberay_is_told_so_and_may_get_it_later(kindling: Installation) -> None:
-    cluster = kindling.cluster
-    run = Run(cluster, "DatasetBuild", "no-ray", kindling.runs)
-    with without_definition(cluster, "rayjobs.ray.io"):
-        cluster.apply(dataset("no-ray", engine={"workers": 1}), namespace=kindling.runs)
-        said = run.wait("says so", lambda _: missing(run), IN_TIME)
-        print(said["message"])
-    run.wait("a RayJob is made", lambda _: cluster.find("rayjobs.ray.io", kindling.runs), 90)
-    run.delete()
-
-
 def children(run: Run) -> list[str]:
     """What there is of a run."""
     label = f"kindling.dev/kind={run.kind},kindling.dev/name={run.name}"
@@ -101,27 +85,3 @@ def operators(kindling: Installation) -> list[tuple[str, int]]:
     """The operator's pods, and how often each was started again."""
     pods = kindling.cluster.find("pods", kindling.namespace, "app.kubernetes.io/name=kindling")
     return [(pod["metadata"]["uid"], pod["status"]["containerStatuses"][0]["restartCount"]) for pod in pods]
-
-
-def missing(run: Run) -> Object | None:
-    """The condition that says what is not installed."""
-    condition = run.condition("Running")
-    return condition if condition.get("reason") == "EngineMissing" else None
-
-
-@contextmanager
-def without_definition(cluster: Cluster, name: str) -> Iterator[None]:
-    """The cluster as it was before somebody installed a kind."""
-    definition = cluster.get("customresourcedefinition", name)
-    assert definition is not None
-    try:
-        cluster.kubectl("delete", name, "--all", "--all-namespaces", "--timeout=120s")
-        cluster.kubectl("delete", "customresourcedefinition", name, "--timeout=60s")
-        yield
-    finally:
-        gone = lambda: cluster.get("customresourcedefinition", name) is None or None  # noqa: E731
-        wait_until(f"{name} is gone", gone, 120)
-        told = ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields")
-        definition["metadata"] = {k: v for k, v in definition["metadata"].items() if k not in told}
-        del definition["status"]
-        cluster.apply(definition)
