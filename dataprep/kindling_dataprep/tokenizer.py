@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from kindling_api.errors import DataError, SpecError, explain, finding
 from kindling_api.v1alpha1.dataset_build import Tokenizer as TokenizerSpec
 from kindling_api.v1alpha1.products import TOKENIZER, TokenizerKind
+from kindling_dataprep.word_cache import WordCache, splits_like_gpt2
 from kindling_storage import ObjectStore
 
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -55,10 +57,16 @@ class TextEncoder:
         # `encode_special_tokens`: a text that happens to contain "<|endoftext|>" does not end there.
         self.tokenizer.encode_special_tokens = True
         try:
+            if self._words is not None:
+                return [np.concatenate([ids, np.array(end, np.int32)]) for ids in self._words.encode(texts)]
             encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except Exception as error:  # the library raises Exception itself
             raise _no_token(str(error)) from error
         return [np.array(encoding.ids + end, dtype=np.int32) for encoding in encodings]
+
+    @cached_property
+    def _words(self) -> WordCache | None:
+        return WordCache(self.tokenizer) if splits_like_gpt2(self.tokenizer) else None
 
     def _encode_characters(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """The ids that `tokenizer` gives, by a table from code point to id: some 100 times as fast."""
@@ -94,6 +102,8 @@ def make(spec: TokenizerSpec, texts: Iterable[Sequence[str]], existing: bytes | 
 def load(data: bytes, kind: TokenizerKind) -> TextEncoder:
     """The tokenizer in the bytes of a tokenizer.json."""
     tokenizer = Tokenizer.from_str(data.decode())
+    tokenizer.no_truncation()  # which some files ask for, but documents are kept whole
+    tokenizer.no_padding()
     return TextEncoder(kind, tokenizer, tokenizer.token_to_id(_end_token(data)))
 
 
