@@ -139,11 +139,15 @@ def disturb(build: Build, kills: int, seconds: float, chance: random.Random) -> 
 
 
 def workers_of(driver: int) -> list[int]:
-    """Ray's workers, by process id; none before Ray has started, and after it has stopped."""
+    """Ray's workers, by process id; none before Ray has started, and after it has stopped.
+
+    Ray's agents are none of them: without one the node ends, and with it the build, which then is run again.
+    """
     family, found = [driver], []
     for process in family:
         with suppress(FileNotFoundError, ProcessLookupError):
-            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::"):
+            title = Path(f"/proc/{process}/cmdline").read_bytes()
+            if title.startswith(b"ray::") and b"Agent" not in title:
                 found.append(process)
             for thread in Path(f"/proc/{process}/task").iterdir():
                 family += [int(child) for child in (thread / "children").read_text().split()]
