@@ -6,7 +6,7 @@
 All begin with one model, pretrained for a moment on the dialogues' text, chosen and rejected alike: no preference is in
 it, though the text of the pairs that are held out later is. Then:
 
-sft     fine-tuning on worked problems, which the base has never seen: the loss of a tenth that is held out.
+sft     fine-tuning on worked problems, which the base has never seen: the loss of those held out, one in thirty.
 dpo     fine-tuning on chosen answers, then DPO, on four fifths of the pairs: how many of the last fifth are preferred.
 reward  a reward model on each four fifths of the pairs, judged by the other fifth.
 
@@ -116,7 +116,7 @@ class Bench:
         """How much of the loss on held-out problems goes."""
         problems = [self.options.problems.resolve()]
         found = self.run(
-            "problems", "dialogues", "sft", problems, "{fraction: 0.1}", "steps: 120", rate="2e-3", tokens="4Ki"
+            "problems", "dialogues", "sft", problems, "{fraction: 0.03}", "steps: 40", rate="2e-3", tokens="4Ki"
         )
         before, after = found["validation_loss_before"], found["validation_loss"]
         yield _row("sft", "loss on held-out problems, nats a token", before, after, f"{after / before - 1:+.1%}")
