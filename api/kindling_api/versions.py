@@ -19,7 +19,7 @@ STEP_VERSIONS = {
     "exact": 1,
     "lines": 1,
     "minHash": 2,
-    "toxicity": 1,
+    "toxicity": 2,
     "decontaminate": 1,
     "pii": 1,
     "tokenizer": 1,

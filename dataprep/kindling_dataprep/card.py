@@ -33,9 +33,10 @@ def card(title: str, sources: Sequence[str], learnt: int, evaluation: Evaluation
         [
             f"# {title}",
             "",
-            f"Logistic regression over hashed n-grams: characters ({', '.join(map(str, CHARACTERS))} bytes), words and",
-            f"pairs of words, in {BUCKETS:,} buckets, each scaled by its log-count ratio (Wang and Manning 2012);",
-            f"strength {STRENGTH:g}; calibrated after Platt (1999). A text's score is the mean over its passages.",
+            f"Logistic regression over hashed n-grams: characters of a word ({', '.join(map(str, CHARACTERS))} bytes),",
+            f"words and pairs of words, in {BUCKETS:,} buckets, each present or not and scaled by its log-count ratio",
+            f"(Wang and Manning 2012); strength {STRENGTH:g}; calibrated after Platt (1999). A text's score is the",
+            "mean over its passages.",
             "",
             f"Learnt from {learnt:,} texts of:",
             "",

@@ -34,7 +34,7 @@ def train_model(
     evaluation = evaluate(model, examples.take(evaluating))
     store = open_store(file_uri(folder))
     sources = about or [f"{path.name}: `{text}`, labelled by `{label}`" for path in data]
-    store.put(CARD_FILE, card("Toxicity classifier", sources, int(learning.sum()), evaluation).encode())
+    store.put(CARD_FILE, card("Toxicity classifier", sources, int((~evaluating).sum()), evaluation).encode())
     store.put(MODEL_FILE, model.to_bytes())
     print("\n".join(["On texts held out:", "", *figures(evaluation)]))
     print(f"\nThe model and its card are in {folder}; name it as spec.toxicity.model.")

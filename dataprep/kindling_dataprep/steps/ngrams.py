@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
+Owners = NDArray[np.uint32]
+Letters = NDArray[np.bool_]
 
 BUCKETS_LOG2 = 18
 BUCKETS = 1 << BUCKETS_LOG2
 CHARACTERS = (3, 4, 5)
 """Lengths of the n-grams of characters, in bytes of UTF-8."""
+MOST_TEXTS = 1 << (32 - BUCKETS_LOG2)
+"""That `ngrams` takes at once: a text's position and a bucket share 32 bits, which sort twice as fast as 64."""
 
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
@@ -32,7 +36,7 @@ _LETTERS = np.array([c if c >= 128 or chr(c).isalnum() else _SPACE for c in rang
 
 @dataclass(frozen=True)
 class Ngrams:
-    """The n-grams of some texts, in no particular order, each as often as it occurs."""
+    """The buckets of the n-grams of some texts, each once for a text, ordered by text and bucket."""
 
     buckets: Integers
     """[n] Below BUCKETS."""
@@ -41,28 +45,35 @@ class Ngrams:
 
 
 def ngrams(texts: Sequence[str]) -> Ngrams:
-    """The n-grams of the texts in lower case: of CHARACTERS, over white space too, of one word, and of two words."""
+    """The n-grams of at most MOST_TEXTS texts in lower case: of CHARACTERS, of one word, and of two words.
+
+    Those of characters lie within a word and the space on either side of it.
+    """
     encoded = [text.lower().encode() for text in texts]
-    data = _LETTERS[np.frombuffer(b" ".join([*encoded, b""]), dtype=np.uint8)]
-    text_of = np.repeat(np.arange(len(encoded)), [len(each) + 1 for each in encoded])
-    values = data.astype(np.uint64) + np.uint64(1)
-    found = [*_of_characters(values, text_of), *_of_words(values, data != _SPACE, text_of)]
-    buckets = [_bucket(hashes) for hashes, _ in found]
-    return Ngrams(np.concatenate(buckets), np.concatenate([owners for _, owners in found]))
+    data = _LETTERS[np.frombuffer(b" ".join([b"", *encoded, b""]), dtype=np.uint8)]
+    lengths = [1, *(len(each) + 1 for each in encoded)]
+    text_of = np.repeat(np.arange(-1, len(encoded)).astype(np.uint32), lengths)
+    values, is_letter = data.astype(np.uint64) + np.uint64(1), data != _SPACE
+    found = [*_of_characters(values, is_letter, text_of), *_of_words(values, is_letter, text_of)]
+    keys = np.concatenate([owners << np.uint32(BUCKETS_LOG2) | _bucket(hashes) for hashes, owners in found])
+    keys.sort()
+    keys = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]
+    return Ngrams((keys & np.uint32(BUCKETS - 1)).astype(np.int64), (keys >> np.uint32(BUCKETS_LOG2)).astype(np.int64))
 
 
-def _of_characters(values: Hashes, text_of: Integers) -> list[tuple[Hashes, Integers]]:
+def _of_characters(values: Hashes, is_letter: Letters, text_of: Owners) -> list[tuple[Hashes, Owners]]:
+    """Whose an n-gram is, its second character says: only its first may be the space that ends the text before."""
     found = []
-    hashes = values
+    hashes, in_word = values, is_letter[:-1] | is_letter[1:]
     for length in range(2, max(CHARACTERS) + 1):
         hashes = hashes[:-1] * np.uint64(_BASE) + values[length - 1 :]
         if length in CHARACTERS:
-            within = text_of[: len(hashes)] == text_of[length - 1 :]
-            found.append((hashes[within] ^ np.uint64(length), text_of[: len(hashes)][within]))
+            found.append((hashes[in_word] ^ np.uint64(length), text_of[1 : len(hashes) + 1][in_word]))
+        in_word = in_word[:-1] & is_letter[length - 1 : -1]
     return found
 
 
-def _of_words(values: Hashes, is_letter: NDArray[np.bool_], text_of: Integers) -> list[tuple[Hashes, Integers]]:
+def _of_words(values: Hashes, is_letter: Letters, text_of: Owners) -> list[tuple[Hashes, Owners]]:
     starts = np.flatnonzero(is_letter & ~np.append(False, is_letter[:-1]))
     if not len(starts):
         return []
@@ -85,5 +96,5 @@ def _mixed(hashes: Hashes) -> Hashes:
     return (hashes ^ (hashes >> np.uint64(32))) * _FACTOR
 
 
-def _bucket(hashes: Hashes) -> Integers:
-    return (_mixed(hashes) >> np.uint64(64 - BUCKETS_LOG2)).astype(np.int64)
+def _bucket(hashes: Hashes) -> Owners:
+    return (_mixed(hashes) >> np.uint64(64 - BUCKETS_LOG2)).astype(np.uint32)

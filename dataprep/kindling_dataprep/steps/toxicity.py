@@ -1,7 +1,7 @@
 """A linear classifier over hashed n-grams that says how toxic a text is, and its file.
 
-The score of a passage is σ(b + Σ w / √n) over its n n-grams, and that of a longer text the mean over its passages:
-about the share of it that is toxic. `kindling_dataprep.classifier` learns the weights.
+The score of a passage is σ(b + Σ w / √n) over its n different n-grams, and that of a longer text the mean over its
+passages: about the share of it that is toxic. `kindling_dataprep.classifier` learns the weights.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from kindling_storage import ObjectStore
 MODEL_FILE = "model.npz"
 BUILTIN = "builtin"
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the n-grams or the score are computed otherwise."""
 PASSAGE = 300
 """Characters; about the longest of the texts that people label."""
-_BATCH = 1024
+_BATCH = 256
 """Passages that are looked at together."""
 
 Floats = NDArray[np.float64]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -74,24 +73,23 @@ def test_plays_stay(builtin: Model) -> None:
     assert builtin.scores([plays])[0] < 0.5
 
 
-def plain_ngrams(text: str) -> Counter[bytes]:
-    """What `ngrams` counts, by hand: runs of bytes, words marked by #, pairs by two."""
-    data = bytes(c if c >= 128 or chr(c).isalnum() else 32 for c in f"{text} ".lower().encode())
+def plain_ngrams(text: str) -> set[bytes]:
+    """What `ngrams` finds, by hand: runs of bytes with no space within, words marked by #, pairs by two."""
+    data = bytes(c if c >= 128 or chr(c).isalnum() else 32 for c in f" {text} ".lower().encode())
     words = data.split()
-    grams = Counter(data[i : i + n] for n in CHARACTERS for i in range(len(data) - n + 1))
-    grams.update(b"#" + word for word in words)
-    grams.update(b"##" + one + b" " + other for one, other in pairwise(words))
-    return grams
+    runs = {data[i : i + n] for n in CHARACTERS for i in range(len(data) - n + 1)}
+    pairs = {b"##" + one + b" " + other for one, other in pairwise(words)}
+    return {run for run in runs if b" " not in run[1:-1]} | {b"#" + word for word in words} | pairs
 
 
 @pytest.mark.parametrize("texts", [["One two, two.", "two"], ["", "a-b"], ["aaaa aaaa aaaa"], ["ça va, ÇA VA!", "x y"]])
-def test_ngrams_are_counted_as_by_hand(texts: list[str]) -> None:
+def test_ngrams_are_found_once_as_by_hand(texts: list[str]) -> None:
     found = ngrams(texts)
     assert found.buckets.min(initial=0) >= 0
     assert found.buckets.max(initial=0) < BUCKETS
     for number, text in enumerate(texts):
-        counts = sorted(Counter(found.buckets[found.texts == number].tolist()).values())
-        assert counts == sorted(plain_ngrams(text).values())
+        assert len(set(found.buckets[found.texts == number].tolist())) == len(plain_ngrams(text))
+    assert len(found.buckets) == sum(len(plain_ngrams(text)) for text in texts)
 
 
 def test_equal_words_share_a_bucket_wherever_they_stand() -> None:
@@ -121,10 +119,10 @@ def archive(**arrays: object) -> bytes:
         (b"", "no model"),
         (b"PK\x03\x04 torn", "no model"),
         (archive(weights=np.zeros(3)), "no model"),
-        (archive(format=1, bias=0.0, weights=np.array([{}])), "no model"),
-        (archive(format=2, bias=0.0, weights=np.zeros(BUCKETS)), "a model of format 2"),
-        (archive(format=1, bias=0.0, weights=np.zeros(3)), "a model of format 1 with weights (3,)"),
-        (archive(format=1, bias=0.0, weights=np.full(BUCKETS, np.nan)), "weights that are no numbers"),
+        (archive(format=2, bias=0.0, weights=np.array([{}])), "no model"),
+        (archive(format=1, bias=0.0, weights=np.zeros(BUCKETS)), "a model of format 1"),
+        (archive(format=2, bias=0.0, weights=np.zeros(3)), "a model of format 2 with weights (3,)"),
+        (archive(format=2, bias=0.0, weights=np.full(BUCKETS, np.nan)), "weights that are no numbers"),
     ],
     ids=["empty", "torn", "something else", "pickled", "another format", "another size", "not a number"],
 )
