@@ -2,9 +2,9 @@
 
     python bench/policy/bench.py [--algorithms grpo ppo] [--seeds 3] [--minutes 3] [--json FILE]
 
-The base is a random model, fine-tuned for a moment on dialogues whose answers are five random digits: it knows the
-form, and nothing of the rule in repeating.py, which its answers satisfy to a tenth. The clock runs from the first step
-to the first round whose answers are worth 0.9 on average, evaluations on the way included.
+The base is a random model, fine-tuned for a moment on dialogues whose answers are three random digits: it knows the
+form, and nothing of the rule in even.py, which about one in ten of its answers satisfies by chance. The clock runs from
+the first step to the first round whose answers are worth 0.9 on average, evaluations on the way included.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from kindling_trainer.models.initialize import initialize
 HERE = Path(__file__).resolve().parent
 ENOUGH = 0.9
 METHODS = {
-    "grpo": {"groupSize": 8, "rollout": {"prompts": 32, "maxNewTokens": 8}, "klCoefficient": 0.0},
-    "ppo": {"epochs": 2, "rollout": {"prompts": 256, "maxNewTokens": 8}, "klCoefficient": 0.002},
+    "grpo": {"groupSize": 8, "rollout": {"prompts": 16, "maxNewTokens": 6}, "klCoefficient": 0.0},
+    "ppo": {"epochs": 2, "rollout": {"prompts": 128, "maxNewTokens": 6}, "klCoefficient": 0.002},
 }
 RECIPE = """\
 apiVersion: kindling.dev/v1alpha1
@@ -56,9 +56,10 @@ spec:
   training:
     steps: {steps}
     seed: {seed}
-    batch: {{tokens: {tokens}, microBatch: 64}}
-    optimizer: {{adamW: {{learningRate: 2e-3, weightDecay: 0.0}}}}
-    schedule: {{cosine: {{warmupFraction: 0.02, finalFraction: 0.5}}}}
+    batch: {{tokens: {tokens}, microBatch: 128}}
+    compile: never
+    optimizer: {{adamW: {{learningRate: 3e-4, weightDecay: 0.0}}}}
+    schedule: {{cosine: {{warmupFraction: 0.05, finalFraction: 0.5}}}}
   resources: {{cpu: "2"}}
 """
 
@@ -67,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algorithms", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=3.0, help="what counts as soon")
     parser.add_argument("--json", type=Path, help="where the figures go")
     arguments = parser.parse_args()
@@ -91,13 +92,13 @@ def learn(algorithm: str, seed: int, steps: int) -> dict[str, Any]:
         folder, random_ = Path(scratch), random.Random(seed)
         write_base(folder / "base", seed)
         write_lines(folder / "prompts.jsonl", [{"prompt": str(digit)} for digit in range(10)])
-        answers = [(digit, "".join(random_.choices("0123456789", k=5))) for digit in range(10) for _ in range(40)]
+        answers = [(digit, "".join(random_.choices("0123456789", k=3))) for digit in range(10) for _ in range(40)]
         write_lines(
             folder / "dialogues.jsonl", [{"prompt": str(digit), "completion": answer} for digit, answer in answers]
         )
-        rewards = [{"function": {"importPath": "repeating:reward"}}]
+        rewards = [{"function": {"importPath": "even:reward"}}]
         method = json.dumps({algorithm: METHODS[algorithm] | {"rewards": rewards}})
-        tokens = 256 * 32  # a whole round, as the answers of a round are 256
+        tokens = 128 * 32  # a whole round, as the answers of a round are 128
         recipe = RECIPE.format(base=(folder / "base").as_uri(), seed=seed, method=method, steps=steps, tokens=tokens)
         (folder / "recipe.yaml").write_text(recipe)
         command = [sys.executable, "-m", "kindling_cli.main", "run", str(folder), "--store", str(folder / "store")]
