@@ -24,12 +24,13 @@ import torch
 from kindling_api.v1alpha1.model import PRESETS, ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.resources import TrainingResources
-from kindling_api.v1alpha1.training import AdamW, Batch, TrainingSpec, batch_plan
+from kindling_api.v1alpha1.training import AdamW, Batch, TrainingSpec
 from kindling_trainer.hardware import peak_flops
 from kindling_trainer.models import build_model
 from kindling_trainer.models.initialize import initialize
+from kindling_trainer.objective import Evaluation, Figures, Share
 from kindling_trainer.optim.adamw import build_adamw
-from kindling_trainer.parallel.apply import parallelize
+from kindling_trainer.parallel.apply import ParallelModel, parallelize
 from kindling_trainer.parallel.compilation import use_compiler
 from kindling_trainer.parallel.mesh import Ranks, join
 from kindling_trainer.sizes import flops_per_token, parameters
@@ -92,20 +93,19 @@ def measure(case: Case, ranks: Ranks, arguments: argparse.Namespace) -> dict[str
     training = TrainingSpec(steps=1, batch=batch, precision="bf16", compile=arguments.compile)
     with torch.device("meta"):
         model = build_model(shape, vocab_size)
-    loss = parallelize(model, training, ranks, compiled=use_compiler(training.compile, ranks)).token_loss
+    parallel = parallelize(model, training, ranks, compiled=use_compiler(training.compile, ranks))
     model.to_empty(device=ranks.device)
     initialize(model, seed=1337)
-    plan = batch_plan(batch, shape.context, ranks.layout)
-    stepper = Stepper(model, build_adamw(model, AdamW()), loss, training, plan, ranks)
-    batches = [random_batch(case, ranks) for _ in range(case.accumulation)]
+    objective = RandomText(parallel, [random_batch(case, ranks) for _ in range(case.accumulation)], tokens_per_step)
+    stepper = Stepper(model, build_adamw(model, AdamW()), objective, training, ranks)
 
     began = time.perf_counter()
     for step in range(arguments.warm_up):
-        stepper.take(batches, step)
+        stepper.take(objective.share(step), step)
     synchronize(ranks)
     warm = time.perf_counter()
     for step in range(arguments.steps):
-        stepper.take(batches, step)
+        stepper.take(objective.share(step), step)
     synchronize(ranks)
     seconds = (time.perf_counter() - warm) / arguments.steps
 
@@ -114,9 +114,28 @@ def measure(case: Case, ranks: Ranks, arguments: argparse.Namespace) -> dict[str
     if ranks.device.type == "cuda":
         row["peakMemoryGiB"] = torch.cuda.max_memory_allocated() / 2**30
         torch.cuda.reset_peak_memory_stats()
-    del model, stepper, loss
+    del model, parallel, objective, stepper
     gc.collect()
     return row
+
+
+@dataclass(frozen=True)
+class RandomText:
+    """The objective of pretraining, on the same tokens in each step."""
+
+    model: ParallelModel
+    batches: list[tuple[torch.Tensor, torch.Tensor]]
+    tokens: int
+    """In all of them."""
+
+    def share(self, step: int, interruptible: object = None) -> Share[tuple[torch.Tensor, torch.Tensor]]:
+        return Share(self.batches, len(self.batches), self.tokens)
+
+    def loss(self, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, Figures]:
+        return self.model.token_loss(*batch), {}
+
+    def evaluate(self, *, whole: bool, interruptible: object) -> Evaluation:
+        return Evaluation()
 
 
 def random_batch(case: Case, ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor]:

@@ -188,8 +188,8 @@ RECORDS = b'{"text": "a first record"}\n{"text": "torn\n{"body": "no text"}\n{"t
             b"text",
             "spec.sources[0].uri: found 'new.bin'; allowed: a suffix that tells the format: .txt, .md, .py, .c and "
             "other text "
-            "and code, .jsonl, .parquet; or a format. "
-            "To fix it: set spec.sources[0].format to text, code, jsonl or parquet, or leave the file out.",
+            "and code, .jsonl, .parquet, .warc, .wet; or a format. "
+            "To fix it: set spec.sources[0].format to text, code, jsonl, parquet, warc or wet, or leave the file out.",
             id="an unknown suffix",
         ),
         pytest.param(

@@ -153,7 +153,6 @@ def test_drivers_and_workers_killed_at_random_change_no_byte(tmp_path: Path) -> 
 def test_rays_processes_and_folders_do_not_outlive_a_killed_build(
     large: Path, tmp_path: Path, new_run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")  # instead of a minute
     process = start(new_run(large, engine={"workers": 2}), tmp_path)
     wait_for_stage(tmp_path, process, "reading")
     deadline = time.monotonic() + 180
