@@ -30,6 +30,7 @@ from kindling_dataprep.stages.corpus import Corpus
 from kindling_dataprep.stages.deduplicate import BandTask, candidates_of, find_copies, pair_band, write_copies
 from kindling_dataprep.steps.clusters import near_duplicates
 from kindling_dataprep.tasks import Job
+from kindling_dataprep.work import WORK
 
 PART_DOCUMENTS = 100_000
 BANDS = 20
@@ -63,7 +64,7 @@ def simulated(documents: int, folder: Path) -> Corpus:
     source = {"sources": [{"uri": "nowhere"}], "tokenizer": {"byte": {}}}
     spec = DatasetBuildSpec.model_validate_json(json.dumps(source))
     job = Job(spec, StorageSpec(uri=folder.as_uri()), "datasets/simulated")
-    (folder / "datasets/simulated/work").mkdir(parents=True)
+    (folder / "datasets" / "simulated" / WORK).mkdir(parents=True)
     starts = np.append(np.arange(0, documents, PART_DOCUMENTS), documents)
     generator = np.random.default_rng(0)
     before: dict[str, np.ndarray] = {}

@@ -19,13 +19,10 @@ from kindling_api.errors import (
     EXIT_DONE,
     EXIT_OURS,
     EXIT_SIGNALLED,
-    ConflictError,
     KindlingError,
-    UnreachableError,
-    UserError,
 )
 from kindling_api.v1alpha1.runfile import Progress
-from kindling_api.v1alpha1.status import Failure, Reason
+from kindling_api.v1alpha1.status import Failure, Reason, reason_of
 from kindling_dataprep.tracker import Writer
 
 
@@ -54,7 +51,7 @@ def run_to_the_end(work: Callable[[], Progress], writer: Writer) -> int:
         message = "Stopped. What is done is kept; run the same again to go on."
         word = _failed("SuspendedByUser", message, EXIT_SIGNALLED + stopped.signal, stopped.signal.name)
     except KindlingError as error:
-        word = _failed(_reason(error), str(error), error.exit_code)
+        word = _failed(reason_of(error), str(error), error.exit_code)
     except MemoryError as error:
         word = _failed("OutOfMemory", str(error) or "memory ran out", EXIT_OURS)
     except Exception as error:  # the last word must be written whatever happened; the traceback follows
@@ -65,14 +62,6 @@ def run_to_the_end(work: Callable[[], Progress], writer: Writer) -> int:
     if word.failure is None:
         return EXIT_DONE
     return word.failure.exit_code or EXIT_OURS
-
-
-def _reason(error: KindlingError) -> Reason:
-    if isinstance(error, UnreachableError):
-        return "StorageUnreachable"
-    if isinstance(error, ConflictError):
-        return "HeldElsewhere"
-    return "UserError" if isinstance(error, UserError) else "InternalError"
 
 
 def _failed(reason: Reason, message: str, exit_code: int, signal_name: str | None = None) -> Progress:

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kindling_api.base import canonical_json
-from kindling_api.errors import EXIT_OURS, ConflictError, KindlingError, UnreachableError, UserError
-from kindling_api.v1alpha1.status import Failure, Reason
+from kindling_api.errors import EXIT_OURS, KindlingError
+from kindling_api.v1alpha1.status import Failure, Reason, reason_of
 
 LONGEST_MESSAGE = 2048  # of `Failure.message`
 
@@ -70,12 +70,8 @@ def is_secondary(failure: Failure) -> bool:
 
 
 def _reason(error: Exception) -> Reason:
-    if isinstance(error, UnreachableError):
-        return "StorageUnreachable"
-    if isinstance(error, ConflictError):
-        return "HeldElsewhere"
-    if isinstance(error, UserError):
-        return "UserError"
+    if isinstance(error, KindlingError):
+        return reason_of(error)
     return "OutOfMemory" if type(error).__name__ in _OUT_OF_MEMORY else "InternalError"
 
 

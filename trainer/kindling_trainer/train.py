@@ -158,13 +158,14 @@ class Training:
         set_learning_rate(self.setup.optimizer, rate)
         taken = self.stepper.take(self.setup.objective.share(done, self._interruptible), done)
         self.finished += 1
-        self._sign(HEARTBEAT)
         written = self.finished % self.interval == 0 or self.finished == self.setup.steps
         loss, figures = self._whole(taken) if written else (0.0, {})
         if self.reporter is not None:
             self.reporter.stepped(time.perf_counter() - began)
             if written:
                 self.reporter.row(self.finished, loss=loss, rate=rate, norm=taken.norm, figures=figures)
+        else:
+            self._sign(HEARTBEAT)
 
     def _whole(self, taken: Taken) -> tuple[float, dict[str, float]]:
         """The loss and the figures of a step over all processes' shares."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from kindling_api.base import Digest, Status
+from kindling_api.errors import ConflictError, KindlingError, UnreachableError, UserError
 from kindling_api.v1alpha1.storage import StorageSpec
 
 Phase = Literal["Pending", "Waiting", "Queued", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
@@ -28,6 +29,15 @@ Reason = Literal[
     # Succeeded, Failed
     "Completed", "UserError", "InternalError", "OutOfMemory", "RestartsExhausted", "DeadlineExceeded", "EngineMissing",
 ]  # fmt: skip
+
+
+def reason_of(error: KindlingError) -> Reason:
+    """Why a run that ended with this error ended."""
+    if isinstance(error, UnreachableError):
+        return "StorageUnreachable"
+    if isinstance(error, ConflictError):
+        return "HeldElsewhere"
+    return "UserError" if isinstance(error, UserError) else "InternalError"
 
 
 class Condition(Status):

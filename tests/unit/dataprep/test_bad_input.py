@@ -24,6 +24,7 @@ from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress
 from kindling_dataprep import ledger
 from kindling_dataprep.build import build
 from kindling_dataprep.tracker import Tracker
+from kindling_dataprep.work import WORK
 from kindling_storage import open_store
 from kindling_storage.commit import read_manifest, verify
 from kindling_storage.progress import ProgressWriter
@@ -181,6 +182,6 @@ def test_a_bucket_that_goes_away_ends_the_build_which_goes_on_once_it_is_back(
     restartable()
     names = [info.path for info in bucket.list("products/")]
     assert not [name for name in names if name.endswith("manifest.json") or "/names/" in name]
-    assert [name for name in names if "/work/" in name], "what was done is kept"
+    assert [name for name in names if f"/{WORK}/" in name], "what was done is kept"
     again = file.model_copy(update={"attempt": 2})  # takes the place of the first, whose lease nobody gave back
     assert build(again, Tracker(ProgressWriter(None))).digest == expected

@@ -32,6 +32,7 @@ from kindling_dataprep import ray_jobs
 from kindling_dataprep.build import build
 from kindling_dataprep.ray_jobs import RayJobs
 from kindling_dataprep.tracker import Tracker
+from kindling_dataprep.work import WORK
 from kindling_storage import open_store
 from kindling_storage.progress import ProgressWriter
 
@@ -159,11 +160,11 @@ def wait_for_parts(file: DatasetBuildFile, count: int) -> list[str]:
 
     def enough() -> bool:
         found = (info.path for info in store.list("datasets/"))
-        records[:] = [path for path in found if "/work/clean-" in path and path.endswith(".json")]
+        records[:] = [path for path in found if f"/{WORK}/clean-" in path and path.endswith(".json")]
         return len(records) >= count
 
     _wait_for(enough)
-    return [path.replace("/work/clean-", "/removed/part-").replace(".json", ".parquet") for path in records]
+    return [path.replace(f"/{WORK}/clean-", "/removed/part-").replace(".json", ".parquet") for path in records]
 
 
 def last_written(file: DatasetBuildFile, paths: list[str]) -> list[datetime]:

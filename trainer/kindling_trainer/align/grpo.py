@@ -20,8 +20,8 @@ from kindling_trainer.align.policy_losses import (
 )
 from kindling_trainer.align.reward_model import open_judges
 from kindling_trainer.align.rewards import Rewards
-from kindling_trainer.align.rollout import Rollouts, Round, log_probabilities, some_of, tried
-from kindling_trainer.align.rounds import RoundPlan
+from kindling_trainer.align.rollout import Rollouts, Round, log_probabilities, tried
+from kindling_trainer.align.rounds import RoundPlan, share_of
 from kindling_trainer.loss import IGNORED
 from kindling_trainer.objective import Evaluation, Figures, Interruptible, Share
 from kindling_trainer.parallel.apply import ParallelModel
@@ -66,13 +66,7 @@ class GroupRelativeOptimisation:
         if within == 0:
             self._round = self._answers(self.rollouts.draw(number, interruptible))
         assert self._round is not None, "a run resumes at the beginning of a round"
-        every, ranks = self._round, self.model.ranks
-        micro_batches = self.plan.micro_batches(step, ranks.batch_rank)
-        return Share(
-            (some_of(every, rows, ranks.device) for rows in micro_batches),
-            len(micro_batches),
-            float((every.targets[self.plan.rows(step)] != IGNORED).sum()),
-        )
+        return share_of(self._round, self._round.targets, self.plan, step, self.model.ranks)
 
     def loss(self, batch: Answers) -> tuple[Tensor, Figures]:
         """The sum over the answers' tokens of the clipped surrogate and the penalty for leaving the base model."""

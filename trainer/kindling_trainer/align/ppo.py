@@ -25,8 +25,8 @@ from kindling_trainer.align.policy_losses import (
 )
 from kindling_trainer.align.reward_model import open_judges
 from kindling_trainer.align.rewards import Rewards
-from kindling_trainer.align.rollout import Rollouts, Round, some_of, tried
-from kindling_trainer.align.rounds import RoundPlan
+from kindling_trainer.align.rollout import Rollouts, Round, tried
+from kindling_trainer.align.rounds import RoundPlan, share_of
 from kindling_trainer.loss import IGNORED, token_log_probabilities
 from kindling_trainer.objective import Evaluation, Figures, Interruptible, Share
 from kindling_trainer.parallel.apply import ParallelModel
@@ -80,13 +80,7 @@ class ProximalPolicyOptimisation:
         if within == 0:
             self._round = self._valued(self.rollouts.draw(number, interruptible))
         assert self._round is not None, "a run resumes at the beginning of a round"
-        every, ranks = self._round, self.model.ranks
-        micro_batches = self.plan.micro_batches(step, ranks.batch_rank)
-        return Share(
-            (some_of(every, rows, ranks.device) for rows in micro_batches),
-            len(micro_batches),
-            float((every.targets[self.plan.rows(step)] != IGNORED).sum()),
-        )
+        return share_of(self._round, self._round.targets, self.plan, step, self.model.ranks)
 
     def loss(self, batch: ValuedAnswers) -> tuple[Tensor, Figures]:
         """The sum over the answers' tokens of the clipped surrogate and the values' error."""

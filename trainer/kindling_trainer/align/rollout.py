@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from tokenizers import Tokenizer
@@ -241,17 +241,6 @@ class Rollouts:
 def log_probabilities(model: ParallelModel, tokens: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """`model.log_probabilities` of what draws at `temperature`: fp32 [B, T]."""
     return token_log_probabilities(model.logits(tokens) / temperature, targets, model.ranks.tensor_group)
-
-
-def some_of(batch: Batch, rows: list[int], device: torch.device) -> Batch:
-    """Some rows of all tensors of a dataclass, there."""
-
-    def some(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: some(tensor) for name, tensor in value.items()}
-        return value[rows].to(device) if isinstance(value, Tensor) else value
-
-    return replace(batch, **{each.name: some(getattr(batch, each.name)) for each in fields(batch)})
 
 
 def tried(rollouts: Rollouts, questions: Sequence[TokenPrompt], interruptible: Interruptible[int]) -> Evaluation:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
 
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.training import BatchPlan
 from kindling_trainer.data.order import shuffled
+from kindling_trainer.loss import IGNORED
+from kindling_trainer.objective import Share
+from kindling_trainer.parallel.mesh import Ranks
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Answers = TypeVar("Answers", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,21 @@ class RoundPlan:
         return [rows[first + number * size : first + (number + 1) * size] for number in range(self.batch.accumulation)]
 
 
+def share_of(answers: Answers, targets: Tensor, plan: RoundPlan, step: int, ranks: Ranks) -> Share[Answers]:
+    """This process's part of the step after `step` finished ones.
+
+    Args:
+        answers: all of the round's, as a dataclass of tensors on the CPU.
+        targets: theirs, int64 [answers, T]; the loss is divided by those of the step that count.
+    """
+    micro_batches = plan.micro_batches(step, ranks.batch_rank)
+    return Share(
+        (_some_of(answers, rows, ranks.device) for rows in micro_batches),
+        len(micro_batches),
+        float((targets[plan.rows(step)] != IGNORED).sum()),
+    )
+
+
 def plan_rounds(spec: AlignmentRunSpec, context: int) -> RoundPlan:
     """The plan for a run that learns from rewards.
 
@@ -57,3 +84,14 @@ def plan_rounds(spec: AlignmentRunSpec, context: int) -> RoundPlan:
         )
     passes = spec.method.ppo.epochs if spec.method.ppo else 1
     return RoundPlan(method.answers, passes, plan, spec.training.seed)
+
+
+def _some_of(answers: Answers, rows: list[int], device: torch.device) -> Answers:
+    """Some rows of all tensors of a dataclass, there."""
+
+    def some(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: some(tensor) for name, tensor in value.items()}
+        return value[rows].to(device) if isinstance(value, Tensor) else value
+
+    return replace(answers, **{each.name: some(getattr(answers, each.name)) for each in fields(answers)})
