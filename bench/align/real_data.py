@@ -138,7 +138,7 @@ class Bench:
             learnt = [fold for fold in self.folds if fold != held_out]
             name, length = f"judge-{number}", f"epochs: {self.options.epochs}"
             found = self.run(
-                name, "dialogues", "reward", learnt, _held_out(held_out), length, rate=self.options.rate, tokens="4Ki"
+                name, "dialogues", "reward", learnt, _held_out(held_out), length, rate=self.options.rate, tokens="8Ki"
             )
             accuracies.append(found["rewards/accuracies"])
             print(f"fifth {number}: {accuracies[-1]:.4f}", file=sys.stderr)
@@ -233,8 +233,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--problems", type=Path, required=True, help="worked problems of GSM8K, .jsonl")
     parser.add_argument("--show", nargs="+", choices=SHOWS, default=list(SHOWS))
     parser.add_argument("--store", type=Path, help="where the products stay; absent means nowhere")
-    parser.add_argument("--rate", default="5e-4", help="learning rate of the reward model")
-    parser.add_argument("--epochs", default="1", help="passes of the reward model over its pairs")
+    parser.add_argument("--rate", default="3e-4", help="learning rate of the reward model")
+    parser.add_argument("--epochs", default="2", help="passes of the reward model over its pairs")
     parser.add_argument("--json", type=Path, help="where the figures go")
     return parser.parse_args()
 

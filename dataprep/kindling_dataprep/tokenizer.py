@@ -34,7 +34,7 @@ class TextEncoder:
     end_of_document: int | None
     """The token that ends each document; None where there is none, and then nothing is appended."""
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
         """One more than the highest token id."""
         return 1 + max(self.tokenizer.get_vocab(with_added_tokens=True).values())

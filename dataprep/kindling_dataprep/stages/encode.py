@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kindling_api.errors import DataError
@@ -90,17 +92,18 @@ def encode(task: EncodeTask) -> tuple[int, work.Part]:
     store, name = task.job.store(), f"encode-{task.index:05d}"
     if (done := work.find(store, name)) is not None:
         return task.index, done
-    encoder = tokenizer.load(store.get(TOKENIZER), task.kind)
+    encoder = _encoder(store.get(TOKENIZER), task.kind)
     dtype = token_type(encoder.vocab_size)
     with work.new_part(store) as part:
         tokens, kept = part.folder / "tokens", part.folder / "kept"
         facts = {"documents": 0, "tokens": 0}
         with open(tokens, "wb") as file, pq.ParquetWriter(kept, ledger.KEPT_SCHEMA, compression="zstd") as writer:
             for batch in _batches(task.job, task.index, task.removed):
-                encoded = _encoded(encoder, batch)
+                texts = batch["text"].to_pylist()
+                encoded = _encoded(encoder, batch, texts)
                 for ids in encoded:
                     file.write(ids.astype(dtype).data)
-                writer.write_table(_kept_table(batch, [len(ids) for ids in encoded]))
+                writer.write_table(_kept_table(batch, texts, [len(ids) for ids in encoded]))
                 facts["documents"] += len(encoded)
                 facts["tokens"] += sum(len(ids) for ids in encoded)
         part.put(tokens_path(task.index), tokens)
@@ -109,8 +112,13 @@ def encode(task: EncodeTask) -> tuple[int, work.Part]:
         return task.index, work.finish(part, name)
 
 
-def _encoded(encoder: tokenizer.TextEncoder, batch: pa.Table) -> list[Any]:
-    texts = batch["text"].to_pylist()
+@lru_cache(maxsize=1)
+def _encoder(data: bytes, kind: TokenizerKind) -> tokenizer.TextEncoder:
+    """One for all tasks of a process: a large vocabulary takes longer to read than a part's documents to encode."""
+    return tokenizer.load(data, kind)
+
+
+def _encoded(encoder: tokenizer.TextEncoder, batch: pa.Table, texts: list[str]) -> list[Any]:
     try:
         return encoder.encode(texts)
     except DataError as error:
@@ -131,14 +139,13 @@ def _batches(job: Job, index: int, removed: Rows) -> Iterator[pa.Table]:
                 yield batch.take(stay)
 
 
-def _kept_table(batch: pa.Table, tokens: list[int]) -> pa.Table:
-    texts = batch["text"].to_pylist()
+def _kept_table(batch: pa.Table, texts: list[str], tokens: list[int]) -> pa.Table:
     columns = {
         "id": batch["id"],
         "source": batch["source"],
         "digest": batch["digest"],
-        "characters": [len(text) for text in texts],
-        "bytes": [len(text.encode()) for text in texts],
+        "characters": pc.utf8_length(batch["text"]),
+        "bytes": pc.binary_length(batch["text"]),
         "words": [len(text.split()) for text in texts],
         "tokens": tokens,
         "excerpt": [excerpt_of(text) for text in texts],

@@ -16,6 +16,7 @@ STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 _BULLETS = ("•", "-")
 _ELLIPSES = ("...", "…")
 TERMINAL_PUNCTUATION = (".", "'", '"', "!", "?")
+_PUNCTUATION = frozenset(TERMINAL_PUNCTUATION)
 _SHORT_LINE = 30
 """Characters."""
 
@@ -50,25 +51,14 @@ def fine_web(texts: Sequence[str], words: Words) -> dict[str, Integers | Floats]
 
     Lines are what lies between line feeds and is not blank; the fraction of characters is of all but the line feeds.
     """
-    lines = [[line for line in text.split("\n") if line and not line.isspace()] for text in texts]
-    line_total = counts(map(len, lines))
-    punctuated = counts(sum([line.endswith(TERMINAL_PUNCTUATION) for line in each]) for each in lines)
-    short = counts(sum([len(line) <= _SHORT_LINE for line in each]) for each in lines)
-    newlines = counts(text.count("\n") for text in texts)
-    characters = counts(map(len, texts)) - newlines
-    repeated = counts(duplicates(each)[1] for each in lines)
+    columns = np.array([_lines(text) for text in texts], dtype=np.int64).reshape(-1, 6).T
+    total, newlines, punctuated, short, repeated, characters = columns
     return {
-        "punctuatedLineFraction": fraction(punctuated, line_total),
-        "duplicateLineCharacterFraction": fraction(repeated, characters),
-        "shortLineFraction": fraction(short, line_total),
+        "punctuatedLineFraction": fraction(punctuated, total),
+        "duplicateLineCharacterFraction": fraction(repeated, characters - newlines),
+        "shortLineFraction": fraction(short, total),
         "newlinesPerWord": fraction(newlines, np.diff(words.starts)),
     }
-
-
-def duplicates(pieces: Sequence[str]) -> tuple[int, int]:
-    """(number, characters) of the pieces that occurred before."""
-    distinct = set(pieces)
-    return len(pieces) - len(distinct), sum(map(len, pieces)) - sum(map(len, distinct))
 
 
 def fraction(part: Integers, whole: Integers) -> Floats:
@@ -87,6 +77,17 @@ def sums(words: Words, values: NDArray[np.int64 | np.bool_]) -> Integers:
     running = np.append(0, np.cumsum(values, dtype=np.int64))
     sums: Integers = running[words.starts[1:]] - running[words.starts[:-1]]
     return sums
+
+
+def _lines(text: str) -> tuple[int, int, int, int, int, int]:
+    """(lines, line feeds, punctuated lines, short ones, characters of lines that occurred before, all characters)."""
+    pieces = text.split("\n")
+    lines = [line for line in pieces if line and not line.isspace()]
+    lengths = list(map(len, lines))
+    punctuated = sum([line[-1] in _PUNCTUATION for line in lines])
+    short = sum([length <= _SHORT_LINE for length in lengths])
+    repeated = sum(lengths) - sum(map(len, set(lines)))
+    return len(lines), len(pieces) - 1, punctuated, short, repeated, len(text)
 
 
 def _ellipses(text: str) -> int:

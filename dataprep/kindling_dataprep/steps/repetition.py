@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kindling_dataprep.steps.quality import Floats, Integers, duplicates, fraction
+from kindling_dataprep.steps.quality import Floats, Integers, fraction
 from kindling_dataprep.steps.runs import Hashes
 from kindling_dataprep.steps.words import Words
 
@@ -41,12 +41,18 @@ def gopher_repetition(texts: Sequence[str], words: Words) -> dict[str, Integers 
 
 
 def _pieces(unit: str, pieces: list[list[str]], characters: Integers) -> dict[str, Integers | Floats]:
-    repeated = np.array([duplicates(each) for each in pieces], dtype=np.int64).reshape(-1, 2)
+    repeated = np.array([_duplicates(each) for each in pieces], dtype=np.int64).reshape(-1, 2)
     total = np.fromiter(map(len, pieces), dtype=np.int64)
     return {
         f"duplicate{unit}Fraction": fraction(repeated[:, 0], total),
         f"duplicate{unit}CharacterFraction": fraction(repeated[:, 1], characters),
     }
+
+
+def _duplicates(pieces: Sequence[str]) -> tuple[int, int]:
+    """(number, characters) of the pieces that occurred before."""
+    distinct = set(pieces)
+    return len(pieces) - len(distinct), sum(map(len, pieces)) - sum(map(len, distinct))
 
 
 def _lines(text: str) -> list[str]:

@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 from kindling_dataprep.steps.runs import Hashes, Integers, blocks, by_code_point, edges, hashes_of
 
 PLAIN_WORD = re.compile(r"\w+")
+
+Runs = tuple[NDArray[Any], Integers, Integers]
+"""Code points, and the places before each word in them and of its last character."""
 
 _WHITE_SPACE = re.compile(r"\s")
 _SPACE, _ALPHANUMERIC, _ALPHABETIC = 1, 2, 4
@@ -31,8 +35,8 @@ class Words:
     """The texts."""
     starts: Integers
     """[texts + 1] Where each text's words begin; the last entry is the number of words."""
-    hashes: Hashes
-    """[words] Equal for equal words."""
+    runs: Sequence[Runs]
+    """What `hashes` are made of, some texts at a time."""
     lengths: Integers
     """[words] In characters."""
     offsets: Integers
@@ -41,6 +45,11 @@ class Words:
     """[words] Whether it has a letter or digit (`str.isalnum`)."""
     alphabetic: NDArray[np.bool_]
     """[words] Whether it has a letter (`str.isalpha`)."""
+
+    @functools.cached_property
+    def hashes(self) -> Hashes:
+        """[words] Equal for equal words."""
+        return np.concatenate([np.empty(0, dtype=np.uint64), *(hashes_of(*runs) for runs in self.runs)])
 
     @functools.cached_property
     def texts(self) -> Integers:
@@ -84,15 +93,16 @@ def folded(character: str) -> str:
 def split_words(texts: Sequence[str]) -> Words:
     """The words of many texts; this is the only tokenisation that measuring needs."""
     counts = np.zeros(len(texts), dtype=np.int64)
-    hashes, lengths = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.int64)]
-    offsets, kinds = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.uint8)]
+    runs: list[Runs] = []
+    lengths, offsets = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+    kinds = [np.empty(0, dtype=np.uint8)]
     ascii_kinds, all_kinds = _kinds()
     for block in blocks(texts, _WHITE_SPACE):
         codes, kind = by_code_point(block.joined(), ascii_kinds, all_kinds)
         before, last = edges((kind & _SPACE) == 0)
         numbers = block.counts(before)
         np.add.at(counts, block.owners, numbers)
-        hashes.append(hashes_of(codes, before, last))
+        runs.append((codes, before, last))
         lengths.append(last - before)
         offsets.append(before + np.repeat(block.shifts(), numbers))
         kinds.append(np.bitwise_or.reduceat(kind, before) if len(before) else kinds[0])
@@ -100,7 +110,7 @@ def split_words(texts: Sequence[str]) -> Words:
     return Words(
         sources=texts,
         starts=np.append(0, np.cumsum(counts)),
-        hashes=np.concatenate(hashes),
+        runs=runs,
         lengths=np.concatenate(lengths),
         offsets=np.concatenate(offsets),
         alphanumeric=(kind & _ALPHANUMERIC) != 0,
