@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.prompt import Prompt
 from rich.text import Text
 
+from kindling_api.documents import Document
 from kindling_api.errors import EXIT_DONE
 from kindling_api.references import order
+from kindling_api.v1alpha1.alignment_run import AlignmentRun
+from kindling_api.v1alpha1.pretrain_run import PretrainRun
 from kindling_api.v1alpha1.products import REPORT
 from kindling_api.v1alpha1.status import AlignmentResult, ModelResult
 from kindling_cli import DEFAULT_STORE
@@ -27,7 +30,7 @@ from kindling_cli.screen import screen_for
 from kindling_storage import open_store
 
 DEFAULT_PROMPT = "def"
-DEFAULT_QUESTION = "What is the module json for?"
+DEFAULT_QUESTION = "Hello!"
 
 
 def run_files(
@@ -62,21 +65,29 @@ def run_files(
         return interrupts.exit_code
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    _farewell(console, flow.rows, store)
-    _first_words(console, flow.rows, store, prompt)
+    prompts = [_own_prompt(document) for document in chosen]
+    _farewell(console, flow.rows, prompts, store)
+    _first_words(console, flow.rows, prompts, store, prompt)
     return EXIT_DONE
 
 
-def _farewell(console: Console, rows: Sequence[Row], store: str) -> None:
+def _own_prompt(document: Document) -> str:
+    """One that suits the model: the first of its evaluations."""
+    if isinstance(document, PretrainRun | AlignmentRun) and document.spec.evaluation.prompts:
+        return document.spec.evaluation.prompts[0]
+    return DEFAULT_QUESTION if isinstance(document, AlignmentRun) else DEFAULT_PROMPT
+
+
+def _farewell(console: Console, rows: Sequence[Row], prompts: Sequence[str], store: str) -> None:
     console.print(f"Finished in {duration(sum(row.seconds for row in rows))}.", style="bold")
     for row in rows:
         result = row.progress.result
         if result is not None and open_store(result.uri).exists(REPORT):
             console.print(f"  report  {shown(result.uri)}/{REPORT}", markup=False, soft_wrap=True)
     option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
-    for row in rows:
+    for row, prompt in zip(rows, prompts, strict=True):
         name = row.title.partition("/")[2]
-        commands = [f"kindling generate {name} --prompt {DEFAULT_PROMPT!r}{option}"]
+        commands = [f"kindling generate {name} --prompt {shlex.quote(prompt)}{option}"]
         if isinstance(row.progress.result, AlignmentResult):
             commands = []
         if isinstance(row.progress.result, ModelResult):
@@ -84,24 +95,25 @@ def _farewell(console: Console, rows: Sequence[Row], store: str) -> None:
                 console.print(f"  {'' if number else 'try it':6}  {command}", markup=False, soft_wrap=True)
 
 
-def _first_words(console: Console, rows: Sequence[Row], store: str, prompt: str | None) -> None:
+def _first_words(console: Console, rows: Sequence[Row], prompts: Sequence[str], store: str, prompt: str | None) -> None:
     """Let the last model made continue a prompt, or answer it where it does that: the one given, or the one that the
     reader at the terminal types."""
-    models = [row.progress.result for row in rows if isinstance(row.progress.result, ModelResult)]
+    results = [(row.progress.result, suited) for row, suited in zip(rows, prompts, strict=True)]
+    models = [(result, suited) for result, suited in results if isinstance(result, ModelResult)]
     if not models or prompt == "":
         return
-    answers = isinstance(models[-1], AlignmentResult)
+    model, suited = models[-1]
+    answers = isinstance(model, AlignmentResult)
     if prompt is None:
         if not (console.is_terminal and sys.stdin.isatty()):
             return
         try:
             asked = "A question for the model" if answers else "A beginning for the model to continue"
-            default = DEFAULT_QUESTION if answers else DEFAULT_PROMPT
-            prompt = Prompt.ask(f"\n{asked}", default=default, console=console)
+            prompt = Prompt.ask(f"\n{asked}", default=suited, console=console)
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
     from kindling_cli.commands.generate import answer_text, generate_text  # not above: torch takes seconds to load
 
     console.print()
-    (answer_text if answers else generate_text)(models[-1].uri, prompt, store=store)
+    (answer_text if answers else generate_text)(model.uri, prompt, store=store)
