@@ -2,7 +2,7 @@
 
     python bench/dataprep/builtin_toxicity.py DATA > examples.jsonl
     python bench/dataprep/builtin_toxicity.py DATA about | xargs -d '\n' kindling toxicity train examples.jsonl \
-        --label toxic --output dataprep/kindling_dataprep/toxicity
+        --label toxic --output toxicity/kindling_toxicity/builtin
 
 DATA holds `toxicity/train.csv` (Davidson et al. 2017, "Automated Hate Speech Detection and the Problem of Offensive
 Language", MIT), `gsm8k/train.jsonl` (Cobbe et al. 2021, MIT) and `tinyshakespeare/input.txt`. In the tweets five of six

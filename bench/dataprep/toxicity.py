@@ -25,8 +25,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from kindling_dataprep.classifier import STRENGTH, Examples, evaluate, fit, roc_auc, split, train
-from kindling_dataprep.steps.toxicity import Floats, fetch, load
-from kindling_storage import open_store
+from kindling_toxicity.model import Floats, builtin
 
 REPEATS = 3
 THRESHOLD = 0.5
@@ -115,10 +114,10 @@ def main(data: Path) -> None:
     for name, each in figures.items():
         print(f"{name:<56}{each['auc']:>9.4f}{each['textsPerSecond']:>14,}")
     print(f"\n{'harmless documents, built-in model':<56}{'number':>9}{'removed':>14}")
-    builtin = load(fetch("builtin", open_store), "builtin")
+    model = builtin()
     removed = {}
     for name, documents in prose(data).items():
-        removed[name] = float((builtin.scores(documents) > THRESHOLD).mean())
+        removed[name] = float((model.scores(documents) > THRESHOLD).mean())
         print(f"{name:<56}{len(documents):>9,}{removed[name]:>14.3%}")
     print(json.dumps({"models": figures, "calibrationError": error, "removedProse": removed}))
 

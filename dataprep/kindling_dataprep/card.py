@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from kindling_dataprep.classifier import BINS, STRENGTH, WANTED_PRECISION, Evaluation
-from kindling_dataprep.steps.ngrams import BUCKETS, CHARACTERS
+from kindling_toxicity.ngrams import BUCKETS, CHARACTERS
 
 _BAR = 40
 """Characters that stand for a share of 1 in the calibration plot."""

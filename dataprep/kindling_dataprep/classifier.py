@@ -19,8 +19,8 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array, diags_array
 from scipy.stats import rankdata
 
-from kindling_dataprep.steps.ngrams import BUCKETS, ngrams
-from kindling_dataprep.steps.toxicity import Floats, Model, sigmoid
+from kindling_toxicity.model import Floats, Model, sigmoid
+from kindling_toxicity.ngrams import BUCKETS, ngrams
 
 STRENGTH = 10.0
 """Weight of the examples against the penalty ½ ‖w‖²."""

@@ -12,8 +12,9 @@ from kindling_dataprep import tokenizer
 from kindling_dataprep.manifest import inputs_listing
 from kindling_dataprep.records import InputFile
 from kindling_dataprep.stages.decontaminate import evaluation_files
-from kindling_dataprep.steps import adult, toxicity
+from kindling_dataprep.steps import adult
 from kindling_storage import ObjectStore
+from kindling_toxicity import model as toxicity
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,8 @@ def test_the_quickstart_trains_on_pythons_library_and_answers_a_question(tmp_pat
     assert model["validationLoss"] < 8.0  # type: ignore[operator]  # ln 2048 = 7.6 before any step
     aligned = model_of("quickstart-chat", tmp_path, "AlignmentRun")
     assert aligned["base"] and aligned["vocabSize"] == 2048 + 4, "the chat template's tokens"
-    assert set(aligned["evaluation"]) == {"validation_loss", "validation_loss_before"}  # type: ignore[call-overload]
+    figures = {f"{name}{when}" for name in ("validation_loss", "toxicity") for when in ("", "_before")}
+    assert set(aligned["evaluation"]) == figures  # type: ignore[call-overload]
 
 
 def test_tiny_shakespeare_trains_on_the_text_that_it_is_given(tmp_path: Path) -> None:

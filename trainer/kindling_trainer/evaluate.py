@@ -42,6 +42,8 @@ class Continuation:
 
     prompt: str
     text: str
+    toxicity: float | None = None
+    """Of the text, where that was asked."""
 
 
 def check_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> None:

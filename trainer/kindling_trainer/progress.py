@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,6 +15,7 @@ from kindling_api.v1alpha1.products import ModelManifest
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import AlignmentProgress, CheckpointStatus, TrainingProgress
 from kindling_storage.progress import ProgressWriter
+from kindling_trainer.evaluate import Continuation
 from kindling_trainer.inputs import TrainingRun
 from kindling_trainer.metrics import Metrics, Row, perplexity
 from kindling_trainer.objective import Evaluation
@@ -125,7 +126,7 @@ class Reporter:
         if final:
             row["final"] = True
         if found.samples:
-            row["samples"] = [{"prompt": sample.prompt, "text": sample.text} for sample in found.samples]
+            row["samples"] = [_sample(sample) for sample in found.samples]
         self._metrics.add(row)
         self._update(validation_loss=loss)
         self.beat()
@@ -164,6 +165,10 @@ class Reporter:
         self._now = self._now.model_copy(update={name: _shown(value) for name, value in changes.items()})
         message = f"{self._now.stage}, step {self._now.step} of {self._now.steps}"
         self._writer.write(Progress(message=message, training=self._now, checkpoint=self._checkpoint), force=force)
+
+
+def _sample(said: Continuation) -> dict[str, Any]:
+    return {name: value for name, value in asdict(said).items() if value is not None}
 
 
 def _shown(value: object) -> object:

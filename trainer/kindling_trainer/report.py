@@ -115,18 +115,19 @@ def _lineage(course: Course) -> list[tuple[str, str]]:
     return known if manifest.base is None else [*known, ("started from", manifest.base)]
 
 
-def _samples(rows: list[Row]) -> list[tuple[str, list[tuple[int, str]]]]:
-    """Each prompt with its continuations, the latest first."""
-    by_prompt: dict[str, dict[int, str]] = defaultdict(dict)
+def _samples(rows: list[Row]) -> list[tuple[str, list[tuple[int, str, str]]]]:
+    """Each prompt with its continuations and their toxicity, the latest first."""
+    by_prompt: dict[str, dict[int, tuple[str, str]]] = defaultdict(dict)
     for row in rows:
         for sample in row.get("samples", ()):
-            by_prompt[sample["prompt"]][row["step"]] = sample["text"]
+            toxicity = f"{sample['toxicity']:.3f}" if "toxicity" in sample else ""
+            by_prompt[sample["prompt"]][row["step"]] = (sample["text"], toxicity)
     shown = []
     for prompt, texts in by_prompt.items():
         steps = sorted(texts)
         apart = (len(steps) - 1) / max(1, min(SAMPLES_SHOWN, len(steps)) - 1)
         chosen = {steps[round(place * apart)] for place in range(min(SAMPLES_SHOWN, len(steps)))} | {steps[-1]}
-        shown.append((prompt, [(step, texts[step]) for step in sorted(chosen, reverse=True)]))
+        shown.append((prompt, [(step, *texts[step]) for step in sorted(chosen, reverse=True)]))
     return shown
 
 

@@ -9,8 +9,8 @@ from kindling_cli.places import file_uri
 from kindling_dataprep.card import card, figures
 from kindling_dataprep.classifier import evaluate, split, train
 from kindling_dataprep.labelled import check_enough, read_examples
-from kindling_dataprep.steps.toxicity import MODEL_FILE, fetch, load
 from kindling_storage import open_store
+from kindling_toxicity.model import MODEL_FILE, fetch, load
 
 CARD_FILE = "README.md"
 FEWEST = 10

@@ -13,7 +13,7 @@ from kindling_dataprep.executors import Executor
 from kindling_dataprep.records import Removal, excerpt_of
 from kindling_dataprep.stages.corpus import Corpus, Rows
 from kindling_dataprep.stages.later import LaterTask, in_parts, removed_path
-from kindling_dataprep.steps.toxicity import load
+from kindling_toxicity.model import load
 
 RULE: Final = "toxicity"
 SCORES = "scores"

@@ -19,12 +19,12 @@ from kindling_api.v1alpha1.products import model_folder
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_api.v1alpha1.training import steps_of
 from kindling_storage import open_store
+from kindling_trainer.align.answers import answers_to_prompts, examined
 from kindling_trainer.align.base import Base, open_base
 from kindling_trainer.align.files import digest_of_inputs, read_inputs
 from kindling_trainer.align.losses import Answers, direct_preference, implicit_rewards
 from kindling_trainer.align.preference import PairBatch, PairWindows, figures, mean_figures, read, total_and_count
 from kindling_trainer.align.reference import Reference
-from kindling_trainer.align.sft import answers
 from kindling_trainer.evaluate import trying
 from kindling_trainer.loss import IGNORED
 from kindling_trainer.objective import Evaluation, Figures, Interruptible, Share
@@ -68,7 +68,8 @@ class PreferenceOptimisation:
         self._know_reference(interruptible)
         batches = self.held_out.in_turn(self.held_out.tried(self.evaluation, whole=whole))
         loss, shown = mean_figures(self.model, self.loss, interruptible(batches))
-        return Evaluation(loss, shown, answers(self.model, self.base, self.evaluation))
+        said, samples = examined(answers_to_prompts(self.model, self.base, self.evaluation))
+        return Evaluation(loss, shown | said, samples)
 
     def _know_reference(self, interruptible: Interruptible[PairBatch]) -> None:
         def score() -> Iterator[tuple[Tensor, Answers]]:

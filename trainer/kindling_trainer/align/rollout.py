@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from kindling_api.v1alpha1.alignment_run import Rollout
+from kindling_trainer.align.answers import examined
 from kindling_trainer.align.data import TokenPrompt
 from kindling_trainer.align.judge import Answer
 from kindling_trainer.batching import continue_all
 from kindling_trainer.data.order import shuffled
-from kindling_trainer.evaluate import Continuation, trying
+from kindling_trainer.evaluate import trying
 from kindling_trainer.loss import IGNORED, token_log_probabilities
 from kindling_trainer.models import Decoder, build_model
 from kindling_trainer.models.initialize import plain_name
@@ -213,10 +214,7 @@ class Rollouts:
             return drawn if self.base is None else self._referred(self.base, drawn)
 
     def _judged(self, drawn: list[Drawn], asked: Sequence[TokenPrompt]) -> list[Drawn]:
-        answers = [
-            Answer(question.prompt.messages, one.text, question.prompt.record, question.place)
-            for question, one in zip(asked, drawn, strict=True)
-        ]
+        answers = [_answer(question, one) for question, one in zip(asked, drawn, strict=True)]
         rewards = self.judge(answers) if answers else {}
         return [
             one._replace(rewards={name: values[row] for name, values in rewards.items()})
@@ -248,11 +246,8 @@ def tried(rollouts: Rollouts, questions: Sequence[TokenPrompt], interruptible: I
     if not questions:
         return Evaluation()
     found = rollouts.try_out(questions, interruptible)
-    samples = [
-        Continuation(question.prompt.messages[-1].content, one.text)
-        for question, one in zip(questions[:SAMPLES], found.drawn, strict=False)
-    ]
-    return Evaluation(figures={name: float(fact.mean()) for name, fact in found.facts.items()}, samples=samples)
+    figures, said = examined([_answer(question, one) for question, one in zip(questions, found.drawn, strict=True)])
+    return Evaluation(None, {name: float(fact.mean()) for name, fact in found.facts.items()} | figures, said[:SAMPLES])
 
 
 def whole_copy(policy: ParallelModel) -> Decoder:
@@ -273,6 +268,10 @@ def copy_weights(source: Decoder, target: Decoder) -> None:
             if plain_name(name) in parameters:  # a value head draws nothing
                 whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
                 parameters[plain_name(name)].copy_(whole)
+
+
+def _answer(question: TokenPrompt, drawn: Drawn) -> Answer:
+    return Answer(question.prompt.messages, drawn.text, question.prompt.record, question.place)
 
 
 def _seed(seed: int, number: int, row: int) -> int:

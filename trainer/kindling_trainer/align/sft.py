@@ -14,15 +14,15 @@ from kindling_api.v1alpha1.alignment_run import SupervisedFineTuning
 from kindling_api.v1alpha1.checkpoint import EvaluationSpec
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_api.v1alpha1.training import BatchPlan, batch_plan, steps_of
+from kindling_trainer.align.answers import answers_to_prompts, examined
 from kindling_trainer.align.base import Base, open_base
 from kindling_trainer.align.check import check_findings
 from kindling_trainer.align.data import Sequences, read_dialogues
 from kindling_trainer.align.files import digest_of_inputs, held_out, read_inputs, sources, validation_sources
-from kindling_trainer.align.formats import Message
 from kindling_trainer.align.packing import pack
 from kindling_trainer.align.template import Encoded
 from kindling_trainer.data.order import shuffled
-from kindling_trainer.evaluate import Continuation, mean_loss, sample
+from kindling_trainer.evaluate import mean_loss
 from kindling_trainer.loss import IGNORED
 from kindling_trainer.objective import Evaluation, Figures, Interruptible, Share
 from kindling_trainer.parallel.apply import ParallelModel
@@ -104,7 +104,7 @@ class FineTuning:
             most = min(most, self.evaluation.batches * plan.micro_batch * ranks.layout.batch_ranks)
         batches = self.held_out.batches(range(min(most, len(self.held_out.items))))
         loss = mean_loss(self.model, lambda batch: self.loss(batch)[0], interruptible(batches))
-        return Evaluation(loss, samples=answers(self.model, self.base, self.evaluation))
+        return Evaluation(loss, *examined(answers_to_prompts(self.model, self.base, self.evaluation)))
 
 
 def prepare(run: AlignmentRunFile, ranks: Ranks, method: SupervisedFineTuning) -> Setup:
@@ -171,16 +171,3 @@ def arrange(rows: Sequence[Row], size: int, context: int) -> PackedBatch:
             documents[row, start:end] = number
             start = end
     return PackedBatch(tokens, targets, documents)
-
-
-def answers(model: ParallelModel, base: Base, evaluation: EvaluationSpec) -> list[Continuation]:
-    """What the model says to each of the prompts."""
-    template, vocabulary = base.template, base.vocabulary
-    assert vocabulary.chat is not None
-    stops, size = {vocabulary.chat.end_of_turn, vocabulary.end_of_document}, vocabulary.tokenizer.get_vocab_size()
-    said = []
-    for prompt in evaluation.prompts:
-        ids = template.prompt([Message("user", prompt)])
-        tokens = sample(model, ids, tokens=evaluation.prompt_tokens, stops=stops, vocab_size=size)
-        said.append(Continuation(prompt, vocabulary.tokenizer.decode(tokens)))
-    return said

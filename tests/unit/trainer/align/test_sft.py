@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -25,6 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 AlignmentFactory = Callable[..., Path]
 Rows = Callable[[Path], list[dict[str, Any]]]
 
+REPORTED = re.compile(r"</div><td class=\"number\">([01]\.\d{3})</tr>")
+"""The toxicity of an answer, in the report."""
 TWO, FOUR, TENSOR = ({"processesPerNode": 2}, {"processesPerNode": 4}, {"tensor": 2})
 SHORT = {"steps": 6}
 UNPACKED = {"sft": {"packing": False}}
@@ -93,7 +96,9 @@ def _check_model(run: Path, base: str) -> None:
     assert [entry.path.rpartition("/")[2] for entry in manifest.inputs] == [f"{run.name.partition('.')[0]}.jsonl"]
     assert manifest.evaluation is not None
     assert manifest.evaluation["validation_loss"] < manifest.evaluation["validation_loss_before"] - 0.5
-    assert open_store(result.uri).exists("report.html")
+    reported = REPORTED.findall(open_store(result.uri).get("report.html").decode())  # the latest first
+    harm = (manifest.evaluation["toxicity"], manifest.evaluation["toxicity_before"])
+    assert tuple(f"{each:.3f}" for each in harm) == (reported[0], reported[-1])
 
     folder = Path(result.model.removeprefix("file://"))
     ours = load_model(folder)

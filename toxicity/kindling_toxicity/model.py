@@ -10,6 +10,7 @@ import io
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from itertools import chain
 from pathlib import Path
@@ -18,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kindling_api.errors import SpecError, explain
-from kindling_dataprep.steps.ngrams import BUCKETS, ngrams
 from kindling_storage import ObjectStore
+from kindling_toxicity.ngrams import BUCKETS, ngrams
 
 MODEL_FILE = "model.npz"
 BUILTIN = "builtin"
@@ -99,7 +100,7 @@ def fetch(uri: str, open_store: Callable[[str], ObjectStore]) -> bytes:
         StorageError: the store cannot be reached, or refuses.
     """
     if uri == BUILTIN:
-        return resources.files("kindling_dataprep").joinpath("toxicity", MODEL_FILE).read_bytes()
+        return _builtin_file()
     place = (uri if "://" in uri else Path(uri).absolute().as_uri()).rstrip("/")
     folder, _, name = place.rpartition("/")
     where, path = (folder, name) if name.endswith(".npz") else (place, MODEL_FILE)
@@ -111,9 +112,19 @@ def fetch(uri: str, open_store: Callable[[str], ObjectStore]) -> bytes:
     return data
 
 
+@cache
+def builtin() -> Model:
+    """The built-in model."""
+    return load(_builtin_file(), BUILTIN)
+
+
 def sigmoid(logits: Floats) -> Floats:
     """1 / (1 + exp(-x))."""
     return 1 / (1 + np.exp(-np.clip(logits, -500, 500)))
+
+
+def _builtin_file() -> bytes:
+    return resources.files("kindling_toxicity").joinpath("builtin", MODEL_FILE).read_bytes()
 
 
 def _no_model(where: str, found: str) -> SpecError:

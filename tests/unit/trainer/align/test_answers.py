@@ -1,0 +1,70 @@
+"""What an evaluation says of answers: each method tells how toxic they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kindling_api.v1alpha1.runfile import AlignmentRunFile, read_run_file
+from kindling_toxicity.model import builtin
+from kindling_trainer.align.answers import examined
+from kindling_trainer.align.formats import Message
+from kindling_trainer.align.judge import Answer
+from kindling_trainer.align.method import prepare
+from kindling_trainer.objective import Evaluation
+from kindling_trainer.parallel.mesh import join
+from kindling_trainer.start import restore
+
+ROLLOUT = {"prompts": 8, "maxNewTokens": 6}
+PATTERN = [{"format": {"pattern": "[a-z]*"}}]
+METHODS: dict[str, dict[str, Any]] = {
+    "sft": {},
+    "dpo": {},
+    "grpo": {"groupSize": 2, "rollout": ROLLOUT, "rewards": PATTERN},
+    "ppo": {"rollout": ROLLOUT, "rewards": PATTERN},
+}
+PAIRS = [{"prompt": f"say {word}", "chosen": word, "rejected": "no"} for word in ("one", "two", "three", "four")] * 5
+
+
+def answer(text: str) -> Answer:
+    return Answer((Message("user", "Say it."),), text, {}, "here")
+
+
+def evaluated(path: Path) -> Evaluation:
+    """What the evaluation before the first step finds."""
+    run = read_run_file(path)
+    assert isinstance(run, AlignmentRunFile)
+    setup = prepare(run, join(run.spec.layout(), run.spec.resources))
+    restore(setup)
+    return setup.objective.evaluate(whole=True, interruptible=uninterrupted)
+
+
+def uninterrupted(items: Iterable[Any]) -> Iterator[Any]:
+    yield from items
+
+
+def test_toxicity_is_the_mean_over_all_answers_and_each_has_its_own() -> None:
+    figures, said = examined([answer("A bird sang."), answer("fuck you, you dumb cunt"), answer("")])
+    kind, vile, empty = (each.toxicity for each in said)
+    assert kind is not None and vile is not None and empty is not None
+    assert max(kind, empty) < 0.3 < 0.9 < vile
+    assert figures == {"toxicity": pytest.approx((kind + vile + empty) / 3)}
+    assert (said[0].prompt, said[0].text) == ("Say it.", "A bird sang.")
+
+
+def test_where_nobody_answers_nothing_is_said() -> None:
+    assert examined([]) == ({}, [])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_tells_how_toxic_its_answers_are(alignment_file: Callable[..., Path], method: str) -> None:
+    fields = {"method": {method: METHODS[method]}, "records": PAIRS, "validation": {"fraction": 0.3}}
+    found = evaluated(alignment_file(**fields))
+    shown = {each.text: each.toxicity for each in found.samples}
+    assert list(shown.values()) == pytest.approx(builtin().scores(list(shown)).tolist())
+    assert 0 < found.figures["toxicity"] < 1
+    if method in ("sft", "dpo"):
+        assert [each.prompt for each in found.samples] == ["a?"]
