@@ -110,7 +110,7 @@ def pairs_and_clusters(corpus: Corpus) -> dict[str, int]:
     """What the driver does with the pairs of all bands."""
     pairs = candidates_of(corpus, BANDS)
     characters = np.concatenate([column.to_numpy() for column in corpus.column("characters")])
-    found = near_duplicates(characters, pairs, np.ones(len(pairs)))
+    found = near_duplicates([characters], pairs, np.ones(len(pairs)))
     return {"pairs": len(pairs), "removed": len(found.removed)}
 
 

@@ -1,4 +1,4 @@
-"""What the spec can say and this version cannot do yet, refused before anything is read.
+"""What the spec can say and this version cannot do, refused before anything is read.
 
 The spec is complete from the start so that documents need not change; a rule that is silently not applied would be
 worse than a refusal.
@@ -22,9 +22,6 @@ def check_supported(spec: DatasetBuildSpec) -> None:
     for number, each in enumerate(spec.filters):
         if each.language is not None:
             _check_languages(f"spec.filters[{number}].language.keep", each.language.keep)
-    min_hash = spec.deduplicate.min_hash
-    if min_hash is not None and min_hash.keep == "best":
-        raise _not_yet("spec.deduplicate.minHash.keep", found="best, which is not in this version", allowed="longest")
 
 
 def _check_languages(field: str, codes: Sequence[str]) -> None:
@@ -33,7 +30,3 @@ def _check_languages(field: str, codes: Sequence[str]) -> None:
     if unknown:
         allowed = f"languages that are told apart: {', '.join(known)}"
         raise SpecError(explain(field, found=", ".join(unknown), allowed=allowed, remedy="use their codes"))
-
-
-def _not_yet(field: str, *, found: str, allowed: str) -> SpecError:
-    return SpecError(explain(field, found=found, allowed=allowed, remedy=f"remove {field}"))

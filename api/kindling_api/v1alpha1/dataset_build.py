@@ -10,7 +10,7 @@ from kindling_api.base import API_VERSION, Metadata, Spec
 from kindling_api.errors import SpecError, explain
 from kindling_api.quantities import COUNT_PATTERN, Count, IntOrString, parse_count
 from kindling_api.rules import OneOf, cel, cel_name
-from kindling_api.v1alpha1.filters import Filter, Formatting, Fraction
+from kindling_api.v1alpha1.filters import MEASURING, Filter, Formatting, Fraction
 from kindling_api.v1alpha1.resources import PodResources, RunControls
 from kindling_api.v1alpha1.status import DatasetBuildStatus
 from kindling_api.v1alpha1.storage import Uri
@@ -45,7 +45,9 @@ class MinHash(Spec):
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Two documents are duplicates when the Jaccard similarity of their shingle sets is at least this."""
     keep: Literal["longest", "best"] = "longest"
-    """Which document of a cluster stays."""
+    """Which document of a cluster stays: the `longest`, or the `best`, which passes the filters by the widest margin:
+    the mean, over all thresholds, of |measure - threshold| / threshold, each at most 1. Among equals it is the
+    longest, then the first."""
 
 
 class LineDuplicates(Spec):
@@ -160,11 +162,19 @@ _EACH_FILTER_ONCE = " && ".join(
     for name in Filter.model_fields
 )
 
+_MEASURES_FOR_THE_BEST = (
+    "!has(self.deduplicate.minHash) || self.deduplicate.minHash.keep != 'best' || "
+    f"self.filters.exists(rules, {' || '.join(f'has(rules.{name})' for name in MEASURING)})"
+)
+
 
 class DatasetBuildSpec(RunControls):
     """Raw text in, tokenised shards out."""
 
-    model_config = cel((_EACH_FILTER_ONCE, "filters: each rule set may be given once"))
+    model_config = cel(
+        (_EACH_FILTER_ONCE, "filters: each rule set may be given once"),
+        (_MEASURES_FOR_THE_BEST, "deduplicate.minHash.keep: best needs a filter that measures documents"),
+    )
 
     sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=256)]
     """What to read."""
@@ -196,6 +206,15 @@ class DatasetBuildSpec(RunControls):
         if twice:
             allowed, remedy = "each rule set once", "keep one of them"
             raise SpecError(explain("spec.filters", found=f"{', '.join(twice)} twice", allowed=allowed, remedy=remedy))
+        return self
+
+    @model_validator(mode="after")
+    def _measures_for_the_best(self) -> Self:
+        wants_best = self.deduplicate.min_hash is not None and self.deduplicate.min_hash.keep == "best"
+        if wants_best and not any(rules.chosen[0] in MEASURING for rules in self.filters):
+            found, allowed = "best without a filter that measures documents", f"best with one of {', '.join(MEASURING)}"
+            remedy = f"add {MEASURING[0]} to spec.filters, or keep the longest"
+            raise SpecError(explain("spec.deduplicate.minHash.keep", found=found, allowed=allowed, remedy=remedy))
         return self
 
 

@@ -198,3 +198,7 @@ class Filter(OneOf):
     """Encoding and formatting repair."""
     pii: PersonalInformation | None = None
     """Personal information."""
+
+
+MEASURING = ("gopherQuality", "gopherRepetition", "c4", "fineWeb", "language", "spam", "adult")
+"""The rule sets that decide by measures of a whole document."""

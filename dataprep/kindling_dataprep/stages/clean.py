@@ -12,9 +12,11 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kindling_api.errors import DataError, NotFoundError, explain
@@ -24,9 +26,10 @@ from kindling_dataprep.records import BAD_RECORD, Document, InputFile, LinesRemo
 from kindling_dataprep.stages.repeated import Notes, distinct, notes_name, put_notes, repeated_lines
 from kindling_dataprep.steps.adult import SITES, blocklist_of, domains_in
 from kindling_dataprep.steps.boilerplate import boilerplate_of, line_hashes
+from kindling_dataprep.steps.decide import margins
 from kindling_dataprep.steps.exact import text_digest
 from kindling_dataprep.steps.faults import FAULTS
-from kindling_dataprep.steps.judge import Lists, judge, repaired_by
+from kindling_dataprep.steps.judge import Lists, Outcome, judge, repaired_by
 from kindling_dataprep.steps.lines import piece_hashes
 from kindling_dataprep.steps.minhash import band_keys, signatures
 from kindling_dataprep.steps.read import read, store_uri
@@ -58,6 +61,8 @@ def documents_schema(spec: DatasetBuildSpec) -> pa.Schema:
     """The table of the documents that stay, text and fingerprints; each band is a column, to be read alone."""
     columns = {"id": pa.string(), "source": pa.int32(), "text": pa.string(), "digest": pa.binary(16)}
     columns |= {"characters": pa.int64(), "excerpt": pa.string()}
+    if (min_hash := spec.deduplicate.min_hash) is not None and min_hash.keep == "best":
+        columns["margin"] = pa.float64()
     columns |= {band_column(band): pa.uint64() for band in range(_bands(spec))}
     return pa.schema(columns)
 
@@ -106,7 +111,7 @@ def clean(task: CleanTask) -> tuple[int, work.Part]:
             for batch in _batches(_records(task)):
                 outcome = judge(batch, spec, lists)
                 lists = replace(lists, place=lists.place + len(batch))
-                documents_writer.write_table(_documents_table(outcome.kept, spec))
+                documents_writer.write_table(_documents_table(outcome, spec))
                 removed_writer.write_table(ledger.removed_table(outcome.removed, spec))
                 measures_writer.write_table(outcome.measures)
                 counts.update(removal.rule for removal in outcome.removed)
@@ -193,9 +198,10 @@ def _by_rule(removed: Iterable[LinesRemoved]) -> Counter[str]:
     return counts
 
 
-def _documents_table(documents: list[Document], spec: DatasetBuildSpec) -> pa.Table:
+def _documents_table(outcome: Outcome, spec: DatasetBuildSpec) -> pa.Table:
+    documents = outcome.kept
     texts = [document.text for document in documents]
-    columns = {
+    columns: dict[str, Any] = {
         "id": [document.id for document in documents],
         "source": [document.source for document in documents],
         "text": texts,
@@ -206,6 +212,8 @@ def _documents_table(documents: list[Document], spec: DatasetBuildSpec) -> pa.Ta
     if (min_hash := spec.deduplicate.min_hash) is not None:
         keys = band_keys(signatures(texts, min_hash), min_hash)
         columns |= {band_column(band): keys[:, band] for band in range(min_hash.bands)}
+        if min_hash.keep == "best":
+            columns["margin"] = margins(outcome.measures.filter(pc.is_null(pc.field("rule"))), spec.filters)
     return pa.table(columns, schema=documents_schema(spec))
 
 

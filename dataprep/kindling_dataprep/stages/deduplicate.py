@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from kindling_api.v1alpha1.dataset_build import MinHash
 from kindling_dataprep import ledger, work
@@ -107,11 +108,16 @@ def _near(corpus: Corpus, copies: Duplicates, spec: MinHash, executor: Executor)
     for _ in executor.each(pair_band, [BandTask(corpus, band) for band in range(spec.bands)]):
         pass
     pairs = candidates_of(corpus, spec.bands)
-    characters = np.concatenate([column.to_numpy() for column in corpus.column("characters")])
+    characters = _numbers(corpus, "characters")
     similarities = similarities_of(corpus, pairs, characters, spec.shingle, executor)
     verified = similarities >= spec.threshold
     facts = {"candidates": len(pairs), "verified": int(verified.sum())}
-    return near_duplicates(characters, pairs[verified], similarities[verified]), facts
+    worth = [_numbers(corpus, "margin"), characters] if spec.keep == "best" else [characters]
+    return near_duplicates(worth, pairs[verified], similarities[verified]), facts
+
+
+def _numbers(corpus: Corpus, column: str) -> NDArray[Any]:
+    return np.concatenate([numbers.to_numpy() for numbers in corpus.column(column)])
 
 
 def write_copies(corpus: Corpus, copies: Duplicates) -> None:

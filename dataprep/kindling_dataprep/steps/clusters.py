@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,18 +28,18 @@ class Duplicates:
 NO_DUPLICATES = Duplicates(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
 
 
-def near_duplicates(lengths: Integers, pairs: Integers, similarities: Floats) -> Duplicates:
-    """Of every cluster of pairs the longest document stays, the first among equals.
+def near_duplicates(worth: Sequence[Integers | Floats], pairs: Integers, similarities: Floats) -> Duplicates:
+    """Of every cluster of pairs the document of the highest worth stays, the first among equals.
 
     Args:
-        lengths: [documents] In characters.
-        pairs: [m, 2] Near-duplicates, as positions in `lengths`.
+        worth: Arrays [documents], such as their lengths: where the first of them ties, the next one decides.
+        pairs: [m, 2] Near-duplicates, as positions in those arrays.
         similarities: [m] How similar they are.
     """
     documents, ends = np.unique(pairs, return_inverse=True)
     ends = ends.reshape(-1, 2)
     labels = clusters(ends, len(documents))
-    order = np.lexsort((documents, -lengths[documents], labels))
+    order = np.lexsort((documents, *(-each[documents] for each in reversed(worth)), labels))
     _, first = np.unique(labels[order], return_index=True)
     kept = order[first][labels]
     jaccard = _closest(ends, similarities, kept)

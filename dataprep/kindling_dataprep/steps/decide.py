@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic.alias_generators import to_camel
 
 from kindling_api.v1alpha1.filters import Filter
@@ -55,6 +56,22 @@ def _in_other_languages(measures: pa.Table, filters: Sequence[Filter]) -> Iterat
         for row, code in enumerate(measures["language.language"].to_pylist()):
             if code not in keep:
                 yield row, Decision("language", f"language={code}", float(scores[row]), None)
+
+
+def margins(measures: pa.Table, filters: Sequence[Filter]) -> NDArray[np.float64]:
+    """[documents] By how wide a margin each document that stays passes the rules, in [0, 1].
+
+    The mean, over all bounds, of |value - threshold| / threshold, each at most 1: 0 where a measure is just what it may
+    be, 1 where it is twice its minimum, or none of its maximum. A bound of 0, of which nothing is a share, is left out;
+    without any other, all margins are 0.
+    """
+    total, count = np.zeros(measures.num_rows), 0
+    for bound in bounds(filters):
+        if bound.threshold:
+            values = measures[f"{bound.rule}.{bound.measure}"].to_numpy()
+            total += np.minimum(np.abs(values - bound.threshold) / bound.threshold, 1.0)
+            count += 1
+    return total / max(count, 1)
 
 
 @dataclass(frozen=True, slots=True)

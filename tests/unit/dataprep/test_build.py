@@ -277,9 +277,9 @@ def test_two_builds_of_one_dataset_at_once_are_refused(corpus: Path, new_run) ->
     assert run(file)[1] == manifest
 
 
-def test_a_step_of_a_later_version_is_refused_before_anything_is_read(tmp_path: Path, new_run) -> None:
-    with pytest.raises(SpecError, match=r"spec\.deduplicate\.minHash\.keep"):
-        build(new_run(tmp_path / "absent", deduplicate={"minHash": {"keep": "best"}}), Tracker(ProgressWriter(None)))
+def test_what_cannot_be_done_is_refused_before_anything_is_read(tmp_path: Path, new_run) -> None:
+    with pytest.raises(SpecError, match=r"spec\.filters\[0\]\.language\.keep"):
+        build(new_run(tmp_path / "absent", filters=[{"language": {"keep": ["xx"]}}]), Tracker(ProgressWriter(None)))
 
 
 def test_another_folder_gives_the_same_manifest(corpus: Path, tmp_path: Path, new_run) -> None:
@@ -315,6 +315,47 @@ def test_wherever_files_are_cut_the_tokens_and_the_ledger_are_the_same(corpus: P
         parts = [entry.path for entry in manifest.files if entry.path.startswith("kept/")]
         assert len(parts) == 1 if task_bytes == 10**9 else len(parts) > 5
     assert found[0] == found[1]
+
+
+@pytest.fixture
+def near_copies(tmp_path: Path) -> Path:
+    """Two clusters: good prose, the same a little shorter, and the same made longer by numbers."""
+    (tmp_path / "near").mkdir()
+    for cluster in "ab":
+        names = (str(number).translate(str.maketrans("0123456789", "abcdefghij")) for number in range(100, 180))
+        words = " ".join(f"the {cluster}river{name} of" for name in names)
+        texts = {"better": words, "shorter": words.rsplit(" ", 5)[0], "longer": words + " 1 2 3 4 5 6 7 8 9"}
+        for name, text in texts.items():
+            (tmp_path / f"near/{cluster}-{name}.txt").write_text(f"{text}.\n")
+    return tmp_path / "near"
+
+
+@pytest.mark.parametrize(("keep", "stays"), [("longest", "longer"), ("best", "better")])
+def test_of_near_duplicates_the_one_asked_for_stays(near_copies: Path, new_run, keep: str, stays: str) -> None:
+    filters = [{"gopherQuality": {}}, {"fineWeb": {}}]
+    file = new_run(near_copies, filters=filters, deduplicate={"minHash": {"keep": keep}}, tokenizer={"byte": {}})
+    store, manifest = run(file)
+    assert [row["id"] for row in ledger.read_kept(store).to_pylist()] == [f"0/{each}-{stays}.txt#1" for each in "ab"]
+    assert manifest.documents.removed == {"minHash": 4}
+    for row in ledger.read_removed(store).to_pylist():
+        assert row["kept"] == f"{row['id'][:3]}-{stays}.txt#1"
+        assert row["jaccard"] >= row["threshold"] == 0.8
+
+
+@pytest.mark.slow
+def test_the_best_is_the_same_whatever_the_tasks_and_workers(
+    corpus: Path, near_copies: Path, new_run, monkeypatch
+) -> None:
+    monkeypatch.setattr("kindling_dataprep.tasks.SMALLEST_TASK", 60_000)
+    monkeypatch.setattr("kindling_dataprep.executors.WORTH_STARTING_RAY", 0)
+    fields = {"filters": [{"gopherQuality": {"minStopWords": 0, "minAlphabeticWordFraction": 0.1}}]}
+    fields |= {"deduplicate": {"minHash": {"keep": "best"}}, "tokenizer": {"byte": {}}}
+    found = [
+        run(new_run(corpus, near_copies, **fields, store=f"store-{workers}", engine={"workers": workers}))[1]
+        for workers in (1, 2)
+    ]
+    assert found[0].documents.removed["minHash"] >= 5
+    assert found[0].to_bytes() == found[1].to_bytes()
 
 
 @pytest.mark.slow

@@ -1,11 +1,22 @@
 """Each rule on documents written for it: one that it just keeps, and one that it just removes."""
 
+import pyarrow as pa
 import pytest
 from pydantic.alias_generators import to_camel
 
-from kindling_api.v1alpha1.filters import C4, Adult, Filter, FineWeb, GopherQuality, GopherRepetition, Language, Spam
-from kindling_dataprep.steps.decide import Decision, bounds, decide
-from kindling_dataprep.steps.measure import measure
+from kindling_api.v1alpha1.filters import (
+    C4,
+    MEASURING,
+    Adult,
+    Filter,
+    FineWeb,
+    GopherQuality,
+    GopherRepetition,
+    Language,
+    Spam,
+)
+from kindling_dataprep.steps.decide import Decision, bounds, decide, margins
+from kindling_dataprep.steps.measure import MEASURES, measure
 
 Settings = Language | GopherQuality | GopherRepetition | C4 | FineWeb | Spam | Adult
 
@@ -189,6 +200,41 @@ def test_a_rule_set_given_twice_is_asked_with_both_thresholds() -> None:
     ]
     decisions = decide(measure([prose(55), prose(60)], filters), filters)
     assert decisions == [Decision("gopherQuality", "words", 55.0, 60.0), None]
+
+
+@pytest.mark.parametrize(
+    ("sentences", "brackets", "documents", "expected"),
+    [
+        (50, 0, {50: 0, 60: 0, 75: 0, 100: 0, 1000: 0}, [0.0, 0.2, 0.5, 1.0, 1.0]),
+        (0, 10, {1: 10, 2: 8, 3: 5, 4: 0}, [0.0, 0.2, 0.5, 1.0]),
+        (50, 10, {50: 0, 75: 5, 1000: 10, 60: 5}, [0.5, 0.5, 0.5, 0.35]),
+        (0, 0, {50: 0}, [0.0]),
+    ],
+    ids=["a minimum", "a maximum", "the mean of both", "a bound of 0 says nothing"],
+)
+def test_a_margin_is_the_mean_distance_from_the_bounds_as_a_share_of_each(
+    sentences: int, brackets: int, documents: dict[int, int], expected: list[float]
+) -> None:
+    filters = [Filter(c4=C4(min_sentences=sentences, max_curly_brackets=brackets))]
+    columns = {
+        "sentences": list(documents),
+        "curlyBrackets": list(documents.values()),
+        "loremIpsums": [0] * len(expected),
+    }
+    measures = pa.table({f"c4.{name}": values for name, values in columns.items()})
+    assert decide(measures, filters) == [None] * len(expected)
+    assert margins(measures, filters).tolist() == pytest.approx(expected)
+
+
+def test_a_documents_margin_does_not_depend_on_those_beside_it() -> None:
+    filters = [filter_of(rule, type(settings)()) for rule, settings in WIDE_OPEN.items()]
+    measures = measure([prose(count) for count in range(50, 90)], filters)
+    alone = [margins(measures.slice(row, 1), filters).item() for row in range(40)]
+    assert margins(measures, filters).tolist() == alone
+
+
+def test_the_specification_knows_the_rule_sets_that_measure() -> None:
+    assert set(MEASURING) == set(MEASURES)
 
 
 def measured(bound: str) -> str:

@@ -35,7 +35,7 @@ def find_near_duplicates(texts: Sequence[str], spec: MinHash) -> Duplicates:
     pairs = unpacked(reduce(np.union1d, (bucket_pairs(band, numbers) for band in keys.T)))
     similarities = jaccards(sets, pairs)
     verified = similarities >= spec.threshold
-    return near_duplicates(np.array(list(map(len, texts))), pairs[verified], similarities[verified])
+    return near_duplicates([np.array(list(map(len, texts)))], pairs[verified], similarities[verified])
 
 
 @pytest.mark.parametrize("permutations", [1, 117, 120, 256])
