@@ -8,7 +8,7 @@ from __future__ import annotations
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 
 STEP_VERSIONS = {
-    "read": 2,
+    "read": 3,
     "repair": 1,
     "rules": 2,
     "boilerplate": 1,

@@ -8,7 +8,7 @@ from kindling_api.errors import DataError, SpecError, explain
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.status import DocumentCounts
 from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_dataprep.records import BAD_RECORD, InputFile
+from kindling_dataprep.records import BAD_RECORD, NO_PAGE, InputFile
 
 
 def check_shared(output: StorageSpec) -> None:
@@ -29,10 +29,11 @@ def check_not_empty(inputs: Sequence[InputFile]) -> None:
 
 
 def check_bad_records(counts: DocumentCounts, spec: DatasetBuildSpec, examples: Sequence[str], where: str) -> None:
-    """Raises DataError where more records are unreadable than the spec allows."""
+    """Raises DataError where more records are unreadable than the spec allows; those that are no pages do not count."""
     bad, allowed = counts.removed.get(BAD_RECORD, 0), spec.bad_records.max_fraction
-    if bad > allowed * counts.read:
-        found = f"{bad:,} unreadable records out of {counts.read:,} ({', '.join(sorted(examples)[:3])})"
+    records = counts.read - counts.removed.get(NO_PAGE, 0)
+    if bad > allowed * records:
+        found = f"{bad:,} unreadable records out of {records:,} ({', '.join(sorted(examples)[:3])})"
         remedy = f"repair the inputs (the ledger in {where} has each of them), or raise the fraction"
         raise DataError(
             explain("spec.badRecords.maxFraction", found=found, allowed=f"{allowed:g} of them", remedy=remedy)

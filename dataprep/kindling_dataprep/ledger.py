@@ -1,6 +1,7 @@
 """The tables that account for every record read: the removed, each with its reason, the kept, and what was measured.
 
-`removed/part-*.parquet` and `kept/part-*.parquet` belong to the product. Their rows add up: one for each record.
+`removed/part-*.parquet` and `kept/part-*.parquet` belong to the product. Their rows add up: one for each record,
+those of web archives that are no pages among them (by the rule `noPage`).
 `measures/part-*.parquet` has a row for each document that the rules judged, so that they can be tried anew with other
 thresholds: its `id`, its `characters` after repair, the `rule` that removed it (null where all rules let it stay), and
 one column a measure, named as in `gopherQuality.words`. `lines/part-*.parquet` has a row for each document and each

@@ -16,6 +16,9 @@ EXCERPT_CHARACTERS = 200
 BAD_RECORD = "badRecord"
 """The rule that removes what cannot be read."""
 
+NO_PAGE = "noPage"
+"""The rule that removes what an archive holds besides pages: requests, redirects, images."""
+
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
@@ -97,7 +100,8 @@ class Removal:
     id: str
     """The document's id; for what could not be read, of the record that would have been one."""
     rule: str
-    """BAD_RECORD, a filter's name as the spec spells it, `exact`, `minHash`, `lines`, `toxicity` or `decontaminate`."""
+    """BAD_RECORD, NO_PAGE, a filter's name as the spec spells it, `exact`, `minHash`, `lines`, `toxicity`, or
+    `decontaminate`."""
     measure: str
     """What was measured."""
     value: float | None

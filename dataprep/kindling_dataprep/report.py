@@ -20,7 +20,7 @@ from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.products import REPORT, DatasetManifest
 from kindling_api.v1alpha1.status import DocumentCounts
 from kindling_dataprep import ledger, plots, work
-from kindling_dataprep.records import BAD_RECORD
+from kindling_dataprep.records import BAD_RECORD, NO_PAGE
 from kindling_dataprep.shards import read_index
 from kindling_dataprep.stages import decontaminate, pii, toxicity
 from kindling_dataprep.stages.clean import documents_path, measures_path
@@ -124,6 +124,7 @@ def _tables(store: ObjectStore, paths: Sequence[str]) -> pa.Table:
 def funnel(counts: DocumentCounts) -> list[dict[str, Any]]:
     """What is left after each rule, in the order in which the rules are asked."""
     order = (
+        NO_PAGE,
         BAD_RECORD,
         "formatting",
         "boilerplate",

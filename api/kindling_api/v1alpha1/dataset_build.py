@@ -145,7 +145,8 @@ class BadRecords(Spec):
     """What may be wrong with the input before the build fails."""
 
     max_fraction: Fraction = 0.01
-    """Largest fraction of records that may be unreadable; each of them is in the ledger."""
+    """Largest fraction of records that may be unreadable; each of them is in the ledger. Records of web archives that
+    are no pages do not count."""
 
 
 class Engine(Spec):

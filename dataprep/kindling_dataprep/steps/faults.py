@@ -6,7 +6,7 @@ Whatever cannot be read comes in its place as a Removal by `badRecord`, whose me
 
 from __future__ import annotations
 
-from kindling_dataprep.records import BAD_RECORD, Document, InputFile, Removal, excerpt_of
+from kindling_dataprep.records import BAD_RECORD, NO_PAGE, Document, InputFile, Removal, excerpt_of
 
 MAX_RECORD_BYTES = 16 * 2**20
 """Larger records are not read: while a document is measured it takes many times its size in memory."""
@@ -48,6 +48,20 @@ def bad_record(
         rule=BAD_RECORD,
         measure=measure,
         value=None,
+        threshold=threshold,
+        excerpt=excerpt_of(excerpt),
+    )
+
+
+def no_page(
+    file: InputFile, number: int, measure: str, excerpt: str, value: float | None = None, threshold: float | None = None
+) -> Removal:
+    """Record `number` of an archive as one that is no page, by its `type`, or its `status` or `contentType`."""
+    return Removal(
+        id=_id(file, number),
+        rule=NO_PAGE,
+        measure=measure,
+        value=value,
         threshold=threshold,
         excerpt=excerpt_of(excerpt),
     )

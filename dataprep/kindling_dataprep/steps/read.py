@@ -85,7 +85,8 @@ def list_inputs(sources: Sequence[Source], *, open_store: OpenStore) -> list[Spa
 def read(
     span: Span, source: Source, *, open_store: OpenStore = kindling_storage.open_store
 ) -> Iterator[Document | Removal]:
-    """The documents of a span, in order; a record that cannot be one comes as a Removal by the rule `badRecord`.
+    """The documents of a span, in order; a record that cannot be one comes as a Removal by the rule `badRecord`,
+    and one of an archive that is no page by `noPage`.
 
     Raises:
         DataError: a Parquet file lacks the column `source.text_field`, or the column holds no text.

@@ -1,7 +1,7 @@
 """How web archives become documents: the main text of each page (WARC), or each text that was taken of one (WET).
 
 Records are numbered as they come, whatever their type. Those that are no page, such as requests, redirects and images,
-are no documents, as blank lines are none in JSON lines. Format: ISO 28500:2017.
+come as Removals by the rule `noPage`. Format: ISO 28500:2017.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
 from kindling_dataprep.records import Document, InputFile, Removal, Span
 from kindling_dataprep.steps import faults
-from kindling_dataprep.steps.faults import bad_record, broken, document, too_large
+from kindling_dataprep.steps.faults import bad_record, broken, document, no_page, too_large
 from kindling_dataprep.steps.unpack import unpacked
 
+_OK = 200
 _HTML = {"text/html", "application/xhtml+xml"}
 _PLAIN = {"text/plain"}
 
@@ -47,8 +48,8 @@ def read_warc(stream: BinaryIO, span: Span) -> Iterator[Document | Removal]:
     for number, url, block in _blocks(stream, span, WarcRecordType.response):
         if isinstance(block, Removal):
             yield block
-        elif (page := _page(span.file, number, url, block)) is not None:
-            yield page
+        else:
+            yield _page(span.file, number, url, block)
 
 
 def _blocks(stream: BinaryIO, span: Span, wanted: WarcRecordType) -> Iterator[tuple[int, str, bytes | Removal]]:
@@ -62,9 +63,10 @@ def _blocks(stream: BinaryIO, span: Span, wanted: WarcRecordType) -> Iterator[tu
             record = _guarded(lambda: next(records, None))
             if record is None:
                 return
-            if record.record_type != wanted:
-                continue
             length, url = record.content_length, record.headers.get("WARC-Target-URI") or ""
+            if record.record_type != wanted:
+                yield number, url, no_page(span.file, number, "type", f"{record.headers.get('WARC-Type')} {url}")
+                continue
             if length > faults.MAX_RECORD_BYTES:
                 yield number, url, too_large(span.file, number, record.reader.read(1000))
                 continue
@@ -76,13 +78,16 @@ def _blocks(stream: BinaryIO, span: Span, wanted: WarcRecordType) -> Iterator[tu
         yield number, "", broken(span.file, number, error)
 
 
-def _page(file: InputFile, number: int, url: str, block: bytes) -> Document | Removal | None:
-    """The text of an HTTP response; None where it is no page."""
+def _page(file: InputFile, number: int, url: str, block: bytes) -> Document | Removal:
+    """The text of an HTTP response, or why it is no page."""
     try:
         response = _guarded(lambda: _http(block))
         kind = (response.http_content_type or "").lower()
-        if response.http_headers is None or response.http_headers.status_code != 200 or kind not in _HTML | _PLAIN:
-            return None
+        status = response.http_headers.status_code if response.http_headers is not None else None
+        if status != _OK:
+            return no_page(file, number, "status", url, value=status, threshold=_OK)
+        if kind not in _HTML | _PLAIN:
+            return no_page(file, number, "contentType", f"{kind} {url}")
         body = _guarded(lambda: response.reader.read(faults.MAX_RECORD_BYTES + 1))
         if len(body) > faults.MAX_RECORD_BYTES:
             return too_large(file, number, body)

@@ -99,6 +99,18 @@ def test_more_bad_records_than_allowed_publish_nothing(bad_input: Path, new_run)
     assert not [path for path in written if path.startswith("names/") or path.endswith("manifest.json")]
 
 
+def test_what_is_no_page_is_counted_and_hides_nothing_that_is_bad(tmp_path: Path, new_run) -> None:
+    request = WARC.replace(b"response", b"request")
+    page = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nA page."
+    pages = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: %d\r\n\r\n%s\r\n\r\n" % (len(page), page) * 9
+    (tmp_path / "a.warc").write_bytes(request * 90 + WARC + pages)
+    fields = {"tokenizer": {"byte": {}}, "filters": [], "deduplicate": {"exact": False}}
+    with pytest.raises(DataError, match="found 1 unreadable records out of 10 "):
+        run(new_run(tmp_path / "a.warc", **fields, badRecords={"maxFraction": 0.05}))
+    counts = run(new_run(tmp_path / "a.warc", **fields, badRecords={"maxFraction": 0.1})).documents
+    assert (counts.read, counts.kept, counts.removed) == (100, 9, {"badRecord": 1, "noPage": 90})
+
+
 @pytest.mark.slow
 def test_a_gigabyte_in_one_line_takes_no_more_memory_than_a_record_may(tmp_path: Path, new_run) -> None:
     folder = tmp_path / "input"

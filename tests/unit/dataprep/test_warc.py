@@ -43,17 +43,18 @@ def response(body: bytes, *headers: str, **options: str) -> bytes:
 
 
 def read_bytes(folder: Path, name: str, data: bytes) -> list[tuple[int, str]]:
-    """(record number, text) of a document, (record number, why) of a removal."""
+    """(record number, text) of a document, (record number, why) of a removal by `badRecord` or `noPage`."""
     (folder / name).write_bytes(data)
     source = Source(uri=str(folder / name))
     found = []
     for span in list_inputs([source], open_store=open_store):
         for each in read(span, source):
             number = int(each.id.removeprefix(f"0/{name}#"))
-            found.append((number, each.text if isinstance(each, Document) else f"bad: {each.measure}"))
+            found.append((number, each.text if isinstance(each, Document) else f"{SHORT[each.rule]}: {each.measure}"))
     return found
 
 
+SHORT = {"badRecord": "bad", "noPage": "none"}
 INFO = record("warcinfo", b"software: test\r\n")
 REQUEST = record("request", b"GET / HTTP/1.1\r\n\r\n")
 PAGE = response(HTML)
@@ -72,16 +73,17 @@ ARCHIVE = [INFO, REQUEST, PAGE, REQUEST, PAGE]
     ],
     ids=["plain", "gzip, a member a record", "gzip, one member", "zstandard, a frame a record"],
 )
-def test_pages_are_documents_and_records_are_counted_whatever_their_type(
-    tmp_path: Path, name: str, data: bytes
-) -> None:
-    assert read_bytes(tmp_path, name, data) == [(3, TEXT), (5, TEXT)]
+def test_pages_are_documents_and_all_other_records_are_told(tmp_path: Path, name: str, data: bytes) -> None:
+    other = "none: type"
+    assert read_bytes(tmp_path, name, data) == [(1, other), (2, other), (3, TEXT), (4, other), (5, TEXT)]
 
 
 def test_the_texts_of_a_wet_file_are_documents(tmp_path: Path) -> None:
     texts = ["Café\nau lait\n", "", "x" * 100_000]
     data = INFO + b"".join(record("conversion", text.encode()) for text in texts)
-    assert read_bytes(tmp_path, "CC-MAIN-1.warc.wet.gz", gzip.compress(data)) == list(enumerate(texts, 2))
+    assert read_bytes(tmp_path, "CC-MAIN-1.warc.wet.gz", gzip.compress(data)) == list(
+        enumerate(["none: type", *texts], 1)
+    )
 
 
 CHUNKED = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (100, HTML[:100], len(HTML) - 100, HTML[100:])
@@ -99,13 +101,13 @@ RIVER = "Река поднялась ночью, и к утру она стоя�
         (http(RUSSIAN.encode("cp1251"), kind="text/html; charset=windows-1251"), RIVER),
         (http(b'<meta charset="windows-1251">' + RUSSIAN.encode("cp1251"), kind="text/html"), RIVER),
         (http(RUSSIAN.encode(), kind="text/html; charset=iso-8859-1"), RIVER),
-        (http(HTML, status="404 Not Found"), None),
-        (http(b"", "Location: /", status="301 Moved Permanently"), None),
-        (http(b"\x89PNG\r\n", kind="image/png"), None),
+        (http(HTML, status="404 Not Found"), "none: status"),
+        (http(b"", "Location: /", status="301 Moved Permanently"), "none: status"),
+        (http(b"\x89PNG\r\n", kind="image/png"), "none: contentType"),
         (http(HTML[:200], "Content-Encoding: gzip"), "bad: http"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000, "bad: http"),
-        (b"no HTTP at all", None),
-        (b"", None),
+        (b"no HTTP at all", "none: status"),
+        (b"", "none: status"),
         (http(b"<div>" * 5000), "bad: nesting"),
         (http(b"<p>a<b>c</p></i></div><td>d<table><li>e<" + b"\x00\xff" * 5 + b"<p" * 2000), "text"),
         (http(b"<p>x" * 5000), "text"),
@@ -119,7 +121,7 @@ RIVER = "Река поднялась ночью, и к утру она стоя�
     ],
 )
 def test_a_response_is_a_document_or_says_why_not_and_the_next_one_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: bytes, found: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: bytes, found: str
 ) -> None:
     monkeypatch.setattr(faults, "MAX_RECORD_BYTES", 200_000)
     *first, last = read_bytes(tmp_path, "a.warc", record("response", block) + PAGE)
@@ -128,7 +130,7 @@ def test_a_response_is_a_document_or_says_why_not_and_the_next_one_is_read(
         assert first[0][0] == 1
         assert not first[0][1].startswith("bad")
     else:
-        assert first == ([] if found is None else [(1, found)])
+        assert first == [(1, found)]
 
 
 @pytest.mark.parametrize(
@@ -157,3 +159,17 @@ def test_a_fault_is_told_with_the_beginning_of_the_page(tmp_path: Path) -> None:
     (removal,) = read(span, source)
     assert isinstance(removal, Removal)
     assert (removal.rule, removal.threshold, removal.excerpt[:10]) == ("badRecord", 1000.0, "<div><div>")
+
+
+def test_what_is_no_page_is_told_with_where_it_is_from(tmp_path: Path) -> None:
+    (tmp_path / "a.warc").write_bytes(
+        REQUEST + response(HTML, status="404 Not Found") + response(b"", kind="image/png")
+    )
+    source = Source(uri=str(tmp_path))
+    (span,) = list_inputs([source], open_store=open_store)
+    found = [(each.rule, each.measure, each.value, each.threshold, each.excerpt) for each in read(span, source)]
+    assert found == [
+        ("noPage", "type", None, None, "request http://example.org/"),
+        ("noPage", "status", 404.0, 200.0, "http://example.org/"),
+        ("noPage", "contentType", None, None, "image/png http://example.org/"),
+    ]
