@@ -33,7 +33,7 @@ class Use:
     field: str
     """Where, as in `spec.dataset`."""
     role: str
-    """What the product is used as: dataset, base, initialize or reward."""
+    """What the product is used as: dataset, base, initialize, reward or judge."""
     uri: str | None
     """Where the product lies, if the document says that."""
     candidates: tuple[Reference, ...]
@@ -61,6 +61,8 @@ def uses(document: Document) -> Iterator[Use]:
         for index, reward in enumerate((algorithm and algorithm.rewards) or ()):
             if reward.model is not None:
                 yield _use(namespace, f"spec.method.{name}.rewards[{index}].model", "reward", reward.model)
+        if document.spec.evaluation.judge is not None:
+            yield _use(namespace, "spec.evaluation.judge", "judge", document.spec.evaluation.judge)
 
 
 def order(

@@ -73,7 +73,7 @@ def resolve(
         if product is None:
             waiting.append(use.candidates[0])
         else:
-            inputs[use.role].append(product)
+            inputs.setdefault(use.role, []).append(product)
     if waiting:
         return Waiting(tuple(waiting))
     return _run_file(document, document.spec.storage or storage, inputs, attempt)
@@ -161,8 +161,10 @@ def _run_file(document: Document, output: StorageSpec, inputs: dict[str, list[In
             initialize = inputs["initialize"][0] if inputs["initialize"] else None
             return PretrainRunFile(**common, spec=pretraining, dataset=inputs["dataset"][0], initialize=initialize)
         case AlignmentRun(spec=alignment):
-            rewards = tuple(inputs["reward"])
-            return AlignmentRunFile(**common, spec=alignment, base=inputs["base"][0], reward_models=rewards)
+            rewards, judge = tuple(inputs["reward"]), next(iter(inputs.get("judge", ())), None)
+            return AlignmentRunFile(
+                **common, spec=alignment, base=inputs["base"][0], reward_models=rewards, judge=judge
+            )
         case _:
             assert_never(document)
 

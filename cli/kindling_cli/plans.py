@@ -11,6 +11,7 @@ from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.products import DatasetManifest
+from kindling_api.v1alpha1.storage import ModelReference
 from kindling_api.v1alpha1.training import BatchPlan, steps_of
 from kindling_trainer.align.check import Findings
 from kindling_trainer.cpu import multiplies_bfloat16
@@ -71,6 +72,8 @@ class AlignmentPlan(PretrainPlan):
     method: str
     base: str
     """The run or the folder that the model comes from."""
+    judge: str | None
+    """The run or the folder of the model that compares its answers with the base's."""
     data: list[str]
     """Where the records are."""
     forms: list[str]
@@ -142,12 +145,13 @@ def plan_alignment(
     """
     batch = spec.batch_plan(shape.context)
     sizes = _sizes(spec, shape, batch, vocab_size, None, flops_per_second)
-    base = spec.base.uri or f"{spec.base.kind or 'run'} {spec.base.name}"
+    judge = spec.evaluation.judge
     return AlignmentPlan(
         title=title,
         finished=finished,
         method=spec.method.chosen[0],
-        base=base,
+        base=_named(spec.base),
+        judge=None if judge is None else _named(judge),
         data=[each.uri for each in spec.data],
         forms=list(found.forms),
         records=found.records,
@@ -157,6 +161,10 @@ def plan_alignment(
         remarks=found.sentences(),
         **sizes,
     )
+
+
+def _named(model: ModelReference) -> str:
+    return model.uri or f"{model.kind or 'run'} {model.name}"
 
 
 def _sizes(

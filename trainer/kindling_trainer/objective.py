@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from torch import Tensor
 
 from kindling_trainer.evaluate import Continuation
+from kindling_trainer.judgement import Judgement
 
 Batch = TypeVar("Batch")
 Item = TypeVar("Item")
@@ -42,6 +43,8 @@ class Evaluation:
     """The loss on what is held out, in nats a token (or a pair); None where nothing is."""
     figures: dict[str, float] = field(default_factory=dict)
     samples: list[Continuation] = field(default_factory=list)
+    judgement: Judgement | None = None
+    """Of all answers, where a model judges them."""
 
 
 class Objective(Protocol[Batch]):

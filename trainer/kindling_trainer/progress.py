@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,6 +17,7 @@ from kindling_api.v1alpha1.status import AlignmentProgress, CheckpointStatus, Tr
 from kindling_storage.progress import ProgressWriter
 from kindling_trainer.evaluate import Continuation
 from kindling_trainer.inputs import TrainingRun
+from kindling_trainer.judgement import Judgement
 from kindling_trainer.metrics import Metrics, Row, perplexity
 from kindling_trainer.objective import Evaluation
 
@@ -118,18 +119,25 @@ class Reporter:
             **shown,
         )  # fmt: skip
 
-    def evaluated(self, step: int, found: Evaluation, *, final: bool) -> None:
-        """Write down what an evaluation found; `final` is the one at the end, over the whole part."""
-        loss = found.loss
+    def evaluated(self, step: int, found: Evaluation, *, final: bool) -> Evaluation:
+        """Write down what an evaluation found; `final` is the one at the end, over the whole part.
+
+        Returns:
+            It, with the share of its answers that a judge prefers to the base's.
+        """
+        found, loss = self._compared(found), found.loss
         row: Row = {"step": step, "validation_loss": loss, "perplexity": self._perplexity(loss)}
         row |= {f"{EVALUATION}{name}": value for name, value in found.figures.items()}
         if final:
             row["final"] = True
         if found.samples:
             row["samples"] = [_sample(sample) for sample in found.samples]
+        if found.judgement is not None:
+            row["judgement"] = asdict(found.judgement)
         self._metrics.add(row)
         self._update(validation_loss=loss)
         self.beat()
+        return found
 
     def upload(self) -> None:
         """Bring the curves in the store up to date. This may be called from another thread."""
@@ -146,9 +154,20 @@ class Reporter:
 
     def first_evaluation(self) -> dict[str, float]:
         """The figures of the evaluation before the first step, by name; none where there was none."""
-        row = next((row for row in self._metrics.rows if row["step"] == 0), {})
+        row = self._first_row()
         figures = {name.removeprefix(EVALUATION): row[name] for name in row if name.startswith(EVALUATION)}
         return figures | {name: row[name] for name in ("validation_loss",) if name in row}
+
+    def _compared(self, found: Evaluation) -> Evaluation:
+        judged = self._first_row().get("judgement")
+        if judged is None or found.judgement is None:
+            return found
+        rate = found.judgement.win_rate(Judgement(**judged))
+        return found if rate is None else replace(found, figures=found.figures | {"win_rate": rate})
+
+    def _first_row(self) -> Row:
+        """Of the evaluation before the first step; nothing where there was none."""
+        return next((row for row in self._metrics.rows if row["step"] == 0), {})
 
     def course(self, run: TrainingRun, manifest: ModelManifest) -> Course:
         """All that the report needs."""

@@ -209,7 +209,7 @@ class Training:
         self._stage("evaluating")
         evaluation = self.setup.objective.evaluate(whole=whole, interruptible=self._interruptible)
         if self.reporter is not None:
-            self.reporter.evaluated(self.finished, evaluation, final=whole)
+            return self.reporter.evaluated(self.finished, evaluation, final=whole)
         return evaluation
 
     def _interruptible(self, batches: Iterable[Item]) -> Iterator[Item]:

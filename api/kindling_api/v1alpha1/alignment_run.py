@@ -8,10 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from kindling_api.base import API_VERSION, Metadata, Name, Spec
-from kindling_api.errors import finding
+from kindling_api.errors import SpecError, explain, finding
 from kindling_api.quantities import Duration
 from kindling_api.rules import OneOf, cel, exactly_one
-from kindling_api.v1alpha1.checkpoint import CheckpointSpec, EvaluationSpec, RestartSpec
+from kindling_api.v1alpha1.checkpoint import AlignmentEvaluationSpec, CheckpointSpec, RestartSpec
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, layout_of
 from kindling_api.v1alpha1.pretrain_run import DEGREES_RULE
 from kindling_api.v1alpha1.resources import PodResources, RunControls, TrainingResources
@@ -264,7 +264,14 @@ class FineTuningSpec(TrainingSpec):
 class AlignmentRunSpec(RunControls):
     """A language model in, an aligned one out."""
 
-    model_config = cel(DEGREES_RULE)
+    model_config = cel(
+        DEGREES_RULE,
+        (
+            "!has(self.evaluation.judge) || has(self.method.ppo) || has(self.method.grpo)"
+            " || (!has(self.method.reward) && self.evaluation.prompts.size() > 0)",
+            "evaluation.judge needs answers: those to evaluation.prompts, of a method that answers",
+        ),
+    )
 
     base: ModelReference
     """The model to align."""
@@ -284,7 +291,7 @@ class AlignmentRunSpec(RunControls):
     """What the run may use."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When it is saved."""
-    evaluation: EvaluationSpec = EvaluationSpec(every=100)
+    evaluation: AlignmentEvaluationSpec = AlignmentEvaluationSpec(every=100)
     """How it is tried, before the first step and on the way; prompts are what a user says."""
     restart: RestartSpec = RestartSpec()
     """What happens when a process dies or hangs."""
@@ -294,6 +301,22 @@ class AlignmentRunSpec(RunControls):
     @model_validator(mode="after")
     def _can_be_laid_out(self) -> Self:
         self.layout()
+        return self
+
+    @model_validator(mode="after")
+    def _judge_has_answers(self) -> Self:
+        method = self.method
+        answers = method.ppo or method.grpo or (not method.reward and self.evaluation.prompts)
+        if self.evaluation.judge is not None and not answers:
+            reward = method.reward is not None
+            raise SpecError(
+                explain(
+                    "spec.evaluation.judge",
+                    found="method reward, whose model answers nothing" if reward else "no evaluation.prompts to answer",
+                    allowed="answers to judge: those to evaluation.prompts, or with ppo and grpo to what is held out",
+                    remedy="remove judge" if reward else "add evaluation.prompts, or remove judge",
+                )
+            )
         return self
 
     def batch_plan(self, context: int) -> BatchPlan:

@@ -37,6 +37,14 @@ class EvaluationSpec(Spec):
     """Tokens generated for each prompt."""
 
 
+class AlignmentEvaluationSpec(EvaluationSpec):
+    """How often what is held out is tried, and whose judgement of the answers counts."""
+
+    judge: ModelReference | None = None
+    """A reward model that compares the answers with those of the base: `win_rate` is the share for which it gives the
+    newer one more, ties half. Answers are those to `prompts`, or, with ppo and grpo, to what is held out."""
+
+
 class RestartSpec(Spec):
     """What happens when a process dies or hangs."""
 

@@ -89,6 +89,8 @@ class AlignmentRunFile(RunFileBase):
     base: Input
     reward_models: tuple[Input, ...] = ()
     """The models that judge answers, in the order in which the spec names them."""
+    judge: Input | None = None
+    """The model that compares the answers of evaluations."""
 
 
 RunFile = DatasetBuildFile | PretrainRunFile | AlignmentRunFile

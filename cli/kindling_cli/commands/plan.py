@@ -217,8 +217,9 @@ def _pairs(plan: DatasetPlan | PretrainPlan) -> list[tuple[str, str]]:
         return _dataset_pairs(plan)
     if not isinstance(plan, AlignmentPlan):
         return _pretrain_pairs(plan)
+    judged = f", judged by {shown(plan.judge)}" if plan.judge else ""
     return [
-        ("method", f"{plan.method}, from {shown(plan.base)}"),
+        ("method", f"{plan.method}, from {shown(plan.base)}{judged}"),
         ("data", ", ".join(f"{shown(uri)} ({form})" for uri, form in zip(plan.data, plan.forms, strict=True))),
         ("records", _records(plan)),
         *_pretrain_pairs(plan),

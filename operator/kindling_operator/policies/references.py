@@ -17,6 +17,7 @@ _FACTS: dict[str, ConditionType] = {
     "base": "BaseReady",
     "initialize": "BaseReady",
     "reward": "BaseReady",
+    "judge": "BaseReady",
 }
 
 

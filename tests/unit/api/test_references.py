@@ -55,10 +55,12 @@ def test_documents_without_references_keep_their_order(make: Make) -> None:
 
 def test_every_place_of_a_reference_is_known(make: Make) -> None:
     rewards = [{"exactAnswer": {}}, {"model": {"name": "judge"}}]
-    run = make("AlignmentRun", "chat", base={"uri": "s3://m"}, method={"grpo": {"rewards": rewards}})
+    method, evaluation = {"grpo": {"rewards": rewards}}, {"judge": {"uri": "s3://j"}}
+    run = make("AlignmentRun", "chat", base={"uri": "s3://m"}, method=method, evaluation=evaluation)
     assert [(use.field, use.role, use.uri) for use in uses(run)] == [
         ("spec.base", "base", "s3://m"),
         ("spec.method.grpo.rewards[1].model", "reward", None),
+        ("spec.evaluation.judge", "judge", "s3://j"),
     ]
 
 

@@ -62,6 +62,12 @@ def test_reward_models_come_in_the_order_of_the_spec(make: Make) -> None:
     ]
 
 
+def test_a_judge_of_answers_is_resolved_like_any_model(make: Make) -> None:
+    resolved = run_file(make("AlignmentRun", evaluation={"prompts": ["a"], "judge": {"name": "judge"}}))
+    assert isinstance(resolved, AlignmentRunFile) and resolved.judge is not None
+    assert (resolved.judge.uri, resolved.judge.digest) == (JUDGE.uri, JUDGE.digest)
+
+
 def test_a_storage_of_its_own_goes_before_the_default(make: Make) -> None:
     assert run_file(make("DatasetBuild", storage={"uri": "s3://mine"})).output == StorageSpec(uri="s3://mine")
 
@@ -165,6 +171,12 @@ DIFFERENT: list[Any] = [
         {"method": {"ppo": {"rewardModel": {"kind": "AlignmentRun", "name": "judge"}}}},
         {"method": {"ppo": {"rewardModel": {"name": "tiny"}}}},
         id="reward model",
+    ),
+    pytest.param(
+        "AlignmentRun",
+        {"evaluation": {"prompts": ["a"], "judge": {"kind": "AlignmentRun", "name": "judge"}}},
+        {"evaluation": {"prompts": ["a"]}},
+        id="judge",
     ),
 ]
 

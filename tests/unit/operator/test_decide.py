@@ -131,6 +131,17 @@ def test_a_name_that_two_finished_runs_have_is_not_guessed_at(cluster: Make) -> 
     assert "add" not in run.made
 
 
+def test_an_alignment_waits_for_the_model_that_judges_its_answers(cluster: Make) -> None:
+    judge = {"name": "judge", "kind": "AlignmentRun"}
+    run = cluster("AlignmentRun", evaluation={"prompts": ["Who are you?"], "judge": judge})
+    run.reconcile()
+    assert (run.status["phase"], run.said("BaseReady")) == ("Waiting", ("False", "NotFound"))
+    run.references = {Reference("AlignmentRun", "team", "judge"): Referred("Succeeded", DATASET)}
+    run.reconcile()
+    assert run.said("BaseReady") == ("True", "Ready")
+    assert run.status["inputs"][1] == {"field": "spec.evaluation.judge", "uri": DATASET.uri, "digest": DATASET.digest}
+
+
 def test_a_run_keeps_to_the_inputs_with_which_it_started(cluster: Make) -> None:
     run = cluster(**NAMED)
     run.references = {WEB: Referred("Succeeded", DATASET)}

@@ -8,7 +8,7 @@ the model that is there, on the layout that is there, and kept in the run's fold
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +19,7 @@ from kindling_api.v1alpha1.products import model_folder
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_api.v1alpha1.training import steps_of
 from kindling_storage import open_store
-from kindling_trainer.align.answers import answers_to_prompts, examined
+from kindling_trainer.align.answers import Examiner, answers_to_prompts, open_examiner
 from kindling_trainer.align.base import Base, open_base
 from kindling_trainer.align.files import digest_of_inputs, read_inputs
 from kindling_trainer.align.losses import Answers, direct_preference, implicit_rewards
@@ -45,6 +45,7 @@ class PreferenceOptimisation:
     reference: Reference
     seed: int
     evaluation: EvaluationSpec
+    examiner: Examiner
 
     def share(self, step: int, interruptible: Interruptible[Any]) -> Share[PairBatch]:
         """The pairs of the step's windows; their number is the normaliser."""
@@ -63,13 +64,13 @@ class PreferenceOptimisation:
         shown |= {"logps/rejected": total_and_count(policy.rejected.detach())}
         return losses.sum().float(), shown
 
-    def evaluate(self, *, whole: bool, interruptible: Interruptible[PairBatch]) -> Evaluation:
+    def evaluate(self, *, whole: bool, interruptible: Interruptible[Any]) -> Evaluation:
         """Loss, rewards and accuracy on the pairs that are held out, and answers to the prompts."""
         self._know_reference(interruptible)
         batches = self.held_out.in_turn(self.held_out.tried(self.evaluation, whole=whole))
         loss, shown = mean_figures(self.model, self.loss, interruptible(batches))
-        said, samples = examined(answers_to_prompts(self.model, self.base, self.evaluation))
-        return Evaluation(loss, shown | said, samples)
+        said = self.examiner(answers_to_prompts(self.model, self.base, self.evaluation), interruptible)
+        return replace(said, loss=loss, figures=shown | said.figures)
 
     def _know_reference(self, interruptible: Interruptible[PairBatch]) -> None:
         def score() -> Iterator[tuple[Tensor, Answers]]:
@@ -108,7 +109,7 @@ def prepare(run: AlignmentRunFile, ranks: Ranks, method: DirectPreference) -> Se
     store = open_store(run.output).child(model_folder(run.key))
     objective = PreferenceOptimisation(
         model, base, method, data.learnt, data.held_out, Reference(store, said_by, len(data.pairs), ranks),
-        spec.training.seed, spec.evaluation,
+        spec.training.seed, spec.evaluation, open_examiner(run, ranks),
     )  # fmt: skip
     plan = data.learnt.plan
     steps = steps_of(spec.training, plan, data.tokens)

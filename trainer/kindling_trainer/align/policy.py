@@ -15,6 +15,7 @@ from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.alignment_run import Reward, Rollout
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_api.v1alpha1.training import steps_of
+from kindling_trainer.align.answers import open_examiner
 from kindling_trainer.align.base import Base, open_base
 from kindling_trainer.align.check import check_findings
 from kindling_trainer.align.data import TokenPrompt, read_prompts
@@ -68,6 +69,11 @@ def open_policy(
     spec, base = run.spec, open_base(run)
     plan = plan_rounds(spec, base.shape.context)
     learnt, tried = _prompts(run, base, rollout)
+    if spec.evaluation.judge is not None and not tried:
+        allowed, remedy = "answers to judge", "give validation.data, or a larger validation.fraction"
+        raise SpecError(
+            explain("spec.evaluation.judge", found="no prompt that is held out", allowed=allowed, remedy=remedy)
+        )
     model = build(run, ranks, base.shape, base.vocabulary, padding_counts=False, scored=scored)
     model.model.eval()
     vocabulary = base.vocabulary
@@ -81,6 +87,7 @@ def open_policy(
         policy=model, whole=whole_copy(model), base=_whole_base(base, ranks.device) if penalty else None,
         tokenizer=vocabulary.tokenizer, vocab_size=vocabulary.size, stops=stops,
         questions=learnt, judge=judge, settings=rollout, group=group, seed=spec.training.seed,
+        examiner=open_examiner(run, ranks),
     )  # fmt: skip
     return Policy(base, model, plan, rollouts, tried)
 

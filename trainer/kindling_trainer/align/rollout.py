@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from kindling_api.v1alpha1.alignment_run import Rollout
-from kindling_trainer.align.answers import examined
+from kindling_trainer.align.answers import Examiner
 from kindling_trainer.align.data import TokenPrompt
 from kindling_trainer.align.judge import Answer
 from kindling_trainer.batching import continue_all
@@ -140,6 +140,8 @@ class Rollouts:
     group: int
     """Answers to each prompt."""
     seed: int
+    examiner: Examiner
+    """What looks at the answers of evaluations."""
 
     def draw(self, number: int, interruptible: Interruptible[int]) -> Round:
         """The round of this number, from 0; all processes call it.
@@ -246,8 +248,10 @@ def tried(rollouts: Rollouts, questions: Sequence[TokenPrompt], interruptible: I
     if not questions:
         return Evaluation()
     found = rollouts.try_out(questions, interruptible)
-    figures, said = examined([_answer(question, one) for question, one in zip(questions, found.drawn, strict=True)])
-    return Evaluation(None, {name: float(fact.mean()) for name, fact in found.facts.items()} | figures, said[:SAMPLES])
+    answers = [_answer(question, one) for question, one in zip(questions, found.drawn, strict=True)]
+    said, rewarded = rollouts.examiner(answers, interruptible), found.facts.items()
+    figures = {name: float(fact.mean()) for name, fact in rewarded}
+    return replace(said, figures=figures | said.figures, samples=said.samples[:SAMPLES])
 
 
 def whole_copy(policy: ParallelModel) -> Decoder:

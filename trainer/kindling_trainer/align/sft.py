@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from kindling_api.v1alpha1.alignment_run import SupervisedFineTuning
 from kindling_api.v1alpha1.checkpoint import EvaluationSpec
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_api.v1alpha1.training import BatchPlan, batch_plan, steps_of
-from kindling_trainer.align.answers import answers_to_prompts, examined
+from kindling_trainer.align.answers import Examiner, answers_to_prompts, open_examiner
 from kindling_trainer.align.base import Base, open_base
 from kindling_trainer.align.check import check_findings
 from kindling_trainer.align.data import Sequences, read_dialogues
@@ -84,6 +84,7 @@ class FineTuning:
     held_out: Windows
     seed: int
     evaluation: EvaluationSpec
+    examiner: Examiner
 
     def share(self, step: int, interruptible: Interruptible[int]) -> Share[PackedBatch]:
         """Each process knows all windows, so the whole batch's count is known without asking the others."""
@@ -96,7 +97,7 @@ class FineTuning:
         """The sum over the targets that count, in nats."""
         return self.model.token_loss(*(part.to(self.model.ranks.device) for part in batch)), {}
 
-    def evaluate(self, *, whole: bool, interruptible: Interruptible[PackedBatch]) -> Evaluation:
+    def evaluate(self, *, whole: bool, interruptible: Interruptible[Any]) -> Evaluation:
         """The loss on what is held out, and answers to what the user says in `evaluation.prompts`."""
         plan, ranks = self.held_out.plan, self.model.ranks
         most = -(-self.evaluation.final_tokens // plan.context)
@@ -104,7 +105,8 @@ class FineTuning:
             most = min(most, self.evaluation.batches * plan.micro_batch * ranks.layout.batch_ranks)
         batches = self.held_out.batches(range(min(most, len(self.held_out.items))))
         loss = mean_loss(self.model, lambda batch: self.loss(batch)[0], interruptible(batches))
-        return Evaluation(loss, *examined(answers_to_prompts(self.model, self.base, self.evaluation)))
+        said = self.examiner(answers_to_prompts(self.model, self.base, self.evaluation), interruptible)
+        return replace(said, loss=loss)
 
 
 def prepare(run: AlignmentRunFile, ranks: Ranks, method: SupervisedFineTuning) -> Setup:
@@ -123,7 +125,8 @@ def prepare(run: AlignmentRunFile, ranks: Ranks, method: SupervisedFineTuning) -
     inputs = read_inputs(run)
     origin = Origin(digest_of_inputs(inputs), run.spec.data[0].uri, base.digest, inputs)
     steps = steps_of(spec.training, plan, len(training.items) * context)
-    objective = FineTuning(model, base, training, validation, spec.training.seed, spec.evaluation)
+    examiner = open_examiner(run, ranks)
+    objective = FineTuning(model, base, training, validation, spec.training.seed, spec.evaluation, examiner)
     return assemble(run, ranks, origin, base.vocabulary, model, plan, steps, objective)
 
 

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
 
-from kindling_api.base import canonical_json, key_of
-from kindling_api.v1alpha1.alignment_run import AlignmentData, AlignmentRunSpec
+from kindling_api.base import Metadata, canonical_json, key_of
+from kindling_api.resolve import resolve
+from kindling_api.v1alpha1.alignment_run import AlignmentData, AlignmentRun, AlignmentRunSpec
 from kindling_api.v1alpha1.model import ModelShape
-from kindling_api.v1alpha1.runfile import AlignmentRunFile, Input, Progress
+from kindling_api.v1alpha1.runfile import AlignmentRunFile, Progress
 from kindling_api.v1alpha1.status import AlignmentResult
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_storage import open_store
@@ -24,6 +27,7 @@ from kindling_trainer.checkpoint.huggingface import export
 from kindling_trainer.metrics import METRICS
 from kindling_trainer.models import build_model
 from kindling_trainer.models.initialize import initialize
+from kindling_trainer.models.scored import build_scored
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -67,18 +71,23 @@ TINY_BASES = {
 
 @pytest.fixture
 def base(tmp_path: Path) -> Callable[..., str]:
-    """Writes a Hugging Face folder of a tiny model that reads bytes; gives its URI."""
+    """Writes a Hugging Face folder of a tiny model that reads bytes; gives its URI. One that is `scored` judges."""
 
-    def make(architecture: str = "llama", context: int = 48) -> str:
-        store = open_store((tmp_path / f"base-{architecture}").as_uri())
+    def make(architecture: str = "llama", context: int = 48, *, scored: bool = False) -> str:
+        store = open_store((tmp_path / f"{'judge' if scored else 'base'}-{architecture}").as_uri())
         sizes = {"layers": 2, "heads": 4, "width": 32, "ffn_width": 48, "context": context}
         shape = ModelShape.model_validate(TINY_BASES[architecture] | sizes)
         tokenizer = byte_tokenizer()
-        model = build_model(shape, tokenizer.get_vocab_size())
+        if scored:
+            add_special_tokens(tokenizer, DEFAULT)
+        model = (build_scored if scored else build_model)(shape, tokenizer.get_vocab_size())
         initialize(model, 1)
+        if scored:
+            nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(1))
         weights = ((name, parameter.detach()) for name, parameter in model.named_parameters())
         file = tokenizer.to_str().encode()
-        export(store, weights, shape, vocab_size=tokenizer.get_vocab_size(), tokenizer=file, end_of_document=None)
+        vocabulary = {"vocab_size": tokenizer.get_vocab_size(), "tokenizer": file, "end_of_document": None}
+        export(store, weights, model.shape, scored=scored, **vocabulary)
         return store.uri
 
     return make
@@ -120,13 +129,10 @@ def alignment_file(tmp_path: Path, base: Callable[..., str]) -> Callable[..., Pa
         }
         for field, value in fields.items():
             spec[field] = {**spec.get(field, {}), **value} if isinstance(value, dict) else value
-        run = AlignmentRunFile(
-            name=name,
-            key=key_of(store or name),
-            output=StorageSpec(uri=(tmp_path / "store").as_uri()),
-            spec=AlignmentRunSpec.model_validate(spec, strict=False),
-            base=Input(uri=uri),
-        )
+        document = AlignmentRun(metadata=Metadata(name=name), spec=AlignmentRunSpec.model_validate(spec, strict=False))
+        run = resolve(document, storage=StorageSpec(uri=(tmp_path / "store").as_uri()), finished={})
+        assert isinstance(run, AlignmentRunFile)
+        run = run.model_copy(update={"key": key_of(store or name)})
         path = tmp_path / f"{name}.run.json"
         path.write_bytes(canonical_json(run.document()))
         return path

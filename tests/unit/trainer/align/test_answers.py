@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from kindling_api.v1alpha1.parallelism import Layout
+from kindling_api.v1alpha1.resources import TrainingResources
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, read_run_file
 from kindling_toxicity.model import builtin
-from kindling_trainer.align.answers import examined
+from kindling_trainer.align.answers import Examiner
 from kindling_trainer.align.formats import Message
 from kindling_trainer.align.judge import Answer
 from kindling_trainer.align.method import prepare
@@ -42,21 +44,26 @@ def evaluated(path: Path) -> Evaluation:
     return setup.objective.evaluate(whole=True, interruptible=uninterrupted)
 
 
+def examined(*answers: Answer) -> Evaluation:
+    ranks = join(Layout(), TrainingResources())
+    return Examiner(ranks, judge=None)(answers, uninterrupted)
+
+
 def uninterrupted(items: Iterable[Any]) -> Iterator[Any]:
     yield from items
 
 
 def test_toxicity_is_the_mean_over_all_answers_and_each_has_its_own() -> None:
-    figures, said = examined([answer("A bird sang."), answer("fuck you, you dumb cunt"), answer("")])
-    kind, vile, empty = (each.toxicity for each in said)
+    found = examined(answer("A bird sang."), answer("fuck you, you dumb cunt"), answer(""))
+    kind, vile, empty = (each.toxicity for each in found.samples)
     assert kind is not None and vile is not None and empty is not None
     assert max(kind, empty) < 0.3 < 0.9 < vile
-    assert figures == {"toxicity": pytest.approx((kind + vile + empty) / 3)}
-    assert (said[0].prompt, said[0].text) == ("Say it.", "A bird sang.")
+    assert found.figures == {"toxicity": pytest.approx((kind + vile + empty) / 3)}
+    assert (found.samples[0].prompt, found.samples[0].text) == ("Say it.", "A bird sang.")
 
 
 def test_where_nobody_answers_nothing_is_said() -> None:
-    assert examined([]) == ({}, [])
+    assert examined() == Evaluation()
 
 
 @pytest.mark.parametrize("method", METHODS)
