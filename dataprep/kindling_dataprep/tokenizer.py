@@ -18,7 +18,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from kindling_api.errors import DataError, SpecError, explain, finding
 from kindling_api.v1alpha1.dataset_build import Tokenizer as TokenizerSpec
 from kindling_api.v1alpha1.products import TOKENIZER, TokenizerKind
-from kindling_dataprep.word_cache import WordCache, splits_like_gpt2
+from kindling_dataprep.word_cache import WordCache, words_of
 from kindling_storage import ObjectStore
 
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -66,7 +66,8 @@ class TextEncoder:
 
     @cached_property
     def _words(self) -> WordCache | None:
-        return WordCache(self.tokenizer) if splits_like_gpt2(self.tokenizer) else None
+        words = words_of(self.tokenizer)
+        return WordCache(self.tokenizer, words) if words is not None else None
 
     def _encode_characters(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """The ids that `tokenizer` gives, by a table from code point to id: some 100 times as fast."""

@@ -1,4 +1,4 @@
-"""Tokens by a table of words: a tokenizer that splits as GPT-2 does sees each word once, and the ids are its own.
+"""Tokens by a table of words: a tokenizer that splits as GPT-2 or Llama 3 sees each word once, and the ids are its own.
 
 The library encodes some 1.5 MB/s on a core, nearly all of it spent on splitting and on keeping offsets; a text of
 10 MB has 60,000 words in 2.8 million places. Here `re` finds the words, and the library encodes those that are new.
@@ -6,7 +6,8 @@ The library encodes some 1.5 MB/s on a core, nearly all of it spent on splitting
 `re` knows no classes of Unicode, and the library's version of Unicode is its own. So only what stands among ASCII is
 split to the end. A run of characters that are no white space is left whole from where the first word that touches one
 beyond ASCII begins: no word of GPT-2's extends over its end, since white space is only ever first in a word that is no
-white space. The library splits such a run, as it would within its text.
+white space. The library splits such a run, as it would within its text. Llama 3's punctuation takes the line ends that
+follow; its run goes on to the last line end of the white space behind it, after which a word always begins.
 """
 
 from __future__ import annotations
@@ -26,27 +27,50 @@ MOST = 1 << 21
 _SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 """Unicode's White_Space, which is `\\s` for the library; Python's has U+001C to U+001F besides."""
 _AMONG_ASCII = rf"(?![^\x00-\x7f{_SPACE}])"
-_WORD = re.compile(
+_PUNCTUATION = r"\x00-\x08\x0e-\x1f!-/:-@\[-`{-\x7f"
+_GPT2 = re.compile(
     rf" ?[A-Za-z]++{_AMONG_ASCII}"
     r"|'(?:[sdmt]|ll|ve|re)"
     rf"| ?[0-9]++{_AMONG_ASCII}"
-    rf"| ?[\x00-\x08\x0e-\x1f!-/:-@\[-`{{-\x7f]++{_AMONG_ASCII}"
+    rf"| ?[{_PUNCTUATION}]++{_AMONG_ASCII}"
     rf"| ?[^{_SPACE}]+"
     rf"|[{_SPACE}]+(?![^{_SPACE}])"
     rf"|[{_SPACE}]"
 )
 """GPT-2's pattern, `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`, for ASCII."""
 
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""The pattern of Llama 3, and of GPT-4 before it."""
+
+_BEFORE_LETTERS = rf"(?![\r\n])[{_PUNCTUATION}{_SPACE}]"
+_TO_A_LINE_END = rf"(?:[{_SPACE}]*[\r\n])?"
+_LLAMA3 = re.compile(
+    r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])"
+    rf"|(?:{_BEFORE_LETTERS})?[A-Za-z]++{_AMONG_ASCII}"
+    rf"|(?:{_BEFORE_LETTERS})?[A-Za-z]*+[^\x00-\x7f{_SPACE}][^{_SPACE}]*+{_TO_A_LINE_END}"
+    rf"|[0-9]{{3}}|[0-9]++{_AMONG_ASCII}"
+    rf"| ?[{_PUNCTUATION}]++{_AMONG_ASCII}[\r\n]*+"
+    rf"|(?: (?=[{_PUNCTUATION}]))?[^{_SPACE}]++{_TO_A_LINE_END}"
+    rf"|[{_SPACE}]*[\r\n]"
+    rf"|[{_SPACE}]+(?![^{_SPACE}])"
+    rf"|[{_SPACE}]"
+)
+"""LLAMA3 for ASCII. The alternatives that end in `_TO_A_LINE_END` are the runs that the library splits."""
+
 
 class WordCache:
     """Encodes texts as `tokenizer` does, word by word.
 
     Args:
-        tokenizer: One of which `splits_like_gpt2` is true.
+        tokenizer: What encodes words.
+        words: What finds them, of `words_of`.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, words: re.Pattern[str]) -> None:
+        self._tokenizer, self._words = tokenizer, words
         self._forget()
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
@@ -58,7 +82,7 @@ class WordCache:
         if len(self._numbers) + len(self._tokens) > MOST:
             self._forget()
         known, number_of = len(self._numbers), self._numbers.__getitem__
-        texts_in_words = [np.fromiter(map(number_of, _WORD.findall(text)), np.int64) for text in texts]
+        texts_in_words = [np.fromiter(map(number_of, self._words.findall(text)), np.int64) for text in texts]
         try:
             self._learn(list(islice(self._numbers, known, None)))
         except Exception:
@@ -96,19 +120,32 @@ class _Numbers(dict[str, int]):
         return number
 
 
-def splits_like_gpt2(tokenizer: Tokenizer) -> bool:
-    """Whether a text is encoded as the words are that GPT-2's pattern finds in it, each on its own.
+def words_of(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+    """What finds the words of a text if it is encoded as those are, each on its own; None where that is not known.
 
     Special tokens are not looked for in texts (`encode_special_tokens`); other added ones would be.
     """
     file = json.loads(tokenizer.to_str())
-    splitter = file["pre_tokenizer"] or {}
-    return (
-        (splitter.get("type"), splitter.get("add_prefix_space"), splitter.get("use_regex"))
-        == ("ByteLevel", False, True)
-        and file["normalizer"] is None
+    word_by_word = (
+        file["normalizer"] is None
         and file["truncation"] is None
         and file["padding"] is None
         and not file["model"].get("dropout")
         and all(token["special"] for token in file["added_tokens"])
     )
+    return _pattern_of(file["pre_tokenizer"]) if word_by_word else None
+
+
+def _pattern_of(splitter: object) -> re.Pattern[str] | None:
+    match splitter:
+        case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}:
+            return _GPT2
+        case {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
+                {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+            ],
+        } if pattern == LLAMA3:
+            return _LLAMA3
+    return None
