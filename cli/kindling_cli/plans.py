@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from kindling_api.base import Status
@@ -15,7 +16,7 @@ from kindling_api.v1alpha1.storage import ModelReference
 from kindling_api.v1alpha1.training import BatchPlan, steps_of
 from kindling_trainer.align.check import Findings
 from kindling_trainer.cpu import multiplies_bfloat16
-from kindling_trainer.estimate import Memory, Precision, checkpoint_bytes, memory, recomputed
+from kindling_trainer.estimate import Memory, Precision, checkpoint_bytes, memory, recomputed, whole_models
 from kindling_trainer.sizes import flops_per_token, parameters
 
 BYTE_VOCABULARY = 257
@@ -132,6 +133,7 @@ def plan_alignment(
     *,
     shape: ModelShape,
     vocab_size: int | None,
+    judges: Sequence[tuple[ModelShape, int | None]],
     found: Findings,
     finished: str | None,
     flops_per_second: float | None,
@@ -140,11 +142,15 @@ def plan_alignment(
 
     Args:
         vocab_size: the base's, where it is known.
+        judges: shape and vocabulary of each reward model that judges answers.
         found: what a dry run over the data says.
         flops_per_second: of all processes together, where it is known.
     """
     batch = spec.batch_plan(shape.context)
-    sizes = _sizes(spec, shape, batch, vocab_size, None, flops_per_second)
+    beside = whole_models(
+        spec, shape, _padded(shape, vocab_size), [(each, _padded(each, size)) for each, size in judges]
+    )
+    sizes = _sizes(spec, shape, batch, vocab_size, None, flops_per_second, beside)
     judge = spec.evaluation.judge
     return AlignmentPlan(
         title=title,
@@ -174,10 +180,11 @@ def _sizes(
     vocab_size: int | None,
     dataset_tokens: int | None,
     flops_per_second: float | None,
+    beside: float = 0.0,
 ) -> dict[str, Any]:
-    """What the plans of all kinds of training tell."""
+    """What the plans of all kinds of training tell; `beside` is the memory of whole models."""
     layout, checkpointing = spec.layout(), spec.training.activation_checkpointing
-    vocabulary = shape.padded_vocab(vocab_size or ASSUMED_VOCABULARY)
+    vocabulary = _padded(shape, vocab_size)
     precision = _precision(spec)
     steps = None
     if spec.training.epochs is None or dataset_tokens is not None:
@@ -197,12 +204,22 @@ def _sizes(
         "tokens": tokens,
         "precision": precision,
         "memory": memory(
-            shape, vocabulary, layout, micro_batch=batch.micro_batch, precision=precision, checkpointing=checkpointing
+            shape,
+            vocabulary,
+            layout,
+            micro_batch=batch.micro_batch,
+            precision=precision,
+            checkpointing=checkpointing,
+            whole_models=beside,
         ),
         "flops": flops,
         "seconds": flops / flops_per_second if flops is not None and flops_per_second else None,
         "checkpoint_bytes": checkpoint_bytes(shape, vocabulary),
     }
+
+
+def _padded(shape: ModelShape, vocab_size: int | None) -> int:
+    return shape.padded_vocab(vocab_size or ASSUMED_VOCABULARY)
 
 
 def _vocabulary(spec: DatasetBuildSpec) -> int | None:

@@ -65,8 +65,11 @@ def read_product(store: ObjectStore) -> AnyManifest:
     return manifest
 
 
-def model_in(store: ObjectStore) -> tuple[ModelShape, int]:
+def model_in(store: ObjectStore, *, scored: bool = False) -> tuple[ModelShape, int]:
     """Shape and vocabulary of the model in a folder, ours or Hugging Face's.
+
+    Args:
+        scored: whether a model of Hugging Face's is to judge, and not to speak.
 
     Raises:
         SpecError: there is none, or one of a kind that Kindling has not.
@@ -79,7 +82,7 @@ def model_in(store: ObjectStore) -> tuple[ModelShape, int]:
         return manifest.shape, manifest.vocab_size
     from kindling_trainer.checkpoint.huggingface import read_shape  # not above: torch takes seconds to load
 
-    return read_shape(store)
+    return read_shape(store, scored=scored)
 
 
 def tokens_in(store: ObjectStore, shape: ModelShape) -> BaseTokens:

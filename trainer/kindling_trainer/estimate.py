@@ -6,12 +6,14 @@ framework itself takes (a CUDA context is about half a GiB), and the few bytes o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from kindling_api.base import Status
+from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
-from kindling_trainer.sizes import parameters
+from kindling_trainer.sizes import parameters, scored_parameters
 
 Precision = Literal["fp32", "bf16"]
 Checkpointing = Literal["none", "selective", "full"]
@@ -38,6 +40,9 @@ class Memory(Status):
     """What the forward pass keeps for the backward pass."""
     logits: float
     """The logits of a micro-batch, their log-softmax and their gradient."""
+    whole_models: float = 0.0
+    """Models that the process holds whole beside its part of the one that learns: to draw answers, to compare them with
+    the base, to judge them."""
 
     @property
     def total(self) -> float:
@@ -53,12 +58,14 @@ def memory(
     micro_batch: int,
     precision: Precision,
     checkpointing: Checkpointing,
+    whole_models: float = 0.0,
 ) -> Memory:
     """Memory of one process at its peak, in bytes.
 
     Args:
         vocab_size: after padding.
         micro_batch: sequences that the process computes at once.
+        whole_models: bytes of them, where there are any.
     """
     held = parameters(shape, vocab_size) / (layout.tensor * layout.pipeline)
     stored = held / layout.shard
@@ -70,7 +77,24 @@ def memory(
         working_weights=_working_weights(shape, vocab_size, layout, held, precision),
         activations=tokens * _activations_per_token(shape, layout, precision, checkpointing),
         logits=tokens * vocab_size / layout.tensor * (COMPUTE_BYTES[precision] + 4 + 4),
+        whole_models=whole_models,
     )
+
+
+def whole_models(
+    spec: AlignmentRunSpec, shape: ModelShape, vocab_size: int, judges: Sequence[tuple[ModelShape, int]]
+) -> float:
+    """Bytes of the models in fp32 that each process of an alignment holds whole beside its part of the one that learns
+    (docs/design/0010-rounds-of-answers.md).
+
+    Args:
+        judges: shape and padded vocabulary of each reward model that judges answers.
+    """
+    ppo, grpo = spec.method.ppo, spec.method.grpo
+    drawing = (ppo is not None or grpo is not None) and spec.layout().processes > 1  # one process draws with its own
+    penalty = ppo is not None or (grpo is not None and grpo.kl_coefficient > 0)
+    copies = (drawing + penalty) * parameters(shape, vocab_size)
+    return MASTER_BYTES * (copies + sum(scored_parameters(*judge) for judge in judges))
 
 
 def block_activations(shape: ModelShape, precision: Precision, tensor: int = 1) -> float:

@@ -14,6 +14,11 @@ def parameters(shape: ModelShape, vocab_size: int) -> int:
     return _embeddings(shape, vocab_size) + shape.layers * _layer(shape) + _norm(shape) + head
 
 
+def scored_parameters(shape: ModelShape, vocab_size: int) -> int:
+    """The same of a reward model, whose head is one number for each dimension of the hidden state."""
+    return parameters(shape.model_copy(update={"tied_embeddings": True}), vocab_size) + shape.width
+
+
 def matmul_parameters(shape: ModelShape, vocab_size: int) -> int:
     """N of the FLOPs formula: the parameters by which every token is multiplied.
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kindling_api.documents import Document
-from kindling_api.references import Reference, order, reference_to, uses
+from kindling_api.references import Reference, Use, order, reference_to, uses
 from kindling_api.resolve import Finished, Waiting, content_of, resolve, without_folders
 from kindling_api.v1alpha1.alignment_run import AlignmentRun
 from kindling_api.v1alpha1.dataset_build import DatasetBuild
@@ -37,7 +37,7 @@ from kindling_cli.plans import (
     plan_pretraining,
 )
 from kindling_cli.products import model_in, tokens_in
-from kindling_storage import open_store
+from kindling_storage import ObjectStore, open_store
 from kindling_storage.commit import read_manifest
 from kindling_trainer.align.dry_run import BaseTokens, dry_run
 from kindling_trainer.estimate import Memory
@@ -156,6 +156,7 @@ class _Planner:
 
     def _plan_alignment(self, document: AlignmentRun) -> AlignmentPlan:
         shape, vocab_size, base = self._base(document)
+        judges = [self._model(use)[:2] for use in uses(document) if use.role in ("reward", "judge")]
         self._models[reference_to(document)] = (shape, vocab_size)
         storage = document.spec.storage or self._storage
         open_data = partial(open_store, endpoint=storage.endpoint, region=storage.region)
@@ -164,6 +165,7 @@ class _Planner:
             document.spec,
             shape=shape,
             vocab_size=vocab_size,
+            judges=judges,
             found=dry_run(document.spec, base, open_data),
             finished=self._finished_alignment(document),
             flops_per_second=self._speed(document),
@@ -186,6 +188,12 @@ class _Planner:
         """Shape and vocabulary of the model to align: planned before, finished, or in a folder; with its tokens, where
         it is there."""
         (use,) = (use for use in uses(document) if use.role == "base")
+        shape, vocab_size, store = self._model(use)
+        return shape, vocab_size, None if store is None else tokens_in(store, shape)
+
+    def _model(self, use: Use) -> tuple[ModelShape, int | None, ObjectStore | None]:
+        """Shape and vocabulary of a model: planned before, finished, or in a folder; with its folder, where it is
+        there."""
         for reference in use.candidates:
             if reference in self._models:
                 return *self._models[reference], None
@@ -193,8 +201,7 @@ class _Planner:
         uri = next((product.uri for product in found if product is not None), use.uri)
         assert uri is not None, "order() has found every reference among the documents or in the store"
         store = open_store(storage_of(uri).uri)
-        shape, vocab_size = model_in(store)
-        return shape, vocab_size, tokens_in(store, shape)
+        return *model_in(store, scored=use.role != "base"), store
 
     def _speed(self, document: PretrainRun | AlignmentRun) -> float | None:
         """FLOP/s of all processes together."""

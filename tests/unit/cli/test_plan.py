@@ -78,6 +78,34 @@ def test_processes_share_the_work(
     assert shared["batch"] == {"context": 16, "sequences": 4, "microBatch": 2, "accumulation": 1}
 
 
+ALIGNED = """
+apiVersion: kindling.dev/v1alpha1
+kind: AlignmentRun
+metadata: {{name: {name}}}
+spec:
+  base: {{name: model}}
+  method: {method}
+  data: [{{uri: {data}}}]
+  evaluation: {evaluation}
+"""
+
+
+def test_models_that_each_process_holds_whole_are_counted(
+    write: Write, dataset: Text, pretrain: Text, plan: Callable[..., list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    data = tmp_path / "pairs.jsonl"
+    data.write_text(json.dumps({"prompt": "a?", "chosen": "a", "rejected": "b"}) + "\n")
+    rewards = "{grpo: {rewards: [{model: {name: judge}}], rollout: {prompts: 8, maxNewTokens: 4}}}"
+    judge = ALIGNED.format(name="judge", method="{reward: {}}", data=data, evaluation="{}")
+    policy = ALIGNED.format(name="policy", method=rewards, data=data, evaluation="{judge: {name: judge}}")
+    _, model, judging, learning = plan(write(pretrain("model", "text"), dataset("text"), judge, policy))
+    whole = 4 * model["parameters"]
+    one_judge = whole - 4 * 257 * 16 + 4 * 16  # one number in the place of a head
+    assert judging["memory"]["wholeModels"] == 0
+    assert learning["memory"]["wholeModels"] == whole + 2 * one_judge, "the base, a reward, a judge of evaluations"
+    assert (learning["judge"], "judge" in judging) == ("run judge", False)
+
+
 def test_nothing_is_written(
     write: Write, dataset: Text, plan: Callable[..., list[dict[str, Any]]], tmp_path: Path
 ) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.model import PRESETS, ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
-from kindling_trainer.estimate import block_activations, checkpoint_bytes, memory, recomputed
+from kindling_trainer.estimate import block_activations, checkpoint_bytes, memory, recomputed, whole_models
 from kindling_trainer.models.gpt2 import GPT2Block
 from kindling_trainer.models.layers import Rotary
 from kindling_trainer.models.llama import LlamaBlock
-from kindling_trainer.sizes import parameters
+from kindling_trainer.models.scored import build_scored
+from kindling_trainer.sizes import parameters, scored_parameters
 
 SHAPE = ModelShape(architecture="llama", layers=4, heads=4, kv_heads=2, width=64, ffn_width=192, context=32)
 GPT2 = SHAPE.model_copy(update={"architecture": "gpt2", "kv_heads": 4, "ffn_width": 256})
@@ -78,3 +80,35 @@ def test_tensor_parallelism_divides_all_but_the_gathered_inputs() -> None:
 
 def test_a_checkpoint_holds_weights_and_two_moments() -> None:
     assert checkpoint_bytes(SHAPE, 512) == 12 * parameters(SHAPE, 512)
+
+
+@pytest.mark.parametrize(
+    ("method", "processes", "copies"),
+    [
+        ({"sft": {}}, 2, 0),
+        ({"dpo": {}}, 2, 0),
+        ({"grpo": {"rewards": [{"exactAnswer": {}}]}}, 1, 1),
+        ({"grpo": {"rewards": [{"exactAnswer": {}}]}}, 2, 2),
+        ({"grpo": {"rewards": [{"exactAnswer": {}}], "klCoefficient": 0}}, 1, 0),
+        ({"grpo": {"rewards": [{"exactAnswer": {}}], "klCoefficient": 0}}, 2, 1),
+        ({"ppo": {"rewards": [{"exactAnswer": {}}], "klCoefficient": 0}}, 2, 2),
+    ],
+)
+def test_answers_are_drawn_and_compared_with_whole_models(method: dict[str, Any], processes: int, copies: int) -> None:
+    spec = {
+        "base": {"uri": "b"},
+        "method": method,
+        "data": [{"uri": "d"}],
+        "resources": {"processesPerNode": processes},
+    }
+    found = AlignmentRunSpec.model_validate(spec, strict=False)
+    assert whole_models(found, SHAPE, 512, []) == 4 * copies * parameters(SHAPE, 512)
+    judged = whole_models(found, SHAPE, 512, [(GPT2, 256)]) - whole_models(found, SHAPE, 512, [])
+    assert judged == 4 * scored_parameters(GPT2, 256)
+
+
+@pytest.mark.parametrize("shape", [SHAPE, GPT2], ids=lambda shape: shape.architecture)
+def test_a_reward_model_has_as_many_parameters_as_are_counted(shape: ModelShape) -> None:
+    with torch.device("meta"):
+        model = build_scored(shape, 512)
+    assert scored_parameters(shape, 512) == sum(parameter.numel() for parameter in model.parameters())
