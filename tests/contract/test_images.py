@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ _found = importlib.util.spec_from_file_location("image_lock", PROJECT / "images"
 assert _found is not None and _found.loader is not None
 lock = importlib.util.module_from_spec(_found)
 _found.loader.exec_module(lock)
+
+COPIED = re.compile(r"^COPY (\w+/kindling_\w+) ", re.MULTILINE)
+IMPORTED = re.compile(r"^\s*(?:from|import) (kindling_\w+)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", lock.NAMES)
@@ -30,3 +34,15 @@ def test_an_image_installs_the_locked_versions(name: str) -> None:
 )
 def test_an_image_lacks_what_its_program_has_no_use_for(name: str, absent: set[str]) -> None:
     assert not absent & {line.split("==")[0] for line in lock.locked(name).split()}
+
+
+@pytest.mark.parametrize("name", lock.NAMES)
+def test_an_image_holds_all_packages_that_its_own_import(name: str) -> None:
+    copied = {Path(source) for source in COPIED.findall((PROJECT / "images" / name / "Dockerfile").read_text())}
+    imported = {package for folder in copied for path in (PROJECT / folder).rglob("*.py") for package in imports(path)}
+    assert imported <= {folder.name for folder in copied}
+
+
+def imports(path: Path) -> set[str]:
+    """Those of our packages that a module imports."""
+    return set(IMPORTED.findall(path.read_text()))
