@@ -71,14 +71,16 @@ def run_files(
     return EXIT_DONE
 
 
-def _own_prompt(document: Document) -> str:
-    """One that suits the model: the first of its evaluations."""
+def _own_prompt(document: Document) -> str | None:
+    """One that suits the model: the first of its evaluations; None for a model that judges, and says nothing."""
+    if isinstance(document, AlignmentRun) and document.spec.method.reward is not None:
+        return None
     if isinstance(document, PretrainRun | AlignmentRun) and document.spec.evaluation.prompts:
         return document.spec.evaluation.prompts[0]
     return DEFAULT_QUESTION if isinstance(document, AlignmentRun) else DEFAULT_PROMPT
 
 
-def _farewell(console: Console, rows: Sequence[Row], prompts: Sequence[str], store: str) -> None:
+def _farewell(console: Console, rows: Sequence[Row], prompts: Sequence[str | None], store: str) -> None:
     console.print(f"Finished in {duration(sum(row.seconds for row in rows))}.", style="bold")
     for row in rows:
         result = row.progress.result
@@ -86,6 +88,8 @@ def _farewell(console: Console, rows: Sequence[Row], prompts: Sequence[str], sto
             console.print(f"  report  {shown(result.uri)}/{REPORT}", markup=False, soft_wrap=True)
     option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
     for row, prompt in zip(rows, prompts, strict=True):
+        if prompt is None:
+            continue
         name = row.title.partition("/")[2]
         commands = [f"kindling generate {name} --prompt {shlex.quote(prompt)}{option}"]
         if isinstance(row.progress.result, AlignmentResult):
@@ -95,11 +99,13 @@ def _farewell(console: Console, rows: Sequence[Row], prompts: Sequence[str], sto
                 console.print(f"  {'' if number else 'try it':6}  {command}", markup=False, soft_wrap=True)
 
 
-def _first_words(console: Console, rows: Sequence[Row], prompts: Sequence[str], store: str, prompt: str | None) -> None:
+def _first_words(
+    console: Console, rows: Sequence[Row], prompts: Sequence[str | None], store: str, prompt: str | None
+) -> None:
     """Let the last model made continue a prompt, or answer it where it does that: the one given, or the one that the
     reader at the terminal types."""
     results = [(row.progress.result, suited) for row, suited in zip(rows, prompts, strict=True)]
-    models = [(result, suited) for result, suited in results if isinstance(result, ModelResult)]
+    models = [(result, suited) for result, suited in results if isinstance(result, ModelResult) and suited is not None]
     if not models or prompt == "":
         return
     model, suited = models[-1]

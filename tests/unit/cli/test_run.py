@@ -46,6 +46,17 @@ def test_a_second_run_says_that_all_is_finished(
     assert "kindling chat model --store ./store" in said
 
 
+def test_a_judge_runs_before_what_it_judges_and_is_nobody_to_talk_to(
+    write: Write, pretrain: Text, dataset: Text, alignment: Text, ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk = alignment("talk", "model") + "  evaluation: {prompts: [Hello], judge: {name: judge}}\n"
+    judge = alignment("judge", "model").replace("sft", "reward")
+    assert run(write(talk, judge, pretrain("model", "text"), dataset("text"))) == 0
+    assert ran()[2:] == ["AlignmentRun/judge", "AlignmentRun/talk"]
+    said = capsys.readouterr().out
+    assert "kindling chat talk" in said and "kindling chat judge" not in said
+
+
 def test_only_takes_what_it_refers_to_from_the_store(write: Write, dataset: Text, pretrain: Text, ran: Ran) -> None:
     file = write(dataset("text"), pretrain("model", "text"))
     run(file, only=("text",))
