@@ -83,6 +83,7 @@ def test_what_a_judge_says_depends_on_the_answer_alone(judged_file: AlignmentFac
     assert judge is not None
     alone = [judge([answer(text)])[0] for text in texts]
     assert len({round(score, 3) for score in alone}) == 3
+    assert judge([]) == [], "a process may have no share"
     found = open_examiner(run, ranks)([answer(text) for text in texts], uninterrupted).judgement
     assert found is not None and found.scores == pytest.approx(alone, abs=1e-5)
     assert found.win_rate(Judgement(found.asked, alone)) == 0.5
