@@ -8,7 +8,8 @@ it, though the text of the pairs that are held out later is. Then:
 
 sft     fine-tuning on worked problems, which the base has never seen: the loss of those held out, one in thirty.
 dpo     fine-tuning on chosen answers, then DPO, on four fifths of the pairs: how many of the last fifth are preferred.
-reward  a reward model on each four fifths of the pairs, judged by the other fifth.
+reward  a reward model on each four fifths of the pairs, judged by the other fifth. It sees the answers without the
+        questions, as the bag of words does to which it is compared: of so few pairs a small model learns no more.
 
 A pair is the last question with its two answers. Dialogues that begin with the same question are in the same fifth.
 With a store that stays, what is finished is used again.
@@ -123,28 +124,37 @@ class Bench:
 
     def dpo(self) -> Iterator[dict[str, Any]]:
         """How often the held-out chosen answer is preferred to the rejected one."""
-        held_out, learnt = self.folds[0], self.folds[1:]
+        held_out, base = self.folds[0], self.talking(0)
         validation = _held_out(held_out)
-        self.run("talk", "dialogues", "sft", learnt, validation, "epochs: 1", rate="5e-4", tokens="4Ki")
-        found = self.run("preferring", "talk", "dpo", learnt, validation, "epochs: 2", rate="3e-4", tokens="8Ki")
+        found = self.run("preferring", base, "dpo", self.all_but(0), validation, "epochs: 2", rate="3e-4", tokens="8Ki")
         yield _row("dpo", "held-out accuracy of the implicit rewards", 0.5, found["rewards/accuracies"])
-        before, after = (preferred(self.model(name), held_out) for name in ("talk", "preferring"))
+        before, after = (preferred(self.model(name), held_out) for name in (base, "preferring"))
         yield _row("dpo", "chosen answer more probable, held out", before, after)
 
     def reward(self) -> Iterator[dict[str, Any]]:
         """How often the reward model gives the chosen answer more, pairs it has not seen, over all fifths."""
         accuracies = []
         for number, held_out in enumerate(self.folds):
-            learnt = [fold for fold in self.folds if fold != held_out]
-            name, length = f"judge-{number}", f"epochs: {self.options.epochs}"
+            learnt, length = self.all_but(number), f"epochs: {self.options.epochs}"
             found = self.run(
-                name, "dialogues", "reward", learnt, _held_out(held_out), length, rate=self.options.rate, tokens="8Ki"
-            )
+                f"judge-{number}", "dialogues", "reward", list(map(_answers, learnt)), _held_out(_answers(held_out)),
+                length, rate=self.options.rate, tokens="4Ki",
+            )  # fmt: skip
             accuracies.append(found["rewards/accuracies"])
             print(f"fifth {number}: {accuracies[-1]:.4f}", file=sys.stderr)
         mean = sum(accuracies) / FOLDS
         error = math.sqrt(mean * (1 - mean) / sum(fold.read_text().count("\n") for fold in self.folds))
         yield _row("reward", "accuracy of a reward model, mean of five fifths", None, mean, f"± {error:.4f}")
+
+    def talking(self, fold: int) -> str:
+        """The name of a model that was fine-tuned on the chosen answers of all fifths but one."""
+        name, validation = f"talk-{fold}", _held_out(self.folds[fold])
+        self.run(name, "dialogues", "sft", self.all_but(fold), validation, "epochs: 1", rate="5e-4", tokens="4Ki")
+        return name
+
+    def all_but(self, fold: int) -> list[Path]:
+        """The fifths that are learnt from while this one is held out."""
+        return [path for number, path in enumerate(self.folds) if number != fold]
 
     def run(
         self, name: str, base: str, method: str, learnt: list[Path], validation: str, length: str, **recipe: str
@@ -189,7 +199,15 @@ def write_folds(dialogues: Path, folder: Path) -> list[Path]:
     paths = [folder / f"fold-{number}.jsonl" for number in range(FOLDS)]
     for path, fold in zip(paths, folds, strict=True):
         path.write_text("".join(fold))
+        pairs = map(json.loads, fold)
+        answers = [json.dumps({name: pair[name] for name in ("chosen", "rejected")}) + "\n" for pair in pairs]
+        _answers(path).write_text("".join(answers))
     return paths
+
+
+def _answers(fold: Path) -> Path:
+    """Its pairs without the questions."""
+    return fold.with_name(f"answers-of-{fold.name}")
 
 
 @torch.no_grad()
