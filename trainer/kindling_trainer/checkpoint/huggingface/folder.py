@@ -114,8 +114,8 @@ def read_weights(store: ObjectStore, shape: ModelShape, vocab_size: int, *, scor
 
     Args:
         scored: whether it judges.
-        vocab_size: rows of the embedding, padding included. Rows that the folder does not have are the mean of those
-            it has, so that a token nobody has seen is neither likely nor unlikely; rows beyond are its padding.
+        vocab_size: rows of the embedding, padding included. Rows that the folder does not have are like
+            those it has (see `_fitted`); rows beyond are its padding.
 
     Raises:
         SpecError: tensors are missing, unknown or of other sizes; or the folder holds a pickle only.
@@ -294,10 +294,15 @@ def _load(store: ObjectStore, path: str) -> dict[str, Tensor]:
 
 
 def _fitted(tensor: Tensor, rows: int) -> Tensor:
-    missing = rows - tensor.shape[0]
+    """Its first `rows` rows. Those it lacks are drawn with the mean and deviation of its own, column by column, always
+    the same: a token nobody has seen is as likely as another, and unlike the next one. Were each the mean itself, as in
+    transformers, what begins a turn could not be told from what ends it."""
+    missing, known = rows - tensor.shape[0], tensor.float()
     if missing <= 0:
         return tensor[:rows]
-    return torch.cat([tensor, tensor.float().mean(dim=0, keepdim=True).to(tensor.dtype).expand(missing, -1)])
+    noise = torch.randn(missing, tensor.shape[1], generator=torch.Generator().manual_seed(0))
+    new = known.mean(dim=0) + known.std(dim=0, correction=0) * noise
+    return torch.cat([tensor, new.to(tensor.dtype)])
 
 
 def _misfit(store: ObjectStore, found: str, shape: ModelShape) -> SpecError:
