@@ -84,7 +84,7 @@ def test_a_run_ends_with_a_model_that_talks_and_a_second_one_reuses_it(kindling_
     first = finish(kindling_run("--prompt", "import "))
     assert "DatasetBuild/tiny: finished in" in first
     assert "PretrainRun/tiny: finished in" in first
-    assert "kindling generate tiny --prompt 'def' --store store" in first
+    assert "kindling generate tiny --prompt 'def ' --store store" in first
     assert "\nimport " in first
     reports = [line.removeprefix("  report  ") for line in first.splitlines() if line.startswith("  report  ")]
     assert reports

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from kindling_trainer.checkpoint.folders import folders
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 RunFactory = Callable[..., Path]
 
@@ -101,14 +103,16 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
     runs.finish(whole)
     assert runs.kill_after(killed, 23, signal.SIGKILL) == -signal.SIGKILL
     time.sleep(1)  # its training process dies with it
+    saved = max(folder.step for folder, committed in folders(runs.store(killed)).items() if committed)
     again = killed
     if layout != "one":
         again = run_file(name="killed", store="killed", dataset=uri, **long, **LAYOUTS[layout])
     runs.finish(again)
     if layout == "one":
         assert runs.losses(again) == runs.losses(whole), "bit for bit"
-    else:  # dropout draws other numbers on another layout: only what was before the kill is equal
-        assert runs.losses(again)[:20] == runs.losses(whole)[:20] and len(runs.losses(again)) == 60
+    else:  # dropout draws other numbers on another layout: only what was saved before the kill is equal
+        assert saved >= 5 and runs.losses(again)[:saved] == runs.losses(whole)[:saved]
+        assert len(runs.losses(again)) == 60
 
 
 def test_a_run_that_is_killed_resumes_on_another_layout_on_the_same_curve(
