@@ -73,7 +73,7 @@ def resolve(
         if product is None:
             waiting.append(use.candidates[0])
         else:
-            inputs.setdefault(use.role, []).append(product)
+            inputs.setdefault(use.role, []).append(product)  # no judge, no role: the key of such a run stays as it was
     if waiting:
         return Waiting(tuple(waiting))
     return _run_file(document, document.spec.storage or storage, inputs, attempt)

@@ -9,7 +9,7 @@ it, though the text of the pairs that are held out later is. Then:
 sft     fine-tuning on worked problems, which the base has never seen: the loss of those held out, one in thirty.
 dpo     fine-tuning on chosen answers, then DPO, on four fifths of the pairs: how many of the last fifth are preferred.
 reward  a reward model on each four fifths of the pairs, judged by the other fifth. It sees the answers without the
-        questions, as the bag of words does to which it is compared: of so few pairs a small model learns no more.
+        questions, as the bag of words does to which it is compared.
 
 A pair is the last question with its two answers. Dialogues that begin with the same question are in the same fifth.
 With a store that stays, what is finished is used again.
