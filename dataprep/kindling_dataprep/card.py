@@ -7,14 +7,15 @@ from itertools import chain
 
 from kindling_dataprep.classifier import BINS, STRENGTH, WANTED_PRECISION, Evaluation
 from kindling_toxicity.ngrams import BUCKETS, CHARACTERS
+from kindling_toxicity.patterns import PATTERNS
 
 _BAR = 40
 """Characters that stand for a share of 1 in the calibration plot."""
 
 _LIMITS = """\
-- It counts words and pieces of words. It knows no irony, no quotation, and no context, and it takes a word that is an
-  insult for most people for one everywhere, also where a group uses it of itself. A harmless word that
-  holds one may be taken for it, most of all in a short text.
+- It looks at words, pairs of words and pieces of words. It knows no irony, no quotation, and no context, and it takes
+  a word that is an insult for most people for one everywhere, also where a group uses it of itself. A harmless word
+  that holds one may be taken for it, most of all in a short text.
 - The labels are those of the people who were asked, with their prejudices. Look at what was removed first.
 - A score is a probability among texts like the examples. Where fewer are toxic, fewer of the removed are.
 - Texts of other languages and kinds than the examples get scores that mean little."""
@@ -35,8 +36,8 @@ def card(title: str, sources: Sequence[str], learnt: int, evaluation: Evaluation
             "",
             f"Logistic regression over hashed n-grams: characters of a word ({', '.join(map(str, CHARACTERS))} bytes),",
             f"words and pairs of words, in {BUCKETS:,} buckets, each present or not and scaled by its log-count ratio",
-            f"(Wang and Manning 2012); strength {STRENGTH:g}; calibrated after Platt (1999). A text's score is the",
-            "mean over its passages.",
+            f"(Wang and Manning 2012); strength {STRENGTH:g}. Beside it, {PATTERNS} patterns of two neighbouring words",
+            "(Collobert et al. 2011). Calibrated after Platt (1999). A text's score is the mean over its passages.",
             "",
             f"Learnt from {learnt:,} texts of:",
             "",

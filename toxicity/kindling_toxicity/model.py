@@ -1,7 +1,8 @@
-"""A linear classifier over hashed n-grams that says how toxic a text is, and its file.
+"""A classifier over hashed n-grams and patterns of words that says how toxic a text is, and its file.
 
-The score of a passage is σ(b + Σ w / √n) over its n different n-grams, and that of a longer text the mean over its
-passages: about the share of it that is toxic. `kindling_dataprep.classifier` learns the weights.
+The score of a passage is σ(b + Σ w / √n + p) over its n different n-grams, where p is what the patterns say, and that
+of a longer text the mean over its passages: about the share of it that is toxic. `kindling_dataprep.classifier` learns
+the weights.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ from numpy.typing import NDArray
 
 from kindling_api.errors import SpecError, explain
 from kindling_storage import ObjectStore
-from kindling_toxicity.ngrams import BUCKETS, ngrams
+from kindling_toxicity.ngrams import BUCKETS, WORDS, ngrams
+from kindling_toxicity.patterns import PATTERNS, Patterns
 
 MODEL_FILE = "model.npz"
 BUILTIN = "builtin"
 
-_FORMAT = 2
+_FORMAT = 3
 """Raised when the n-grams or the score are computed otherwise."""
 PASSAGE = 300
 """Characters; about the longest of the texts that people label."""
 _BATCH = 256
 """Passages that are looked at together."""
+
+_SIZES = {"weights": (BUCKETS,), "rows": (2, WORDS, PATTERNS), "least": (PATTERNS,), "says": (PATTERNS,)}
+"""Of the arrays in a file."""
 
 Floats = NDArray[np.float64]
 
@@ -41,6 +46,7 @@ class Model:
 
     weights: NDArray[np.float32]
     """[BUCKETS] Log-odds."""
+    patterns: Patterns
     bias: float
 
     def scores(self, texts: Sequence[str]) -> Floats:
@@ -56,22 +62,31 @@ class Model:
         return scores
 
     def logits(self, passages: Sequence[str]) -> Floats:
-        """[passages] b + Σ w / √n; b for a passage without n-grams."""
+        """[passages] b + Σ w / √n + p; b for a passage without n-grams."""
         logits = np.full(len(passages), self.bias)
         for start in range(0, len(passages), _BATCH):
             batch = passages[start : start + _BATCH]
             found = ngrams(batch)
             sums = np.bincount(found.texts, self.weights[found.buckets], len(batch))
             numbers = np.bincount(found.texts, minlength=len(batch))
-            logits[start : start + len(batch)] += sums / np.sqrt(np.maximum(numbers, 1))
+            patterns = self.patterns.logits(found, len(batch))
+            logits[start : start + len(batch)] += sums / np.sqrt(np.maximum(numbers, 1)) + patterns
         return logits
+
+    def calibrated(self, scale: float, shift: float) -> Model:
+        """The model whose logits are `scale` times these, plus `shift`."""
+        weights = (self.weights * scale).astype(np.float32)
+        return Model(weights, self.patterns.times(scale), self.bias * scale + shift)
 
     def to_bytes(self) -> bytes:
         """The model as a NumPy archive, weights in half precision; equal models give equal bytes."""
         file = io.BytesIO()
-        weights = self.weights.astype(np.float16)
-        np.savez_compressed(file, allow_pickle=False, format=_FORMAT, weights=weights, bias=self.bias)
+        arrays = {name: array.astype(np.float16) for name, array in self._arrays().items()}
+        np.savez_compressed(file, allow_pickle=False, format=_FORMAT, bias=self.bias, **arrays)
         return file.getvalue()
+
+    def _arrays(self) -> dict[str, NDArray[np.float32]]:
+        return {"weights": self.weights, **vars(self.patterns)}
 
 
 def load(data: bytes, where: str) -> Model:
@@ -81,15 +96,20 @@ def load(data: bytes, where: str) -> Model:
         SpecError: it is none, naming `where` it is from.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            number, bias, weights = int(arrays["format"]), float(arrays["bias"]), arrays["weights"].astype(np.float32)
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            number, bias = int(archive["format"]), float(archive["bias"])
+            arrays = {name: archive[name].astype(np.float32) for name in (_SIZES if number == _FORMAT else ())}
     except (ValueError, KeyError, EOFError, OSError, TypeError, zipfile.BadZipFile) as error:
         raise _no_model(where, f"no model ({error})") from error
-    if number != _FORMAT or weights.shape != (BUCKETS,):
-        raise _no_model(where, f"a model of format {number} with weights {weights.shape}")
-    if not np.isfinite(weights).all() or not np.isfinite(bias):
+    if number != _FORMAT:
+        raise _no_model(where, f"a model of format {number}")
+    for name, array in arrays.items():
+        if array.shape != _SIZES[name]:
+            raise _no_model(where, f"a model with {name} {array.shape}")
+    if not all(np.isfinite(array).all() for array in arrays.values()) or not np.isfinite(bias):
         raise _no_model(where, "weights that are no numbers")
-    return Model(weights, bias)
+    weights = arrays.pop("weights")
+    return Model(weights, Patterns(**arrays), bias)
 
 
 def fetch(uri: str, open_store: Callable[[str], ObjectStore]) -> bytes:

@@ -20,6 +20,8 @@ Letters = NDArray[np.bool_]
 
 BUCKETS_LOG2 = 18
 BUCKETS = 1 << BUCKETS_LOG2
+WORDS_LOG2 = 16
+WORDS = 1 << WORDS_LOG2
 CHARACTERS = (3, 4, 5)
 """Lengths of the n-grams of characters, in bytes of UTF-8."""
 MOST_TEXTS = 1 << (32 - BUCKETS_LOG2)
@@ -28,7 +30,7 @@ MOST_TEXTS = 1 << (32 - BUCKETS_LOG2)
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _FACTOR = np.uint64(0xD6E8FEB86659FD93)
-_WORD, _PAIR = np.uint64(0xA5A5A5A5), np.uint64(0x5A5A5A5A)
+_WORD, _PAIR, _PLACE = np.uint64(0xA5A5A5A5), np.uint64(0x5A5A5A5A), np.uint64(0x3C3C3C3C)
 _SPACE = ord(" ")
 _LETTERS = np.array([c if c >= 128 or chr(c).isalnum() else _SPACE for c in range(256)], dtype=np.uint8)
 """Letters, digits and all that is not ASCII stand for themselves; anything else is a space."""
@@ -36,12 +38,16 @@ _LETTERS = np.array([c if c >= 128 or chr(c).isalnum() else _SPACE for c in rang
 
 @dataclass(frozen=True)
 class Ngrams:
-    """The buckets of the n-grams of some texts, each once for a text, ordered by text and bucket."""
+    """The buckets of the n-grams of some texts, each once for a text, ordered by text and bucket; and their words."""
 
     buckets: Integers
     """[n] Below BUCKETS."""
     texts: Integers
     """[n] Whose they are, as the position of the text."""
+    words: Integers
+    """[m] All words, as numbers below WORDS, in the order in which they stand."""
+    word_texts: Integers
+    """[m] Whose they are."""
 
 
 def ngrams(texts: Sequence[str]) -> Ngrams:
@@ -54,11 +60,17 @@ def ngrams(texts: Sequence[str]) -> Ngrams:
     lengths = [1, *(len(each) + 1 for each in encoded)]
     text_of = np.repeat(np.arange(-1, len(encoded)).astype(np.uint32), lengths)
     values, is_letter = data.astype(np.uint64) + np.uint64(1), data != _SPACE
-    found = [*_of_characters(values, is_letter, text_of), *_of_words(values, is_letter, text_of)]
-    keys = np.concatenate([owners << np.uint32(BUCKETS_LOG2) | _bucket(hashes) for hashes, owners in found])
+    words, owners = _words(values, is_letter, text_of)
+    found = [*_of_characters(values, is_letter, text_of), *_of_words(words, owners)]
+    keys = np.concatenate([whose << np.uint32(BUCKETS_LOG2) | _bucket(hashes) for hashes, whose in found])
     keys.sort()
     keys = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]
-    return Ngrams((keys & np.uint32(BUCKETS - 1)).astype(np.int64), (keys >> np.uint32(BUCKETS_LOG2)).astype(np.int64))
+    return Ngrams(
+        buckets=(keys & np.uint32(BUCKETS - 1)).astype(np.int64),
+        texts=(keys >> np.uint32(BUCKETS_LOG2)).astype(np.int64),
+        words=(_mixed(words ^ _PLACE) >> np.uint64(64 - WORDS_LOG2)).astype(np.int64),
+        word_texts=owners.astype(np.int64),
+    )
 
 
 def _of_characters(values: Hashes, is_letter: Letters, text_of: Owners) -> list[tuple[Hashes, Owners]]:
@@ -73,13 +85,16 @@ def _of_characters(values: Hashes, is_letter: Letters, text_of: Owners) -> list[
     return found
 
 
-def _of_words(values: Hashes, is_letter: Letters, text_of: Owners) -> list[tuple[Hashes, Owners]]:
+def _words(values: Hashes, is_letter: Letters, text_of: Owners) -> tuple[Hashes, Owners]:
+    """The hash of each word, and whose it is."""
     starts = np.flatnonzero(is_letter & ~np.append(False, is_letter[:-1]))
     if not len(starts):
-        return []
+        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.uint32)
     terms = np.where(is_letter, values * _powers(_BASE, len(values)), np.uint64(0))
-    words = np.add.reduceat(terms, starts) * _powers(_INVERSE, len(values))[starts]
-    owners = text_of[starts]
+    return np.add.reduceat(terms, starts) * _powers(_INVERSE, len(values))[starts], text_of[starts]
+
+
+def _of_words(words: Hashes, owners: Owners) -> list[tuple[Hashes, Owners]]:
     within = owners[:-1] == owners[1:]
     pairs = _mixed(words[:-1] ^ _PAIR) + words[1:]
     return [(_mixed(words ^ _WORD), owners), (_mixed(pairs)[within], owners[1:][within])]

@@ -16,12 +16,14 @@ from kindling_dataprep import ledger, work
 from kindling_dataprep.build import build
 from kindling_dataprep.classifier import Examples, roc_auc, split, train
 from kindling_dataprep.labelled import read_examples
+from kindling_dataprep.patterns import learn_patterns
 from kindling_dataprep.stages.toxicity import SCORES
 from kindling_dataprep.tracker import Tracker
 from kindling_storage import open_store
 from kindling_storage.commit import read_manifest
 from kindling_storage.progress import ProgressWriter
-from kindling_toxicity.model import Model, builtin
+from kindling_toxicity.model import builtin
+from kindling_toxicity.ngrams import ngrams
 
 
 def examples() -> Examples:
@@ -40,6 +42,24 @@ def test_what_was_learnt_separates_texts_that_were_held_out() -> None:
     model = train(known.take(learning), known.take(calibrating))
     assert roc_auc(model.scores(held_out.texts), held_out.labels >= 0.5) == 1
     assert model.to_bytes() == train(known.take(learning), known.take(calibrating)).to_bytes()
+
+
+def test_patterns_learn_what_no_sum_over_words_can_say() -> None:
+    """Toxic is "so vile" and "too nice", harmless "so nice" and "too vile": no word, by itself, says anything."""
+    names = [f"{one}{other}" for one in ("bar", "lin", "mor", "tel") for other in ("do", "ka", "mi", "su", "vex")]
+    kinds = [("so", "vile", 1.0), ("too", "nice", 1.0), ("so", "nice", 0.0), ("too", "vile", 0.0)]
+    known = [(f"the {name} is {how} {what} I say", label) for name in names * 5 for how, what, label in kinds]
+    texts, labels = [text for text, _ in known], np.array([label for _, label in known])
+    patterns = learn_patterns(texts, labels)
+    assert roc_auc(patterns.logits(ngrams(texts), len(texts)).astype(float), labels > 0) > 0.99
+    assert np.array_equal(patterns.rows, learn_patterns(texts, labels).rows)
+
+
+def test_each_fifth_is_held_out_once() -> None:
+    texts = examples().texts
+    parts = [split(texts, fifth) for fifth in range(5)]
+    assert (sum(held_out.astype(int) for _, _, held_out in parts) == 1).all()
+    assert all((learning.astype(int) + calibrating + held_out == 1).all() for learning, calibrating, held_out in parts)
 
 
 @pytest.mark.parametrize(
@@ -115,5 +135,5 @@ def test_another_model_is_another_dataset(corpus: Path, tmp_path: Path, new_run)
 
     (tmp_path / "model.npz").write_bytes(builtin().to_bytes())
     first = key()
-    (tmp_path / "model.npz").write_bytes(Model(builtin().weights, builtin().bias - 1).to_bytes())
+    (tmp_path / "model.npz").write_bytes(builtin().calibrated(1, -1).to_bytes())
     assert key() != first

@@ -13,7 +13,8 @@ from kindling_api.errors import SpecError
 from kindling_storage import open_store
 from kindling_toxicity import model
 from kindling_toxicity.model import PASSAGE, Model, fetch, load
-from kindling_toxicity.ngrams import BUCKETS, CHARACTERS, ngrams
+from kindling_toxicity.ngrams import BUCKETS, CHARACTERS, WORDS, ngrams
+from kindling_toxicity.patterns import PATTERNS, UNKNOWN, Patterns
 
 SHAKESPEARE = Path(__file__).parents[4] / "shared/data/tinyshakespeare/input.txt"
 
@@ -97,7 +98,45 @@ def test_the_file_of_a_model_holds_all_of_it(builtin: Model) -> None:
     again = load(data, "here")
     assert again.to_bytes() == data
     assert np.array_equal(again.weights, builtin.weights)
-    assert len(data) < 1 << 20
+    assert len(data) < 3 << 20
+
+
+def patterns_of(words: dict[int, tuple[float, float]]) -> Patterns:
+    """One pattern that counts from 1 on and says 2 for each unit, of what the words are worth to it."""
+    rows, says, least = np.zeros((2, WORDS, PATTERNS)), np.zeros(PATTERNS), np.zeros(PATTERNS)
+    for word, worth in words.items():
+        rows[:, word, 0] = worth
+    says[0], least[0] = 2, 1
+    return Patterns(rows.astype(np.float32), least.astype(np.float32), says.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("you fool", 2 * (3 - 1)),
+        ("well YOU, fool! indeed", 2 * (3 - 1)),
+        ("fool you", 2 * (1.5 - 1)),  # "you" is the first of two that end with the text
+        ("fool", 0),
+        ("you kind fool", 2 * (1.5 - 1)),
+        ("you fool, you fool", 2 * (3 - 1)),
+        ("fool\nyou", 2 * (1.5 - 1)),
+        ("", 0),
+        ("...", 0),
+    ],
+)
+def test_a_pattern_says_how_far_its_best_pair_of_neighbours_matches(text: str, says: float) -> None:
+    you, fool = ngrams(["you fool"]).words
+    patterns = patterns_of({you: (1.5, 0), fool: (0, 1.5)})
+    beside = ["fool fool", text, "", "you fool"]
+    assert patterns.logits(ngrams([text]), 1) == pytest.approx([says])
+    assert patterns.logits(ngrams(beside), 4)[1] == pytest.approx(says)
+    assert patterns.times(0.5).logits(ngrams([text]), 1) == pytest.approx([says / 2])
+
+
+def test_the_built_in_model_knows_some_words_and_others_are_worth_nothing(builtin: Model) -> None:
+    (known,) = ngrams(["stupid"]).words
+    assert builtin.patterns.rows[:, known].any()
+    assert not builtin.patterns.rows[:, UNKNOWN].any()
 
 
 def archive(**arrays: object) -> bytes:
@@ -106,18 +145,26 @@ def archive(**arrays: object) -> bytes:
     return file.getvalue()
 
 
+def model_of(**different: object) -> bytes:
+    """A file with one thing in it that is not as it should be."""
+    nothing = {"weights": np.zeros(BUCKETS), **vars(patterns_of({})), "bias": 0.0}
+    return archive(format=3, **{**nothing, **different})
+
+
 @pytest.mark.parametrize(
     ("data", "found"),
     [
         (b"", "no model"),
         (b"PK\x03\x04 torn", "no model"),
         (archive(weights=np.zeros(3)), "no model"),
-        (archive(format=2, bias=0.0, weights=np.array([{}])), "no model"),
-        (archive(format=1, bias=0.0, weights=np.zeros(BUCKETS)), "a model of format 1"),
-        (archive(format=2, bias=0.0, weights=np.zeros(3)), "a model of format 2 with weights (3,)"),
-        (archive(format=2, bias=0.0, weights=np.full(BUCKETS, np.nan)), "weights that are no numbers"),
+        (archive(format=3, bias=0.0, weights=np.array([{}])), "no model"),
+        (archive(format=2, bias=0.0, weights=np.zeros(BUCKETS)), "a model of format 2"),
+        (archive(format=3, bias=0.0, weights=np.zeros(BUCKETS)), "no model"),
+        (model_of(weights=np.zeros(3)), "a model with weights (3,)"),
+        (model_of(weights=np.full(BUCKETS, np.nan)), "weights that are no numbers"),
+        (model_of(bias=np.inf), "weights that are no numbers"),
     ],
-    ids=["empty", "torn", "something else", "pickled", "another format", "another size", "not a number"],
+    ids=["empty", "torn", "something else", "pickled", "old", "no patterns", "another size", "not a number", "endless"],
 )
 def test_what_is_no_model_is_refused(data: bytes, found: str) -> None:
     with pytest.raises(SpecError, match=r"^spec\.toxicity\.model: found ") as caught:
