@@ -36,8 +36,8 @@ Single = NDArray[np.float32]
 def learn_patterns(texts: Sequence[str], labels: Floats) -> Patterns:
     """The patterns that tell texts of label 1 from those of label 0; the same ones for the same texts."""
     examples = list(_words_of(texts))
-    number = np.bincount(np.concatenate(examples), minlength=WORDS)
-    known = number >= RARE
+    counts = np.bincount(np.concatenate(examples), minlength=WORDS)
+    known = counts >= RARE
     known[UNKNOWN] = False
     examples = [np.where(known[words], words, UNKNOWN) for words in examples]
     chance = np.random.default_rng(0)
