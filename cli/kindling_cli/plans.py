@@ -18,6 +18,7 @@ from kindling_trainer.align.check import Findings
 from kindling_trainer.cpu import multiplies_bfloat16
 from kindling_trainer.estimate import Memory, Precision, checkpoint_bytes, memory, recomputed, whole_models
 from kindling_trainer.sizes import flops_per_token, parameters
+from kindling_trainer.stages import bubble
 
 BYTE_VOCABULARY = 257
 ASSUMED_VOCABULARY = 256
@@ -58,12 +59,14 @@ class PretrainPlan(Status):
     """None where it hangs on the size of a dataset that is not built yet."""
     tokens: int | None
     precision: Precision
+    bubble: float
+    """The part of a step in which the stages of a pipeline wait for one another; 0 where there is one stage."""
     memory: Memory
     """Of one process."""
     flops: float | None
     """Of the whole run, recomputation included."""
     seconds: float | None
-    """None where nobody said how fast the machine is."""
+    """The bubble included; None where nobody said how fast the machine is."""
     checkpoint_bytes: int
 
 
@@ -193,6 +196,7 @@ def _sizes(
     flops = None
     if tokens is not None:
         flops = tokens * flops_per_token(shape, vocabulary, shape.context) * recomputed(checkpointing)
+    waiting = bubble(layout.pipeline, batch.accumulation)
     return {
         "shape": shape,
         "vocab_size": vocabulary,
@@ -203,17 +207,19 @@ def _sizes(
         "steps": steps,
         "tokens": tokens,
         "precision": precision,
+        "bubble": waiting,
         "memory": memory(
             shape,
             vocabulary,
             layout,
             micro_batch=batch.micro_batch,
+            accumulation=batch.accumulation,
             precision=precision,
             checkpointing=checkpointing,
             whole_models=beside,
         ),
         "flops": flops,
-        "seconds": flops / flops_per_second if flops is not None and flops_per_second else None,
+        "seconds": flops / flops_per_second / (1 - waiting) if flops is not None and flops_per_second else None,
         "checkpoint_bytes": checkpoint_bytes(shape, vocabulary),
     }
 

@@ -14,6 +14,7 @@ from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_trainer.sizes import parameters, scored_parameters
+from kindling_trainer.stages import Stage, stages_of
 
 Precision = Literal["fp32", "bf16"]
 Checkpointing = Literal["none", "selective", "full"]
@@ -31,7 +32,7 @@ class Memory(Status):
     parameters: float
     """This process' part of the fp32 weights."""
     gradients: float
-    """As large as the parameters."""
+    """As large as the parameters; a pipeline's stage sums those of its micro-batches before they are sharded."""
     optimizer: float
     """AdamW's two moments."""
     working_weights: float
@@ -56,29 +57,37 @@ def memory(
     layout: Layout,
     *,
     micro_batch: int,
+    accumulation: int = 1,
     precision: Precision,
     checkpointing: Checkpointing,
     whole_models: float = 0.0,
 ) -> Memory:
-    """Memory of one process at its peak, in bytes.
+    """Memory of one process at its peak, in bytes; of a pipeline's, the one that needs most.
 
     Args:
         vocab_size: after padding.
         micro_batch: sequences that the process computes at once.
+        accumulation: micro-batches of a step, of which a pipeline's stage has several under way.
         whole_models: bytes of them, where there are any.
     """
-    held = parameters(shape, vocab_size) / (layout.tensor * layout.pipeline)
-    stored = held / layout.shard
-    tokens = micro_batch * shape.context / layout.context
-    return Memory(
-        parameters=MASTER_BYTES * stored,
-        gradients=MASTER_BYTES * stored,
-        optimizer=ADAM_BYTES * stored,
-        working_weights=_working_weights(shape, vocab_size, layout, held, precision),
-        activations=tokens * _activations_per_token(shape, layout, precision, checkpointing),
-        logits=tokens * vocab_size / layout.tensor * (COMPUTE_BYTES[precision] + 4 + 4),
-        whole_models=whole_models,
-    )
+
+    def of(stage: Stage) -> Memory:
+        held = stage.parameters / layout.tensor
+        stored = held / layout.shard
+        tokens = micro_batch * shape.context / layout.context
+        under_way = tokens * stage.in_flight(accumulation)
+        logits = tokens * vocab_size / layout.tensor * (COMPUTE_BYTES[precision] + 4 + 4)
+        return Memory(
+            parameters=MASTER_BYTES * stored,
+            gradients=MASTER_BYTES * (stored if layout.pipeline == 1 else held),
+            optimizer=ADAM_BYTES * stored,
+            working_weights=_working_weights(shape, vocab_size, layout, held, precision),
+            activations=under_way * _activations_per_token(shape, layout, len(stage.layers), precision, checkpointing),
+            logits=logits if stage.is_last else 0.0,
+            whole_models=whole_models,
+        )
+
+    return max(map(of, stages_of(shape, vocab_size, layout.pipeline)), key=lambda memory: memory.total)
 
 
 def whole_models(
@@ -128,18 +137,19 @@ def recomputed(checkpointing: Checkpointing) -> float:
 
 
 def _working_weights(shape: ModelShape, vocab_size: int, layout: Layout, held: float, precision: Precision) -> float:
+    if layout.shard > 1 and layout.pipeline > 1:  # what a stage has gathered stays until its last micro-batch
+        return COMPUTE_BYTES[precision] * held
     if layout.shard > 1:  # FSDP2 gathers one block while the one before it computes
         embeddings = vocab_size * shape.width / layout.tensor
-        block = max(0.0, held - embeddings) * layout.pipeline / shape.layers
+        block = max(0.0, held - embeddings) / shape.layers
         return COMPUTE_BYTES[precision] * (2 * block + embeddings)
     return COMPUTE_BYTES[precision] * held if precision == "bf16" else 0.0
 
 
 def _activations_per_token(
-    shape: ModelShape, layout: Layout, precision: Precision, checkpointing: Checkpointing
+    shape: ModelShape, layout: Layout, layers: int, precision: Precision, checkpointing: Checkpointing
 ) -> float:
     size = COMPUTE_BYTES[precision]
-    layers = -(-shape.layers // layout.pipeline)
     block = block_activations(shape, precision, layout.tensor)
     around = 3 * shape.width * size / layout.tensor  # the embedding's result, the last norm's input and result
     match checkpointing:

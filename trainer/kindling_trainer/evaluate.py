@@ -85,24 +85,29 @@ def sample(
     generator = torch.Generator().manual_seed(0)
     with trying(model.model):
         while len(ids) - len(prompt) < tokens:
-            logits = _last_logits(model, ids[-model.model.shape.context :])[:vocab_size]
-            chosen = torch.multinomial((logits / TEMPERATURE).softmax(0), 1, generator=generator)
-            if ranks.control is not None:
-                dist.broadcast(chosen, 0, group=ranks.control)  # equal logits on all, but for rounding
+            logits = _last_logits(model, ids[-model.model.shape.context :])
+            chosen = torch.zeros(1, dtype=torch.int64)
+            if logits is not None:
+                chosen = torch.multinomial((logits[:vocab_size] / TEMPERATURE).softmax(0), 1, generator=generator)
+            if ranks.control is not None:  # equal logits on all of the last stage, but for rounding
+                dist.broadcast(chosen, ranks.layout.processes - ranks.stage_size, group=ranks.control)
             if chosen.item() in stops:
                 break
             ids.append(int(chosen))
     return ids[len(prompt) :]
 
 
-def _last_logits(model: ParallelModel, ids: list[int]) -> Tensor:
-    """The logits [V] after the last of `ids`, on the CPU."""
+def _last_logits(model: ParallelModel, ids: list[int]) -> Tensor | None:
+    """The logits [V] after the last of `ids`, on the CPU; None before a pipeline's last stage."""
     ranks = model.ranks
     padding = (
         -len(ids) % ranks.layout.tensor
     )  # sequence parallelism cuts the positions evenly; later ones change nothing
     tokens = torch.tensor([ids + [0] * padding], device=ranks.device)
-    logits = model.logits(tokens)[0, len(ids) - 1].float()
+    every = model.logits(tokens)
+    if not ranks.on_last_stage:
+        return None
+    logits = every[0, len(ids) - 1].float()
     if ranks.tensor_group is not None:
         slices = [torch.empty_like(logits) for _ in range(ranks.layout.tensor)]
         dist.all_gather(slices, logits.contiguous(), group=ranks.tensor_group)

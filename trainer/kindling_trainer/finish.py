@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from kindling_api.resolve import content_of
 from kindling_api.v1alpha1.products import MODEL_FOLDER, REPORT, ModelManifest
 from kindling_storage.commit import commit
 from kindling_trainer.checkpoint.huggingface import export
 from kindling_trainer.metrics import BEFORE
-from kindling_trainer.models.initialize import plain_name
 from kindling_trainer.models.scored import is_scored
 from kindling_trainer.objective import Evaluation
+from kindling_trainer.parallel.pipeline import whole_parameters
 from kindling_trainer.progress import Reporter
 from kindling_trainer.setup import Setup
 
@@ -80,10 +79,8 @@ def _before_and_after(before: dict[str, float], found: Evaluation) -> dict[str, 
 
 def _whole_weights(setup: Setup, reporter: Reporter | None) -> Iterator[tuple[str, Tensor]]:
     """Each parameter of the language model whole, on the CPU, one at a time."""
-    for name, parameter in setup.model.named_parameters():
-        if name == VALUE:
-            continue  # it has served
-        whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+    for name, whole in whole_parameters(setup.model, setup.ranks):
         if reporter is not None:
             reporter.beat()
-        yield plain_name(name), whole.detach().cpu()
+        if name != VALUE:  # it has served
+            yield name, whole

@@ -22,17 +22,16 @@ def check_supported(run: TrainingRun) -> None:
     """Refuse what the specification knows and this version does not.
 
     Raises:
-        SpecError: pipeline or context parallelism, or fp8.
+        SpecError: context parallelism, fp8, or the pipeline of an alignment.
     """
     layout, training = run.spec.layout(), run.spec.training
-    for where, found, allowed in (
-        ("spec.parallelism.pipeline", layout.pipeline, 1),
-        ("spec.parallelism.context", layout.context, 1),
-    ):
-        if found != allowed:
-            raise SpecError(
-                explain(where, found=found, allowed="1; this version has no more", remedy="use data or tensor instead")
-            )
+    instead = "use data or tensor instead"
+    if layout.pipeline > 1 and isinstance(run, AlignmentRunFile):
+        allowed = "1 in an AlignmentRun; only pretraining has stages"
+        raise SpecError(explain("spec.parallelism.pipeline", found=layout.pipeline, allowed=allowed, remedy=instead))
+    if layout.context > 1:
+        allowed = "1; this version has no more"
+        raise SpecError(explain("spec.parallelism.context", found=layout.context, allowed=allowed, remedy=instead))
     if training.precision == "fp8":
         raise SpecError(
             explain(

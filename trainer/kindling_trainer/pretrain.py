@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -20,6 +23,13 @@ from kindling_trainer.objective import Evaluation, Figures, Interruptible, Share
 from kindling_trainer.parallel.apply import ParallelModel
 from kindling_trainer.parallel.mesh import Ranks
 from kindling_trainer.setup import Origin, Setup, Vocabulary, assemble, build
+from kindling_trainer.stages import starved
+
+log = logging.getLogger(__name__)
+
+TRIED_AT_ONCE = 4
+"""Batches for each stage of a pipeline that are tried between two questions whether to stop: the answer is awaited by
+all stages, which are idle until the first has come through."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +52,14 @@ class Pretraining:
         tokens, targets = (part.to(self.model.ranks.device) for part in batch)
         return self.model.token_loss(tokens, targets), {}
 
-    def evaluate(self, *, whole: bool, interruptible: Interruptible[Batch]) -> Evaluation:
+    def evaluate(self, *, whole: bool, interruptible: Interruptible[list[Batch]]) -> Evaluation:
         """The loss on a sample of the validation part, or on the whole of it, and what the model says."""
         evaluation, windows = self.evaluation, self.validation
         batches = windows.all(evaluation.final_tokens) if whole else windows.sample(evaluation.batches)
+        stages = self.model.ranks.layout.pipeline
+        groups = interruptible(_grouped(batches, TRIED_AT_ONCE * stages if stages > 1 else 1))
         return Evaluation(
-            mean_loss(self.model, lambda batch: self.loss(batch)[0], interruptible(batches)),
+            mean_loss(self.model, lambda batch: self.loss(batch)[0], chain.from_iterable(groups)),
             samples=continue_prompts(
                 self.model,
                 self.vocabulary.tokenizer,
@@ -65,6 +77,8 @@ def prepare(run: PretrainRunFile, ranks: Ranks) -> Setup:
         UserError: the data does not fit the run, the model the layout, or a prompt the tokenizer.
     """
     spec, shape, plan = run.spec, run.spec.model.shape(), run.spec.batch_plan()
+    if ranks.leads and (remark := starved(ranks.layout.pipeline, plan.accumulation)):
+        log.warning(remark)
     store, dataset = read_dataset(run)
     entry, file = dataset.tokenizer, store.get(dataset.tokenizer.path)
     vocabulary = Vocabulary(
@@ -87,3 +101,9 @@ def prepare(run: PretrainRunFile, ranks: Ranks) -> Setup:
     origin = Origin(dataset.digest, store.uri, base=None if base is None else base.digest)
     steps = steps_of(spec.training, plan, dataset.train_tokens)
     return assemble(run, ranks, origin, vocabulary, model, plan, steps, objective)
+
+
+def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    iterator = iter(batches)
+    while group := list(islice(iterator, size)):
+        yield group

@@ -11,7 +11,7 @@ from kindling_api.v1alpha1.model import ModelShape
 def parameters(shape: ModelShape, vocab_size: int) -> int:
     """Every trained number of the model; a tied head counts once, with the embedding."""
     head = 0 if shape.tied_embeddings else vocab_size * shape.width
-    return _embeddings(shape, vocab_size) + shape.layers * _layer(shape) + _norm(shape) + head
+    return embedding_parameters(shape, vocab_size) + shape.layers * layer_parameters(shape) + _norm(shape) + head
 
 
 def scored_parameters(shape: ModelShape, vocab_size: int) -> int:
@@ -24,7 +24,7 @@ def matmul_parameters(shape: ModelShape, vocab_size: int) -> int:
 
     The head counts, tied or not; looking up an embedding multiplies nothing.
     """
-    return shape.layers * _layer(shape) + _norm(shape) + vocab_size * shape.width
+    return shape.layers * layer_parameters(shape) + _norm(shape) + vocab_size * shape.width
 
 
 def flops_per_token(shape: ModelShape, vocab_size: int, context: int) -> int:
@@ -37,12 +37,14 @@ def flops_per_token(shape: ModelShape, vocab_size: int, context: int) -> int:
     return 6 * matmul_parameters(shape, vocab_size) + attention
 
 
-def _embeddings(shape: ModelShape, vocab_size: int) -> int:
+def embedding_parameters(shape: ModelShape, vocab_size: int) -> int:
+    """Of what stands before the layers: tokens and, where they are learned, positions."""
     positions = shape.context if shape.architecture == "gpt2" else 0
     return (vocab_size + positions) * shape.width
 
 
-def _layer(shape: ModelShape) -> int:
+def layer_parameters(shape: ModelShape) -> int:
+    """Of one layer."""
     kv_width = shape.kv_heads * shape.head_width
     attention = 2 * shape.width * shape.width + 2 * shape.width * kv_width  # query and output, key and value
     matrices = 3 if shape.architecture == "llama" else 2

@@ -132,8 +132,8 @@ def _copy_weights(setup: Setup, store: ObjectStore) -> None:
         shape, left_out = shape.model_copy(update={"tied_embeddings": tied}), "head.weight"
     with torch.no_grad():
         for name, whole in read_weights(store, shape, setup.padded_vocab):
-            if name == left_out:
-                continue
+            if name == left_out or (name not in parameters and setup.ranks.layout.pipeline > 1):
+                continue  # another stage has it
             parameter = parameters[name]
             if isinstance(parameter, DTensor):
                 mine = distribute_tensor(

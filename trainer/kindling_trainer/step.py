@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
@@ -16,6 +17,8 @@ from kindling_api.v1alpha1.training import TrainingSpec
 from kindling_trainer.models import Decoder
 from kindling_trainer.objective import Figures, Objective, Share
 from kindling_trainer.parallel.mesh import Ranks
+from kindling_trainer.parallel.pipeline import counted_parameters, norm_over_stages, sum_tied_gradients
+from kindling_trainer.stages import one_forward_one_backward
 
 
 @dataclass(frozen=True)
@@ -48,22 +51,35 @@ class Stepper:
         """
         loss = torch.zeros((), device=self.ranks.device)
         figures: Figures = {}
-        for number, batch in enumerate(share.micro_batches):
+        batches, under_way = iter(share.micro_batches), deque[Tensor]()
+        for direction, number in one_forward_one_backward(self.ranks.stage, self.ranks.layout.pipeline, share.count):
+            if direction == "backward":
+                self._expect_backward(last=number == share.count - 1)
+                under_way.popleft().backward()
+                continue
             self._seed_dropout(step, number)
-            if isinstance(self.model, FSDPModule) and share.count > 1:
-                self.model.set_requires_gradient_sync(number == share.count - 1)
-            part, more = self.objective.loss(batch)
+            part, more = self.objective.loss(next(batches))
             part = part / share.normaliser
-            part.backward()
+            under_way.append(part)
             loss += part.detach()
             for name, figure in more.items():
                 figures[name] = figures[name] + figure if name in figures else figure
-        norm = clip_gradients(self.model, self.training.gradient_clip)
+        sum_tied_gradients(self.model, self.ranks)
+        norm = clip_gradients(self.model, self.training.gradient_clip, self.ranks)
         if not torch.isfinite(torch.tensor(norm)):
             raise UserError(not_finite(step, float(self.ranks.sum_over_batch(loss)), norm))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return Taken(loss, figures, norm)
+
+    def _expect_backward(self, *, last: bool) -> None:
+        """Gradients add up in each process, and are summed over processes with the last micro-batch."""
+        if not isinstance(self.model, FSDPModule):
+            return
+        self.model.set_requires_gradient_sync(last)
+        if self.ranks.layout.pipeline > 1:  # others are under way, for which what was gathered stays gathered
+            self.model.set_is_last_backward(last)
+            self.model.set_reshard_after_backward(last)
 
     def _seed_dropout(self, step: int, number: int) -> None:
         """Makes dropout a function of where the run is, so that no generator's state needs to be saved."""
@@ -72,15 +88,16 @@ class Stepper:
             torch.manual_seed(int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "little", signed=True))
 
 
-def clip_gradients(model: nn.Module, largest: float) -> float:
+def clip_gradients(model: Decoder, largest: float, ranks: Ranks) -> float:
     """Scale the gradient so that its norm is at most `largest` (0: leave it), and return the norm it had.
 
     The norm is over all parameters, on all processes.
     """
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    value = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    counted = (parameter.grad for _, parameter in counted_parameters(model, ranks))
+    norm = torch.nn.utils.get_total_norm([gradient for gradient in counted if gradient is not None])
+    value = norm_over_stages(float(norm.full_tensor() if isinstance(norm, DTensor) else norm), ranks)
     if 0 < largest < value:
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         torch._foreach_mul_(gradients, largest / value)
     return value
 

@@ -19,7 +19,8 @@ class ParallelismSpec(Spec):
     tensor: Degree = 1
     """Processes that share each layer (tensor parallelism, with sequence parallelism outside the matrices)."""
     pipeline: Degree = 1
-    """Stages of layers."""
+    """Stages of layers (pipeline parallelism), in pretraining. A step should have at least as many micro-batches as
+    stages, better four times as many."""
     context: Degree = 1
     """Processes that share each sequence."""
     data: Degree | Literal["auto"] = "auto"

@@ -16,6 +16,9 @@ from kindling_api.v1alpha1.parallelism import Layout
 Beta = Annotated[float, Field(ge=0, lt=1)]
 DEFAULT_SEQUENCES = 32
 LARGEST_DEFAULT_MICRO_BATCH = 16
+MICRO_BATCHES_PER_STAGE = 4
+"""With so many, what the stages of a pipeline wait for one another does not matter much (Huang et al. 2019, GPipe,
+§2.3)."""
 
 
 class Batch(Spec):
@@ -158,7 +161,7 @@ def batch_plan(batch: Batch, context: int, layout: Layout) -> BatchPlan:
             )
         )
     share = sequences // ranks
-    micro = batch.micro_batch or max(n for n in range(1, LARGEST_DEFAULT_MICRO_BATCH + 1) if share % n == 0)
+    micro = batch.micro_batch or _default_micro_batch(share, layout.pipeline)
     if share % micro:
         raise SpecError(
             explain(
@@ -169,6 +172,12 @@ def batch_plan(batch: Batch, context: int, layout: Layout) -> BatchPlan:
             )
         )
     return BatchPlan(context=context, sequences=sequences, micro_batch=micro, accumulation=share // micro)
+
+
+def _default_micro_batch(share: int, stages: int) -> int:
+    wanted = MICRO_BATCHES_PER_STAGE * stages if stages > 1 else 1
+    largest = max(1, min(LARGEST_DEFAULT_MICRO_BATCH, share // wanted))
+    return max(n for n in range(1, largest + 1) if share % n == 0)
 
 
 def steps_of(training: TrainingSpec, plan: BatchPlan, dataset_tokens: int) -> int:

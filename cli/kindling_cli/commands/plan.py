@@ -264,11 +264,12 @@ def _pretrain_pairs(plan: PretrainPlan) -> list[tuple[str, str]]:
     sizes = f"{shape.layers} layers, width {shape.width}, {heads}, context {shape.context:,}"
     assumed = " (assumed: the build will tell)" if plan.vocab_assumed else ""
     cut = f"{batch.micro_batch} sequences × {batch.accumulation} accumulated × {plan.layout.batch_ranks} ranks"
+    waiting = f"; stages wait for one another {plan.bubble:.0%} of the time" if plan.bubble else ""
     later = "known once the data is read" if isinstance(plan, AlignmentPlan) else "known once the dataset is built"
     return [
         ("model", f"{shape.architecture}, {sizes}"),
         ("parameters", f"{plan.parameters:,}, vocabulary {plan.vocab_size:,}{assumed}"),
-        ("layout", f"{_layout(plan.layout)}, {plan.precision}"),
+        ("layout", f"{_layout(plan.layout)}, {plan.precision}{waiting}"),
         ("batch", f"{batch.tokens:,} tokens = {cut}"),
         ("steps", f"{plan.steps:,}, {short_count(plan.tokens)} tokens" if plan.steps and plan.tokens else later),
         ("memory", _memory(plan.memory)),

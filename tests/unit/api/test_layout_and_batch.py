@@ -79,6 +79,15 @@ def test_a_batch_that_is_not_given_is_32_sequences() -> None:
 
 
 @pytest.mark.parametrize(
+    ("stages", "sequences", "micro_batch"),
+    [(1, 32, 16), (2, 32, 4), (4, 32, 2), (8, 32, 1), (16, 32, 1), (2, 12, 1), (2, 24, 3), (2, 1024, 16)],
+)
+def test_the_default_micro_batch_leaves_four_for_each_stage(stages: int, sequences: int, micro_batch: int) -> None:
+    plan = batch_plan(Batch(tokens=sequences * 128), 128, Layout(pipeline=stages))
+    assert (plan.micro_batch, plan.micro_batch * plan.accumulation) == (micro_batch, sequences)
+
+
+@pytest.mark.parametrize(
     ("batch", "data", "sentence"),
     [
         (

@@ -78,6 +78,18 @@ def test_processes_share_the_work(
     assert shared["batch"] == {"context": 16, "sequences": 4, "microBatch": 2, "accumulation": 1}
 
 
+def test_the_stages_of_a_pipeline_wait_for_one_another(
+    write: Write, dataset: Text, pretrain: Text, plan: Callable[..., list[dict[str, Any]]]
+) -> None:
+    file = write(pretrain("model", "text"), dataset("text"))
+    sets = ("spec.model.layers=2", "spec.training.batch.microBatch=1")
+    _, alone = plan(file, sets=tuple(f"model:{each}" for each in sets))
+    staged = (*sets, "spec.parallelism.pipeline=2", "spec.resources.processesPerNode=2")
+    _, shared = plan(file, sets=tuple(f"model:{each}" for each in staged))
+    assert (alone["bubble"], shared["bubble"]) == (0, 1 / 5), "four micro-batches"
+    assert shared["seconds"] == pytest.approx(alone["seconds"] / 2 * 5 / 4)
+
+
 ALIGNED = """
 apiVersion: kindling.dev/v1alpha1
 kind: AlignmentRun

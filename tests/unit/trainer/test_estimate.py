@@ -16,6 +16,7 @@ from kindling_trainer.models.layers import Rotary
 from kindling_trainer.models.llama import LlamaBlock
 from kindling_trainer.models.scored import build_scored
 from kindling_trainer.sizes import parameters, scored_parameters
+from kindling_trainer.stages import stages_of
 
 SHAPE = ModelShape(architecture="llama", layers=4, heads=4, kv_heads=2, width=64, ffn_width=192, context=32)
 GPT2 = SHAPE.model_copy(update={"architecture": "gpt2", "kv_heads": 4, "ffn_width": 256})
@@ -76,6 +77,28 @@ def test_tensor_parallelism_divides_all_but_the_gathered_inputs() -> None:
     alone = block_activations(SHAPE, "bf16")
     gathered = 2 * SHAPE.width * 2
     assert block_activations(SHAPE, "bf16", tensor=4) == pytest.approx(gathered + (alone - gathered) / 4)
+
+
+@pytest.mark.parametrize(
+    ("micro_batches", "fullest"),
+    [(1, 1), (8, 0)],
+    ids=["one under way: the last, which has the logits", "several: the first, which keeps most of them"],
+)
+def test_a_pipeline_needs_what_its_fullest_stage_needs(micro_batches: int, fullest: int) -> None:
+    stages = stages_of(SHAPE, 512, 2)
+    found = memory(
+        SHAPE,
+        512,
+        Layout(pipeline=2),
+        micro_batch=4,
+        accumulation=micro_batches,
+        precision="fp32",
+        checkpointing="none",
+    )
+    whole = memory(SHAPE, 512, Layout(), micro_batch=4, precision="fp32", checkpointing="none")
+    assert found.parameters == 4 * stages[fullest].parameters
+    assert (found.logits > 0) == stages[fullest].is_last
+    assert found.activations == pytest.approx(whole.activations / 2 * (1 if fullest else 2), rel=0.1)
 
 
 def test_a_checkpoint_holds_weights_and_two_moments() -> None:

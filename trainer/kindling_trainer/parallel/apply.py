@@ -22,6 +22,7 @@ from kindling_trainer.models import Decoder
 from kindling_trainer.parallel.compilation import compile_blocks, compile_loss
 from kindling_trainer.parallel.data import apply_data_parallel
 from kindling_trainer.parallel.mesh import Ranks
+from kindling_trainer.parallel.pipeline import cut_to_stage, layers_here
 from kindling_trainer.parallel.tensor import apply_tensor_parallel
 
 # What selective checkpointing keeps: the results that cost most to compute again, for the memory they take.
@@ -47,10 +48,11 @@ class ParallelModel:
     """Where the rows of the embedding beyond this one have probability 0; None where all rows are tokens."""
     token_loss: Callable[..., Tensor]
     """tokens, targets and, where texts share sequences, documents [B, T] → the sum over this process's targets of the
-    cross-entropy, in nats; compiled where the run is."""
+    cross-entropy, in nats, or 0 before a pipeline's last stage; compiled where the run is."""
 
     def logits(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """tokens [B, T] → logits [B, T, V], or, under tensor parallelism, this process's slice [B, T, V / tp]."""
+        """tokens [B, T] → logits [B, T, V], or, under tensor parallelism, this process's slice [B, T, V / tp]; before a
+        pipeline's last stage, the scalar 0."""
         return _logits(self.model, self.ranks, self.precision, self.vocab_size, tokens, documents)
 
     def logits_and_values(self, tokens: Tensor, documents: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -79,6 +81,7 @@ def parallelize(
     if ranks.layout.tensor > 1:
         assert ranks.mesh is not None
         apply_tensor_parallel(model, ranks.mesh["tp"])
+    cut_to_stage(model, ranks, precision)
     if training.activation_checkpointing != "none":
         _checkpoint_activations(model, selective=training.activation_checkpointing == "selective")
     if compiled:
@@ -112,6 +115,8 @@ def _summed_loss(
     documents: Tensor | None = None,
 ) -> Tensor:
     logits = _logits(model, ranks, precision, vocab_size, tokens, documents)
+    if not ranks.on_last_stage:
+        return logits
     if ranks.tensor_group is not None:
         return vocab_parallel_loss(logits, targets, ranks.tensor_group)
     return token_loss(logits, targets)
@@ -143,7 +148,7 @@ def _whole(values: Tensor) -> Tensor:
 
 def _restricted(logits: Tensor, ranks: Ranks, vocab_size: int | None) -> Tensor:
     """The logits of the tokens that there are."""
-    if vocab_size is None:
+    if vocab_size is None or not ranks.on_last_stage:
         return logits
     if ranks.tensor_group is None:
         return logits[..., :vocab_size]
@@ -157,7 +162,7 @@ def _checkpoint_activations(model: Decoder, *, selective: bool) -> None:
     contexts: dict[str, Any] = (
         {"context_fn": partial(create_selective_checkpoint_contexts, _policy)} if selective else {}
     )
-    for index, layer in enumerate(model.layers):
+    for index, layer in layers_here(model).items():
         model.layers[index] = checkpoint_wrapper(layer, preserve_rng_state=model.shape.dropout > 0, **contexts)
 
 

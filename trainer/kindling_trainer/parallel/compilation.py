@@ -20,6 +20,7 @@ from torch import Tensor
 from kindling_api.errors import SpecError, explain
 from kindling_trainer.models import Decoder
 from kindling_trainer.parallel.mesh import Ranks
+from kindling_trainer.parallel.pipeline import layers_here
 
 WHOLE_MODEL_LAYERS = 16
 """Up to this many layers one process compiles the model whole; compile time grows with the graph."""
@@ -62,7 +63,7 @@ def use_compiler(mode: Mode, ranks: Ranks) -> bool:
 def compile_blocks(model: Decoder, ranks: Ranks) -> None:
     """Compile each block, in place, where the model is not compiled as a whole."""
     if not _as_a_whole(model, ranks):
-        for layer in model.layers:
+        for layer in layers_here(model).values():
             layer.compile()
 
 

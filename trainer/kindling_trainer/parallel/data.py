@@ -12,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_trainer.models import Decoder
+from kindling_trainer.parallel.pipeline import layers_here
 
 
 def apply_data_parallel(model: Decoder, mesh: DeviceMesh, layout: Layout, precision: torch.dtype) -> None:
@@ -24,13 +25,15 @@ def apply_data_parallel(model: Decoder, mesh: DeviceMesh, layout: Layout, precis
     # An explicit mesh: without one FSDP2 picks CUDA as soon as it sees a GPU (pytorch#132471).
     data = mesh["dp_replicate", "dp_shard"] if layout.replicate > 1 else mesh["dp_shard"]
     policy = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32)
-    shards = layout.shard > 1
-    last = len(model.layers) - 1
-    for index, layer in enumerate(model.layers):
+    # A stage has several micro-batches under way: gathering its weights for each pass would cost more than memory.
+    frees = layout.shard > 1 and layout.pipeline == 1
+    layers = layers_here(model)
+    last = max(layers)
+    for index, layer in layers.items():
         # The backward pass begins with the last block: what it needs is not freed for a moment.
-        fully_shard(layer, mesh=data, mp_policy=policy, reshard_after_forward=shards and index < last)
+        fully_shard(layer, mesh=data, mp_policy=policy, reshard_after_forward=frees and index < last)
     fully_shard(model, mesh=data, mp_policy=policy, reshard_after_forward=False)
-    assert isinstance(model, FSDPModule)
-    for module in (model, *model.layers):
+    for module in (model, *layers.values()):
+        assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)

@@ -20,7 +20,7 @@ from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.resources import TrainingResources
 from kindling_trainer.parallel.gathering import Waiting, gather
 
-AXES = ("dp_replicate", "dp_shard", "tp")
+AXES = ("pp", "dp_replicate", "dp_shard", "tp")
 
 Shared = TypeVar("Shared")
 
@@ -33,11 +33,14 @@ class Ranks:
     layout: Layout
     device: torch.device
     mesh: DeviceMesh | None
-    """Axes dp_replicate, dp_shard, tp; None in a run of one process."""
+    """Axes pp, dp_replicate, dp_shard, tp; None in a run of one process."""
     control: dist.ProcessGroup | None
     """All processes over gloo, for small facts about the run; None in a run of one process."""
     background: dist.ProcessGroup | None
     """The same, for the thread that writes checkpoints: collectives of two threads must not meet in one group."""
+    upstream: dist.ProcessGroup | None = None
+    """The processes of `pipeline_group`, for what goes back from stage to stage: on a GPU, transfers of one group are
+    done in turn, and two neighbours that send to each other would wait for ever."""
 
     @property
     def leads(self) -> bool:
@@ -46,8 +49,30 @@ class Ranks:
 
     @property
     def batch_rank(self) -> int:
-        """Which share of each batch this process reads; equal along tp."""
-        return self.rank // self.layout.tensor
+        """Which share of each batch this process reads; equal along tp and pp."""
+        return self.rank // self.layout.tensor % self.layout.batch_ranks
+
+    @property
+    def stage(self) -> int:
+        """Which of the pipeline's stages of layers this process has."""
+        return self.rank // self.stage_size
+
+    @property
+    def stage_size(self) -> int:
+        """Processes that share a stage."""
+        return self.layout.processes // self.layout.pipeline
+
+    @property
+    def on_last_stage(self) -> bool:
+        """Whether this process has the last layers, and so the logits and the loss."""
+        return self.stage == self.layout.pipeline - 1
+
+    @property
+    def pipeline_group(self) -> dist.ProcessGroup | None:
+        """One process of each stage, in their order; None where there is one stage."""
+        if self.mesh is None or self.layout.pipeline == 1:
+            return None
+        return self.mesh["pp"].get_group()
 
     @property
     def tensor_group(self) -> dist.ProcessGroup | None:
@@ -57,10 +82,10 @@ class Ranks:
         return self.mesh["tp"].get_group()
 
     def sum_over_batch(self, value: Tensor) -> Tensor:
-        """The sum over all shares of a batch of a value that is the same along tp."""
+        """The sum over all shares of a batch of a value that is the same along tp; the last stage's counts."""
         if self.mesh is None:
             return value
-        total = value.clone()
+        total = value.clone() if self.on_last_stage else torch.zeros_like(value)
         dist.all_reduce(total)
         return total / self.layout.tensor
 
@@ -101,9 +126,19 @@ def join(layout: Layout, resources: TrainingResources, waiting: Waiting = lambda
     if layout.processes == 1:
         return Ranks(rank, layout, device, mesh=None, control=None, background=None)
     gather("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", waiting)
-    sizes = (layout.replicate, layout.shard, layout.tensor)
+    sizes = (layout.pipeline, layout.replicate, layout.shard, layout.tensor)
     mesh = init_device_mesh(device.type, sizes, mesh_dim_names=AXES)
-    return Ranks(rank, layout, device, mesh, control=_gloo_group(), background=_gloo_group())
+    return Ranks(rank, layout, device, mesh, _gloo_group(), _gloo_group(), _upstream_group(layout))
+
+
+def _upstream_group(layout: Layout) -> dist.ProcessGroup | None:
+    if layout.pipeline == 1:
+        return None
+    stage_size = layout.processes // layout.pipeline
+    lines = [list(range(place, layout.processes, stage_size)) for place in range(stage_size)]
+    group, _ = dist.new_subgroups_by_enumeration(lines)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def _gloo_group() -> dist.ProcessGroup:
