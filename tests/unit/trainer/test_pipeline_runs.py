@@ -62,6 +62,7 @@ def test_stages_give_the_losses_the_norms_and_the_model_of_one_process(
     train_in_turn([run for pair in pairs.values() for run in pair])
     for case, (one, stages) in pairs.items():
         assert figures(runs, stages) == pytest.approx(figures(runs, one), abs=1e-5), case
+        assert runs.rows(stages)[-1]["samples"] == runs.rows(one)[-1]["samples"], case
         expected, found = weights(runs, one), weights(runs, stages)
         assert expected.keys() == found.keys(), case
         for name, weight in found.items():

@@ -2,8 +2,9 @@
 
 What a stage lacks is replaced, from outside, by modules that pass on, receive or send. So a stage computes the model's
 own forward pass, its parameters have the names that they have in the whole model, and a backward pass from stage to
-stage is `backward()` of what the forward pass gave. Every stage reads the tokens; the last one has the loss. In which
-order a stage takes its micro-batches is in `stages.one_forward_one_backward`; docs/design/0015-stages-of-a-pipeline.md says why it is so.
+stage is `backward()` of what the forward pass gave. Every stage reads the tokens; the last one has the loss.
+`stages.one_forward_one_backward` is the order in which a stage takes its micro-batches;
+docs/design/0015-stages-of-a-pipeline.md says why it is all so.
 """
 
 from __future__ import annotations
