@@ -27,7 +27,8 @@ class Batch(Spec):
     tokens: Count | None = None
     """Tokens of one optimizer step; a multiple of the context. Absent means 32 sequences."""
     micro_batch: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Sequences that one process computes at once; the rest is gradient accumulation. Absent means up to 16."""
+    """Sequences that one process computes at once; the rest is gradient accumulation. Absent means up to 16, and so
+    many that a step has four micro-batches for each stage of a pipeline."""
 
 
 class AdamW(Spec):

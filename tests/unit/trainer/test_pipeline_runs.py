@@ -72,11 +72,12 @@ def test_stages_give_the_losses_the_norms_and_the_model_of_one_process(
 def test_a_run_that_is_killed_leaves_its_stages_and_goes_back_to_them_on_the_same_curve(
     run_file: RunFactory, runs: Any, dataset: Callable[..., str]
 ) -> None:
-    recipe = {"training": {"steps": 40, "batch": {"tokens": 128, "microBatch": 2}}, "model": GPT2, "dataset": dataset()}
+    training = {"steps": 30, "batch": {"tokens": 64, "microBatch": 1}}
+    recipe = {"training": training, "evaluation": {"every": 100}, "model": GPT2, "dataset": dataset()}
     whole = run_file(name="whole", store="whole", **recipe)
     runs.finish(whole)
     staged, single = (run_file(name="killed", store="killed", **recipe, **layout) for layout in (TWO | STAGES, {}))
-    for layout, step in ((staged, 12), (single, 25)):
+    for layout, step in ((staged, 8), (single, 17)):
         runs.kill_after(layout, step, signal.SIGKILL)
         time.sleep(1)  # its training processes die with it
     runs.finish(staged)
