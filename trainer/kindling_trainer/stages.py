@@ -91,8 +91,8 @@ def starved(stages: int, micro_batches: int) -> str | None:
         return None
     return explain(
         "spec.parallelism.pipeline",
-        found=f"{stages} stages, and {micro_batches} micro-batches in a step: "
-        f"each process waits {bubble(stages, micro_batches):.0%} of the time",
-        allowed=f"this; better {stages} micro-batches or more",
+        found=f"{stages} stages for {micro_batches} micro-batch{'es' if micro_batches > 1 else ''} a step, "
+        f"so that each process waits {bubble(stages, micro_batches):.0%} of the time",
+        allowed=f"any number, though only with {stages} micro-batches or more all are at work at once",
         remedy="raise training.batch.tokens, or lower training.batch.microBatch or parallelism.data",
     )

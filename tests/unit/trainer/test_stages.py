@@ -104,5 +104,5 @@ def test_more_micro_batches_make_a_smaller_bubble() -> None:
 def test_fewer_micro_batches_than_stages_are_told() -> None:
     assert starved(4, 4) is None and starved(1, 1) is None
     said = starved(4, 1)
-    assert said is not None and said.startswith("spec.parallelism.pipeline: found 4 stages, and 1 micro-batches")
+    assert said is not None and said.startswith("spec.parallelism.pipeline: found 4 stages for 1 micro-batch a step")
     assert "waits 75% of the time" in said
