@@ -106,7 +106,7 @@ def whole_models(
     return MASTER_BYTES * (copies + sum(scored_parameters(*judge) for judge in judges))
 
 
-def block_activations(shape: ModelShape, precision: Precision, tensor: int = 1) -> float:
+def block_activations(shape: ModelShape, precision: Precision, tensor: int = 1, context: int = 1) -> float:
     """Bytes that one block keeps for each token without checkpointing.
 
     The count is the one of Korthikanti et al. 2022 (arXiv:2205.05198, §4.1), made for our blocks: the inputs of both
@@ -114,13 +114,15 @@ def block_activations(shape: ModelShape, precision: Precision, tensor: int = 1) 
     and in the feed-forward layer its input and the inner vectors: two for GELU, four for SwiGLU. Attention scores are
     not among them: the fused kernel computes them again, and keeps one fp32 sum for each head and position. Sequence
     parallelism divides all by `tensor` (§4.2.2, equation 4) but the gathered inputs of attention and feed-forward,
-    which PyTorch keeps whole.
+    which PyTorch keeps whole. Under context parallelism a process has T / `context` tokens, and keeps the keys and
+    values of all T, and the attention's result twice: by chunks, and together.
     """
     size = COMPUTE_BYTES[precision]
     inner = 4 if shape.architecture == "llama" else 2
     kv_width = shape.kv_heads * shape.head_width
     gathered = 2 * shape.width
-    cut = 4 * shape.width + 2 * kv_width + inner * shape.ffn_width
+    vectors = 4 if context == 1 else 5
+    cut = vectors * shape.width + 2 * kv_width * context + inner * shape.ffn_width
     masks = 2 * shape.width if shape.dropout else 0  # one byte an element, after both residual branches
     return gathered * size + (cut * size + 4 * shape.heads + masks) / tensor
 
@@ -150,18 +152,20 @@ def _activations_per_token(
     shape: ModelShape, layout: Layout, layers: int, precision: Precision, checkpointing: Checkpointing
 ) -> float:
     size = COMPUTE_BYTES[precision]
-    block = block_activations(shape, precision, layout.tensor)
+    block = block_activations(shape, precision, layout.tensor, layout.context)
     around = 3 * shape.width * size / layout.tensor  # the embedding's result, the last norm's input and result
     match checkpointing:
         case "none":
             return layers * block + around
         case "selective":  # the matrix products' results stay, what is cheap to compute again goes
-            return layers * (block - _cheap(shape, precision, layout.tensor)) + block + around
+            return layers * (block - _cheap(shape, precision, layout)) + block + around
         case "full":  # the input of each block stays, and one block at a time is computed again
             return layers * shape.width * size / layout.tensor + block + around
 
 
-def _cheap(shape: ModelShape, precision: Precision, tensor: int) -> float:
-    """Bytes of a block that selective checkpointing drops: results of both norms, and of the activation function."""
+def _cheap(shape: ModelShape, precision: Precision, layout: Layout) -> float:
+    """Bytes of a block that selective checkpointing drops: results of both norms, and of the activation function, and
+    the keys and values of other processes."""
     inner = 2 if shape.architecture == "llama" else 1
-    return COMPUTE_BYTES[precision] * (2 * shape.width + inner * shape.ffn_width / tensor)
+    others = 2 * shape.kv_heads * shape.head_width * (layout.context - 1)
+    return COMPUTE_BYTES[precision] * (2 * shape.width + (inner * shape.ffn_width + others) / layout.tensor)

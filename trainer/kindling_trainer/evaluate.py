@@ -100,9 +100,7 @@ def sample(
 def _last_logits(model: ParallelModel, ids: list[int]) -> Tensor | None:
     """The logits [V] after the last of `ids`, on the CPU; None before a pipeline's last stage."""
     ranks = model.ranks
-    padding = (
-        -len(ids) % ranks.layout.tensor
-    )  # sequence parallelism cuts the positions evenly; later ones change nothing
+    padding = -len(ids) % ranks.layout.length_multiple  # positions are cut evenly; later ones change nothing
     tokens = torch.tensor([ids + [0] * padding], device=ranks.device)
     every = model.logits(tokens)
     if not ranks.on_last_stage:

@@ -22,16 +22,12 @@ def check_supported(run: TrainingRun) -> None:
     """Refuse what the specification knows and this version does not.
 
     Raises:
-        SpecError: context parallelism, fp8, or the pipeline of an alignment.
+        SpecError: fp8, or the pipeline of an alignment.
     """
     layout, training = run.spec.layout(), run.spec.training
-    instead = "use data or tensor instead"
     if layout.pipeline > 1 and isinstance(run, AlignmentRunFile):
-        allowed = "1 in an AlignmentRun; only pretraining has stages"
-        raise SpecError(explain("spec.parallelism.pipeline", found=layout.pipeline, allowed=allowed, remedy=instead))
-    if layout.context > 1:
-        allowed = "1; this version has no more"
-        raise SpecError(explain("spec.parallelism.context", found=layout.context, allowed=allowed, remedy=instead))
+        allowed, remedy = "1 in an AlignmentRun; only pretraining has stages", "use data, tensor or context instead"
+        raise SpecError(explain("spec.parallelism.pipeline", found=layout.pipeline, allowed=allowed, remedy=remedy))
     if training.precision == "fp8":
         raise SpecError(
             explain(

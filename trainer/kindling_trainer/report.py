@@ -13,6 +13,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.products import REPORT
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
@@ -98,9 +99,14 @@ def _facts(course: Course) -> list[tuple[str, str]]:
         ("optimizer", f"AdamW, rate {adam.learning_rate:g}, betas {adam.betas}, decay {adam.weight_decay:g}"),
         ("gradient clipped to", f"{training.gradient_clip:g}"),
         ("precision", training.precision),
-        ("processes", f"{layout.processes}: data {layout.batch_ranks} ({layout.sharding}), tensor {layout.tensor}"),
+        ("processes", _processes(layout)),
         ("seed", str(training.seed)),
     ]
+
+
+def _processes(layout: Layout) -> str:
+    shared = f", context {layout.context}" if layout.context > 1 else ""
+    return f"{layout.processes}: data {layout.batch_ranks} ({layout.sharding}){shared}, tensor {layout.tensor}"
 
 
 def _lineage(course: Course) -> list[tuple[str, str]]:

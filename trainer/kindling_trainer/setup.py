@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kindling_api.base import Digest
 from kindling_api.v1alpha1.model import ModelShape
+from kindling_api.v1alpha1.parallelism import check_divides
 from kindling_api.v1alpha1.products import FileEntry, model_folder
 from kindling_api.v1alpha1.training import BatchPlan
 from kindling_storage import ObjectStore, open_store
@@ -113,6 +114,7 @@ def build(
     Raises:
         SpecError: the model cannot be cut so.
     """
+    check_divides(ranks.layout, shape)
     with torch.device("meta"):
         model = make(shape, shape.padded_vocab(vocabulary.size))
         if scored:

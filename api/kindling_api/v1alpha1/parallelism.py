@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -22,13 +23,14 @@ class ParallelismSpec(Spec):
     """Stages of layers (pipeline parallelism), in pretraining. A step should have at least as many micro-batches as
     stages, better four times as many."""
     context: Degree = 1
-    """Processes that share each sequence."""
+    """Processes that share each sequence (context parallelism): for contexts whose activations do not fit in one."""
     data: Degree | Literal["auto"] = "auto"
     """Processes that read different data; `auto` is what the other degrees leave."""
     replicas: Degree = 1
     """Groups that each hold a whole copy; with `sharding: full`, more than one is hybrid sharding (HSDP)."""
     sharding: Literal["full", "none"] = "full"
-    """`full`: parameters, gradients and optimizer are sharded over `data` (FSDP2). `none`: each process has all."""
+    """`full`: parameters, gradients and optimizer are sharded over `data` × `context` (FSDP2). `none`: each process has
+    all."""
 
 
 class Layout(Spec):
@@ -54,12 +56,18 @@ class Layout(Spec):
     @property
     def shard(self) -> int:
         """Processes over which each parameter is sharded (dp_shard)."""
-        return self.data if self.sharding == "full" else 1
+        return self.data * self.context if self.sharding == "full" else 1
 
     @property
     def replicate(self) -> int:
         """Copies of each parameter shard (dp_replicate)."""
-        return self.batch_ranks // self.shard
+        return self.batch_ranks * self.context // self.shard
+
+    @property
+    def length_multiple(self) -> int:
+        """What the length of a sequence is a multiple of: tensor parallelism cuts what a process has of it into equal
+        parts, and context parallelism gives each process two."""
+        return self.tensor if self.context == 1 else self.context * math.lcm(2, self.tensor)
 
 
 def layout_of(spec: ParallelismSpec, processes: int) -> Layout:
@@ -97,20 +105,22 @@ def check_divides(layout: Layout, shape: ModelShape) -> None:
     Raises:
         SpecError: heads, key/value heads, widths, context or layers do not divide.
     """
+    halves = 2 if layout.context > 1 else 1  # of each process's part of a sequence: one early, one late
     cuts = [
-        ("tensor", layout.tensor, "heads", shape.heads),
-        ("tensor", layout.tensor, "kvHeads", shape.kv_heads),
-        ("tensor", layout.tensor, "ffnWidth", shape.ffn_width),
-        ("tensor × context", layout.tensor * layout.context, "context", shape.context),
+        ("tensor", layout.tensor, 1, "heads", shape.heads),
+        ("tensor", layout.tensor, 1, "kvHeads", shape.kv_heads),
+        ("tensor", layout.tensor, 1, "ffnWidth", shape.ffn_width),
+        ("context", layout.context, halves, "context", shape.context),
+        ("tensor × context", layout.tensor * layout.context, 1, "context", shape.context),
     ]
-    for axis, degree, size_name, size in cuts:
-        if size % degree:
+    for axis, degree, pieces, size_name, size in cuts:
+        if size % (degree * pieces):
             raise SpecError(
                 explain(
                     f"spec.parallelism.{axis}",
                     found=degree,
-                    allowed=f"a divisor of model.{size_name} = {size}",
-                    remedy=f"use {_nearest_divisor(size, degree)}, or change model.{size_name}",
+                    allowed=f"{'half ' * (pieces == 2)}a divisor of model.{size_name} = {size}",
+                    remedy=f"use {_nearest_degree(size, degree, pieces)}, or change model.{size_name}",
                 )
             )
     if layout.pipeline > shape.layers:
@@ -124,5 +134,6 @@ def check_divides(layout: Layout, shape: ModelShape) -> None:
         )
 
 
-def _nearest_divisor(size: int, degree: int) -> int:
-    return next(candidate for candidate in range(min(degree, size), 0, -1) if size % candidate == 0)
+def _nearest_degree(size: int, degree: int, pieces: int) -> int:
+    fitting = (candidate for candidate in range(min(degree, size), 0, -1) if size % (candidate * pieces) == 0)
+    return next(fitting, 1)

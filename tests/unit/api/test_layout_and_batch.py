@@ -28,15 +28,36 @@ def test_a_layout_has_all_processes_or_is_refused(tensor: int, data: int, proces
 
 
 @pytest.mark.parametrize(
-    ("sharding", "replicas", "shard", "replicate"),
-    [("full", 1, 4, 1), ("full", 2, 4, 2), ("none", 1, 1, 4), ("none", 2, 1, 8)],
+    ("sharding", "replicas", "context", "shard", "replicate"),
+    [
+        ("full", 1, 1, 4, 1),
+        ("full", 2, 1, 4, 2),
+        ("none", 1, 1, 1, 4),
+        ("none", 2, 1, 1, 8),
+        ("full", 2, 3, 12, 2),
+        ("none", 2, 3, 1, 24),
+    ],
 )
-def test_shards_and_copies_make_up_the_groups_that_read_data(
-    sharding: str, replicas: int, shard: int, replicate: int
+def test_shards_and_copies_make_up_the_processes_that_read_other_tokens(
+    sharding: str, replicas: int, context: int, shard: int, replicate: int
 ) -> None:
-    layout = Layout.model_validate({"data": 4, "replicas": replicas, "sharding": sharding})
+    layout = Layout.model_validate({"data": 4, "replicas": replicas, "sharding": sharding, "context": context})
     assert (layout.shard, layout.replicate) == (shard, replicate)
-    assert layout.shard * layout.replicate == layout.batch_ranks
+    assert layout.shard * layout.replicate == layout.batch_ranks * context
+
+
+@given(degrees, degrees, st.integers(1, 64))
+def test_a_context_that_is_accepted_is_a_multiple_of_what_the_layout_cuts(tensor: int, degree: int, size: int) -> None:
+    layout = Layout(tensor=tensor, context=degree)
+    shape = PRESETS["llama-tiny"].model_copy(
+        update={"heads": tensor, "kv_heads": tensor, "ffn_width": tensor, "context": size}
+    )
+    if size % layout.length_multiple == 0:
+        check_divides(layout, shape)
+        assert size % (tensor * degree) == 0 and (degree == 1 or size % (2 * degree) == 0)
+    else:
+        with pytest.raises(SpecError, match=r"a divisor of model\.context"):
+            check_divides(layout, shape)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +74,22 @@ def test_shards_and_copies_make_up_the_groups_that_read_data(
             " model.kvHeads.",
         ),
         (
+            Layout(context=3),
+            "spec.parallelism.context: found 3; allowed: half a divisor of model.context = 128. To fix it: use 2, or"
+            " change model.context.",
+        ),
+        (
+            Layout(tensor=2, context=128),
+            "spec.parallelism.context: found 128; allowed: half a divisor of model.context = 128. To fix it: use 64, or"
+            " change model.context.",
+        ),
+        (
             Layout(pipeline=5),
             "spec.parallelism.pipeline: found 5; allowed: at most model.layers = 4. To fix it: use fewer stages or more"
             " layers.",
         ),
     ],
-    ids=["heads", "key and value heads", "layers"],
+    ids=["heads", "key and value heads", "context", "chunks of one", "layers"],
 )
 def test_a_model_that_cannot_be_cut_is_refused(layout: Layout, sentence: str) -> None:
     with pytest.raises(SpecError) as refusal:

@@ -31,7 +31,7 @@ def test_a_text_among_others_has_the_logits_and_gradients_that_it_has_alone(size
         whole = torch.cat(several)
         tokens[row, : len(whole)] = whole
         documents[row, : len(whole)] = torch.repeat_interleave(torch.tensor(lengths[row]))
-    packed = model(tokens, documents=documents)
+    packed = model(tokens, positions=positions_in(documents), mask=document_mask(documents))
     counted = documents >= 0
     packed[counted].square().sum().backward()
     gradients = {
@@ -48,7 +48,9 @@ def test_a_text_among_others_has_the_logits_and_gradients_that_it_has_alone(size
 def test_one_text_in_each_sequence_is_the_plain_causal_model() -> None:
     model = build_model(ModelShape.model_validate(SHAPES["llama"]), 40)
     tokens = torch.randint(40, (2, 16))
-    torch.testing.assert_close(model(tokens, documents=torch.zeros_like(tokens)), model(tokens))
+    one = torch.zeros_like(tokens)
+    found = model(tokens, positions=positions_in(one), mask=document_mask(one))
+    torch.testing.assert_close(found, model(tokens))
 
 
 def test_positions_begin_anew_in_each_text_and_nobody_sees_another_text() -> None:

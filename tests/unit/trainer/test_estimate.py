@@ -101,6 +101,21 @@ def test_a_pipeline_needs_what_its_fullest_stage_needs(micro_batches: int, fulle
     assert found.activations == pytest.approx(whole.activations / 2 * (1 if fullest else 2), rel=0.1)
 
 
+def test_context_parallelism_divides_all_but_the_keys_and_values_and_shards_what_is_stored() -> None:
+    one, shared = (
+        memory(SHAPE, 512, layout, micro_batch=1, precision="bf16", checkpointing="none")
+        for layout in (Layout(), Layout(context=4, data=2))
+    )
+    keys_and_values = SHAPE.layers * SHAPE.context * 2 * 2 * SHAPE.kv_heads * SHAPE.head_width
+    results = SHAPE.layers * SHAPE.context * 2 * SHAPE.width  # once more, by chunks
+    assert shared.activations == pytest.approx(keys_and_values + (one.activations - keys_and_values + results) / 4)
+    assert (shared.logits, shared.parameters, shared.optimizer) == (
+        one.logits / 4,
+        one.parameters / 8,
+        one.optimizer / 8,
+    )
+
+
 def test_a_checkpoint_holds_weights_and_two_moments() -> None:
     assert checkpoint_bytes(SHAPE, 512) == 12 * parameters(SHAPE, 512)
 

@@ -24,6 +24,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "fsdp2": {"resources": {"processesPerNode": 2}},
     "tp2": {"resources": {"processesPerNode": 2}, "parallelism": {"tensor": 2}},
     "fsdp2-tp2": {"resources": {"processesPerNode": 4}, "parallelism": {"tensor": 2}},
+    "cp2": {"resources": {"processesPerNode": 2}, "parallelism": {"context": 2}},
 }
 MODELS = {
     "llama-gqa-untied": {"architecture": "llama", "heads": 4, "kvHeads": 2},
@@ -49,16 +50,18 @@ def test_every_layout_gives_the_same_losses(
 
 
 TWO, TENSOR = {"resources": {"processesPerNode": 2}}, {"parallelism": {"tensor": 2}}
+FOUR, CONTEXT = {"resources": {"processesPerNode": 4}}, {"parallelism": {"context": 2}}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "llama-tied": {
-        "hsdp": {"resources": {"processesPerNode": 4}, "parallelism": {"replicas": 2, "data": 2}},
+        "hsdp": FOUR | {"parallelism": {"replicas": 2, "data": 2}},
         "tensor": TWO | TENSOR,
-        "fsdp2-selective": TWO | {"training": {"activationCheckpointing": "selective"}},
-        "fsdp2-compiled": TWO | {"training": {"compile": "always"}},
+        "fsdp2-context-selective": FOUR | CONTEXT | {"training": {"activationCheckpointing": "selective"}},
+        "context-compiled": TWO | CONTEXT | {"training": {"compile": "always"}},
     },
     "gpt2-untied": {
         "replicas": TWO | {"parallelism": {"replicas": 2}},
-        "tensor-full": TWO | TENSOR | {"training": {"activationCheckpointing": "full"}},
+        "tensor-context-full": FOUR
+        | {"parallelism": {"tensor": 2, "context": 2}, "training": {"activationCheckpointing": "full"}},
     },
 }
 OTHER_HEADS = {
@@ -115,16 +118,19 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
         assert len(runs.losses(again)) == 60
 
 
-def test_a_run_that_is_killed_resumes_on_another_layout_on_the_same_curve(
+def test_a_run_that_is_killed_resumes_on_other_layouts_on_the_same_curve(
     run_file: RunFactory, runs: Any, dataset: Callable[..., str]
 ) -> None:
     uri = dataset()
     recipe = {"training": {"steps": 60, "batch": {"tokens": 128, "microBatch": 4}}, "model": MODELS["llama-gqa-untied"]}
-    whole, killed = (run_file(name=name, store=name, dataset=uri, **recipe) for name in ("whole", "killed"))
+    whole = run_file(name="whole", store="whole", dataset=uri, **recipe)
     runs.finish(whole)
-    runs.kill_after(killed, 23, signal.SIGKILL)
-    time.sleep(1)
-    runs.finish(run_file(name="killed", store="killed", dataset=uri, **recipe, **LAYOUTS["fsdp2-tp2"]))
+    for step, layout in ((13, LAYOUTS["cp2"]), (26, LAYOUTS["one"])):
+        killed = run_file(name="killed", store="killed", dataset=uri, **recipe, **layout)
+        assert runs.kill_after(killed, step, signal.SIGKILL) == -signal.SIGKILL
+        time.sleep(1)
+    both = FOUR | {"parallelism": {"tensor": 2, "context": 2}}
+    runs.finish(run_file(name="killed", store="killed", dataset=uri, **recipe, **both))
     assert runs.losses(killed) == pytest.approx(runs.losses(whole), abs=1e-5)
 
 

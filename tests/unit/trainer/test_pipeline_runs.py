@@ -39,6 +39,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"resources": {"processesPerNode": 3}, "parallelism": {"pipeline": 3}},
     ),
     "llama untied, two stages, each layer cut in two": (LLAMA, FOUR | {"parallelism": {"pipeline": 2, "tensor": 2}}),
+    "llama untied, two stages, each sequence shared by two": (
+        LLAMA,
+        FOUR | {"parallelism": {"pipeline": 2, "context": 2}},
+    ),
+    "gpt2 tied, two stages, each sequence shared by two": (GPT2, FOUR | {"parallelism": {"pipeline": 2, "context": 2}}),
 }
 RECIPE = {"steps": 4, "batch": {"tokens": 128, "microBatch": 2}, "gradientClip": 0.5}
 

@@ -9,6 +9,7 @@ their difference.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,7 +35,7 @@ from kindling_trainer.parallel.apply import ParallelModel
 from kindling_trainer.parallel.mesh import Ranks
 
 WIDTH_MULTIPLE = 64
-"""Sequences are padded to a multiple of this, which any tensor parallelism divides, or to the context."""
+"""Sequences are padded to a multiple of this, and of what the layout asks for, or to the context."""
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,8 @@ class PairWindows:
         return int(max(self.pairs.chosen.lengths[pair], self.pairs.rejected.lengths[pair])) - self.unread
 
     def _width(self, length: int) -> int:
-        return min(length + -length % WIDTH_MULTIPLE, self.plan.context)
+        multiple = math.lcm(WIDTH_MULTIPLE, self.ranks.layout.length_multiple)
+        return min(length + -length % multiple, self.plan.context)
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ class Rollouts:
         every: list[Drawn | None] = [None] * len(asked)
         for rank, theirs in enumerate(ranks.from_each(drawn)):
             every[rank :: ranks.layout.processes] = theirs
-        width = WIDTH_STEP * ranks.layout.tensor
+        width = WIDTH_STEP * ranks.layout.length_multiple
         return Round([one for one in every if one is not None], width, self.whole.shape.context)
 
     def _continue(self, asked: Sequence[tuple[TokenPrompt, GenerationOptions]]) -> list[Drawn]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_trainer.models.cache import Cache, LayerCache
-from kindling_trainer.models.layers import Attention, document_mask, positions_in
+from kindling_trainer.models.layers import Attention
 
 
 class GPT2(nn.Module):
@@ -32,19 +32,23 @@ class GPT2(nn.Module):
         self.tie()
 
     def forward(
-        self, tokens: Tensor, cache: Cache | None = None, documents: Tensor | None = None, *, score: bool = False
+        self,
+        tokens: Tensor,
+        cache: Cache | None = None,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        score: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """With a cache, `tokens` continue what is in it, and are added to it.
 
-        `documents` [B, T] numbers the texts that share a sequence, each of which sees only itself, and begins at
-        position 0. With `score`, the value head's numbers [B, T] come with the logits.
+        `positions` [1 or B, T] are 0 to T - 1 unless they are given, and `mask` [B, 1, T, S] says what each sees where
+        that is not all before it. With `score`, the value head's numbers [B, T] come with the logits.
         """
-        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-        mask: Tensor | None = None
-        if documents is not None:
-            positions, mask = positions_in(documents), document_mask(documents)
-        elif cache is not None:
+        if cache is not None:
             positions, mask = cache.extend(tokens), cache.mask
+        elif positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         x = self.dropout(self.embedding(tokens) + self.positions(positions))  # [B, T, W] + [1 or B, T, W]
         for index, layer in enumerate(self.layers):
             x = layer(x, cache.layers[index] if cache else None, mask)

@@ -33,8 +33,8 @@ class Attention(nn.Module):
         self.key = nn.Linear(shape.width, kv_width, bias=shape.bias)
         self.value = nn.Linear(shape.width, kv_width, bias=shape.bias)
         self.output = nn.Linear(shape.width, shape.width, bias=shape.bias)
+        self.core: nn.Module = CoreAttention(shape.dropout)
         self.head_width = shape.head_width
-        self.dropout = shape.dropout
 
     def forward(
         self,
@@ -53,15 +53,22 @@ class Attention(nn.Module):
         value = self.value(x).unflatten(-1, (-1, self.head_width))
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
-        mixed = self._attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), cache, mask)
-        return self.output(mixed.transpose(1, 2).flatten(-2))
-
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, cache: LayerCache | None, mask: Tensor | None
-    ) -> Tensor:
-        """[B, H, T, D] each → [B, H, T, D]: every position sees itself and what came before it, or what `mask` says."""
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)  # [B, H, T, D]
         if cache is not None:
             key, value = cache.append(key, value)  # [B, H, S, D]
+        return self.output(self.core(query, key, value, mask).transpose(1, 2).flatten(-2))
+
+
+class CoreAttention(nn.Module):
+    """What is between the projections, and has no weights."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Queries [B, H, T, D], keys and values [B, H, S, D] → [B, H, T, D]: every position sees itself and what came
+        before it, or what `mask` says."""
         attend = partial(
             F.scaled_dot_product_attention,
             attn_mask=mask,
@@ -87,12 +94,14 @@ class ValueHead(nn.Module):
         return x @ self.weight
 
 
-def document_mask(documents: Tensor) -> Tensor:
-    """Who sees whom where several texts share a sequence: documents [B, T] → bool [B, 1, T, T], query by key.
+def document_mask(documents: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Who sees whom where several texts share a sequence: documents [B, T] → bool [B, 1, Q, T], query by key.
 
-    A position sees itself and those before it that have the same number.
+    A position sees itself and those before it that have the same number. The queries are all T, or those at `rows` [Q].
     """
-    return (documents[:, None, :, None] == documents[:, None, None, :]).tril()
+    places = torch.arange(documents.shape[1], device=documents.device)
+    rows = places if rows is None else rows
+    return (documents[:, None, rows, None] == documents[:, None, None, :]) & (places <= rows[:, None])
 
 
 def positions_in(documents: Tensor) -> Tensor:

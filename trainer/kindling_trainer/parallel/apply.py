@@ -19,7 +19,9 @@ from kindling_api.v1alpha1.training import TrainingSpec
 from kindling_trainer.cpu import multiplies_bfloat16
 from kindling_trainer.loss import token_log_probabilities, token_loss, vocab_parallel_loss
 from kindling_trainer.models import Decoder
+from kindling_trainer.models.layers import document_mask, positions_in
 from kindling_trainer.parallel.compilation import compile_blocks, compile_loss
+from kindling_trainer.parallel.context import Cut, apply_context_parallel
 from kindling_trainer.parallel.data import apply_data_parallel
 from kindling_trainer.parallel.mesh import Ranks
 from kindling_trainer.parallel.pipeline import cut_to_stage, layers_here
@@ -47,26 +49,32 @@ class ParallelModel:
     vocab_size: int | None
     """Where the rows of the embedding beyond this one have probability 0; None where all rows are tokens."""
     token_loss: Callable[..., Tensor]
-    """tokens, targets and, where texts share sequences, documents [B, T] → the sum over this process's targets of the
-    cross-entropy, in nats, or 0 before a pipeline's last stage; compiled where the run is."""
+    """tokens, targets and, where texts share sequences, documents [B, T] → the sum over all these targets of the
+    cross-entropy, in nats, the same along cp and tp, or 0 before a pipeline's last stage; compiled where the run is."""
 
     def logits(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """tokens [B, T] → logits [B, T, V], or, under tensor parallelism, this process's slice [B, T, V / tp]; before a
         pipeline's last stage, the scalar 0."""
-        return _logits(self.model, self.ranks, self.precision, self.vocab_size, tokens, documents)
+        return self._whole(_logits(self.model, self.ranks, self.precision, self.vocab_size, tokens, documents))
 
     def logits_and_values(self, tokens: Tensor, documents: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The logits, and what the value head says of each position: fp32 [B, T], the same along tp."""
+        """The logits, and what the value head says of each position: fp32 [B, T], the same along cp and tp."""
         logits, values = _forward(self.model, self.ranks, self.precision, tokens, documents, score=True)
-        return _restricted(logits, self.ranks, self.vocab_size), _whole(values)
+        return self._whole(_restricted(logits, self.ranks, self.vocab_size)), self._whole(_untensored(values))
 
     def scores(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """What a model that judges says of each position: tokens [B, T] → fp32 [B, T], the same along tp."""
-        return _whole(_forward(self.model, self.ranks, self.precision, tokens, documents))
+        """What a model that judges says of each position: tokens [B, T] → fp32 [B, T], the same along cp and tp."""
+        return self._whole(_untensored(_forward(self.model, self.ranks, self.precision, tokens, documents)))
 
     def log_probabilities(self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
         """tokens and targets [B, T] → the log-probability of each target, fp32 [B, T]; 0 where it is IGNORED."""
-        return token_log_probabilities(self.logits(tokens, documents), targets, self.ranks.tensor_group)
+        logits = _logits(self.model, self.ranks, self.precision, self.vocab_size, tokens, documents)
+        targets = targets if self.ranks.context is None else self.ranks.context.own(targets)
+        return self._whole(token_log_probabilities(logits, targets, self.ranks.tensor_group))
+
+    def _whole(self, own: Tensor) -> Tensor:
+        cut = self.ranks.context
+        return own if cut is None or not self.ranks.on_last_stage else cut.whole(own)
 
 
 def parallelize(
@@ -81,6 +89,8 @@ def parallelize(
     if ranks.layout.tensor > 1:
         assert ranks.mesh is not None
         apply_tensor_parallel(model, ranks.mesh["tp"])
+    if ranks.context is not None:
+        apply_context_parallel(model, ranks.context)
     cut_to_stage(model, ranks, precision)
     if training.activation_checkpointing != "none":
         _checkpoint_activations(model, selective=training.activation_checkpointing == "selective")
@@ -117,9 +127,13 @@ def _summed_loss(
     logits = _logits(model, ranks, precision, vocab_size, tokens, documents)
     if not ranks.on_last_stage:
         return logits
+    if ranks.context is not None:
+        targets = ranks.context.own(targets)
     if ranks.tensor_group is not None:
-        return vocab_parallel_loss(logits, targets, ranks.tensor_group)
-    return token_loss(logits, targets)
+        loss = vocab_parallel_loss(logits, targets, ranks.tensor_group)
+    else:
+        loss = token_loss(logits, targets)
+    return loss if ranks.context is None else ranks.context.sum(loss)
 
 
 def _logits(
@@ -136,13 +150,29 @@ def _logits(
 def _forward(
     model: Decoder, ranks: Ranks, precision: torch.dtype, tokens: Tensor, documents: Tensor | None, **options: bool
 ) -> Any:
+    """What the model says of this process's positions."""
+    positions, mask = _positions_and_mask(tokens, documents, ranks.context)
+    tokens = tokens if ranks.context is None else ranks.context.own(tokens)
     # FSDP2 casts by itself; a model that is not wrapped needs autocast.
     cast = ranks.mesh is None and precision != torch.float32
     with torch.autocast(ranks.device.type, precision) if cast else contextlib.nullcontext():
-        return model(tokens, documents=documents, **options)
+        return model(tokens, positions=positions, mask=mask, **options)
 
 
-def _whole(values: Tensor) -> Tensor:
+def _positions_and_mask(
+    tokens: Tensor, documents: Tensor | None, cut: Cut | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of this process: positions [1 or B, T / C] and mask [B, 1, T / C, T]; None where the model takes its own."""
+    if documents is None and cut is None:
+        return None, None
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    positions = places[None] if documents is None else positions_in(documents)
+    if cut is not None:
+        places, positions = cut.own(places, dim=0), cut.own(positions)
+    return positions, None if documents is None else document_mask(documents, places)
+
+
+def _untensored(values: Tensor) -> Tensor:
     return (values.full_tensor() if isinstance(values, DTensor) else values).float()
 
 

@@ -1,7 +1,8 @@
 """Data parallelism through FSDP2 (Rajbhandari et al. 2020, ZeRO; Zhao et al. 2023, PyTorch FSDP).
 
 One mechanism serves all: sharding over dp_shard, copies over dp_replicate, both (HSDP), or neither, where it only sets
-the precision and makes every parameter a DTensor on the one mesh.
+the precision and makes every parameter a DTensor on the one mesh. To it, processes that share sequences are as those
+that read other ones: either way gradients add up.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.resources import TrainingResources
+from kindling_trainer.parallel.context import Cut
 from kindling_trainer.parallel.gathering import Waiting, gather
 
 AXES = ("pp", "dp_replicate", "dp_shard", "tp")
@@ -33,7 +34,9 @@ class Ranks:
     layout: Layout
     device: torch.device
     mesh: DeviceMesh | None
-    """Axes pp, dp_replicate, dp_shard, tp; None in a run of one process."""
+    """How weights lie: axes pp, dp_replicate, dp_shard, tp; None in a run of one process. Processes that share
+    sequences hold shards, or copies, as those that read other data do: they are neighbours along dp_shard, or
+    dp_replicate."""
     control: dist.ProcessGroup | None
     """All processes over gloo, for small facts about the run; None in a run of one process."""
     background: dist.ProcessGroup | None
@@ -41,6 +44,8 @@ class Ranks:
     upstream: dist.ProcessGroup | None = None
     """The processes of `pipeline_group`, for what goes back from stage to stage: on a GPU, transfers of one group are
     done in turn, and two neighbours that send to each other would wait for ever."""
+    context: Cut | None = None
+    """How this process shares sequences with others; None where it has whole ones."""
 
     @property
     def leads(self) -> bool:
@@ -49,8 +54,8 @@ class Ranks:
 
     @property
     def batch_rank(self) -> int:
-        """Which share of each batch this process reads; equal along tp and pp."""
-        return self.rank // self.layout.tensor % self.layout.batch_ranks
+        """Which share of each batch this process reads; equal along tp, cp and pp."""
+        return self.rank // (self.layout.context * self.layout.tensor) % self.layout.batch_ranks
 
     @property
     def stage(self) -> int:
@@ -82,12 +87,12 @@ class Ranks:
         return self.mesh["tp"].get_group()
 
     def sum_over_batch(self, value: Tensor) -> Tensor:
-        """The sum over all shares of a batch of a value that is the same along tp; the last stage's counts."""
+        """The sum over all shares of a batch of a value that is the same along cp and tp; the last stage's counts."""
         if self.mesh is None:
             return value
         total = value.clone() if self.on_last_stage else torch.zeros_like(value)
         dist.all_reduce(total)
-        return total / self.layout.tensor
+        return total / (self.layout.context * self.layout.tensor)
 
     def largest(self, *values: int) -> tuple[int, ...]:
         """Each value's largest over all processes: what any one wants, all do, in the same step."""
@@ -128,7 +133,9 @@ def join(layout: Layout, resources: TrainingResources, waiting: Waiting = lambda
     gather("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", waiting)
     sizes = (layout.pipeline, layout.replicate, layout.shard, layout.tensor)
     mesh = init_device_mesh(device.type, sizes, mesh_dim_names=AXES)
-    return Ranks(rank, layout, device, mesh, _gloo_group(), _gloo_group(), _upstream_group(layout))
+    return Ranks(
+        rank, layout, device, mesh, _gloo_group(), _gloo_group(), _upstream_group(layout), _context_cut(layout, device)
+    )
 
 
 def _upstream_group(layout: Layout) -> dist.ProcessGroup | None:
@@ -139,6 +146,14 @@ def _upstream_group(layout: Layout) -> dist.ProcessGroup | None:
     group, _ = dist.new_subgroups_by_enumeration(lines)
     assert isinstance(group, dist.ProcessGroup)
     return group
+
+
+def _context_cut(layout: Layout, device: torch.device) -> Cut | None:
+    if layout.context == 1:
+        return None
+    sizes = (layout.processes // (layout.context * layout.tensor), layout.context, layout.tensor)
+    mesh = init_device_mesh(device.type, sizes, mesh_dim_names=("batch", "cp", "tp"))["cp"]
+    return Cut(mesh.get_group(), mesh.get_local_rank(), layout.context)
 
 
 def _gloo_group() -> dist.ProcessGroup:

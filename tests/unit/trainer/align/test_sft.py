@@ -38,7 +38,11 @@ LAYOUTS: dict[str, dict[str, dict[str, Any]]] = {
         "tp2-unpacked": {"resources": TWO, "parallelism": TENSOR, "method": UNPACKED},
         "fsdp2-tp2": {"resources": FOUR, "parallelism": TENSOR},
     },
-    "gpt2": {"one": {}, "tp2-unpacked": {"resources": TWO, "parallelism": TENSOR, "method": UNPACKED}},
+    "gpt2": {
+        "one": {},
+        "tp2-unpacked": {"resources": TWO, "parallelism": TENSOR, "method": UNPACKED},
+        "cp2": {"resources": TWO, "parallelism": {"context": 2}},
+    },
 }
 
 
