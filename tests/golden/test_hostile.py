@@ -150,6 +150,7 @@ def without_choices(pod: Object) -> Object:
 
 @settings(max_examples=400, deadline=None)
 @given(resource=documents())
+@pytest.mark.slow
 def test_a_hostile_document_gets_the_pods_of_a_harmless_one(resource: Object, violations: Any, pods: Any) -> None:
     try:
         objects = rendered(resource)
@@ -168,6 +169,7 @@ def test_a_hostile_document_gets_the_pods_of_a_harmless_one(resource: Object, vi
 
 @settings(max_examples=60, deadline=None)
 @given(resource=documents())
+@pytest.mark.slow
 def test_a_hostile_document_reaches_the_program_as_data_and_whole(resource: Object) -> None:
     try:
         run_file = resolve(parse(resource), storage=STORAGE, finished={})

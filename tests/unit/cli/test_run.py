@@ -175,6 +175,7 @@ def test_ctrl_c_lets_the_stage_save_and_says_how_to_go_on(
     assert "saved" in next((tmp_path / "store/logs").iterdir()).read_text()
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_kills(started: Callable[[str], subprocess.Popen[str]], tmp_path: Path) -> None:
     process = started("stubborn")
     for _ in range(2):

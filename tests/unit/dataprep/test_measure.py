@@ -26,6 +26,7 @@ FILTERS = [
 LICENCES = Path("/usr/share/common-licenses")
 
 
+@pytest.mark.slow
 def test_measures_of_the_standard_library_are_as_defined() -> None:
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:25]
     assert_as_defined([file.read_text(errors="replace") for file in files])

@@ -30,6 +30,7 @@ def command(file: DatasetBuildFile, folder: Path, port: int) -> list[str]:
     return [sys.executable, "-m", "kindling_dataprep", *options]
 
 
+@pytest.mark.slow
 def test_progress_is_served_and_the_file_gets_the_last_word(corpus: Path, tmp_path: Path, new_run) -> None:
     port = _free_port()
     process = subprocess.Popen(command(new_run(corpus), tmp_path, port))

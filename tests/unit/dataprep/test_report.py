@@ -21,6 +21,7 @@ from kindling_storage.progress import ProgressWriter
 RULES = [{"formatting": {}}, {"gopherQuality": {"minWords": 5}}, {"gopherRepetition": {}}]
 
 
+@pytest.mark.slow
 def test_the_page_holds_counts_samples_and_plots_and_loads_nothing(corpus: Path, new_run) -> None:
     (corpus / "markup.txt").write_text("<script>alert(1)</script> & more words than five, to be sure of it")
     result = build(new_run(corpus, filters=RULES), Tracker(ProgressWriter(None)))

@@ -34,6 +34,7 @@ def examples() -> Examples:
     return Examples(texts, np.array([float("vile" in text) for text in texts]))
 
 
+@pytest.mark.slow
 def test_what_was_learnt_separates_texts_that_were_held_out() -> None:
     known = examples()
     learning, calibrating, evaluating = split(known.texts)
@@ -102,6 +103,7 @@ def test_records_that_are_no_examples_are_refused(tmp_path: Path, content: str, 
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_command_trains_a_model_that_a_build_uses(tmp_path: Path, new_run) -> None:
     known = examples()
     rows = [{"text": text, "label": label} for text, label in zip(known.texts, known.labels.tolist(), strict=True)]

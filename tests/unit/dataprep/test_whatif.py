@@ -102,6 +102,7 @@ def test_what_cannot_be_tried_is_refused(records: Path, new_run, setting: Settin
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_command_shows_counts_and_examples(records: Path, new_run, tmp_path: Path) -> None:
     run(new_run(records, filters=as_list(FILTERS), **FORM))
     arguments = [

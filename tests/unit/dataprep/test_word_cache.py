@@ -68,6 +68,7 @@ def test_ids_are_those_of_the_library(library: Tokenizer, cache: WordCache, text
     assert ids(cache.encode(texts)) == by_library(library, texts)
 
 
+@pytest.mark.slow
 def test_every_character_splits_as_in_the_library_through_the_last_white_space(
     library: Tokenizer, cache: WordCache
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_process_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         (slow, TimeoutError, "^$"),
     ],
 )
+@pytest.mark.slow
 def test_an_answer_that_is_none_is_refused_and_a_redirect_is_not_followed(
     answer: Answer, error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +118,7 @@ def test_news_are_passed_on_once_and_forgotten_when_the_run_ends(monkeypatch: py
     assert poller.heard == {}
 
 
+@pytest.mark.slow
 def test_news_of_many_runs_are_passed_on_no_faster_than_statuses_may_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -92,6 +92,7 @@ def test_a_client_that_leaves_frees_its_slot(serve: Any, stream: bool) -> None:
     assert time.monotonic() - start < 3
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_nothing_holds_up_nobody_and_is_let_go(serve: Any) -> None:
     server = serve(slots=2, patience=1.0, most_tokens=40_000)
     sleeper = socket.socket()

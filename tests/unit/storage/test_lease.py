@@ -43,6 +43,7 @@ def test_a_second_writer_is_told_who_the_first_is(s3_store: S3Store) -> None:
     assert message.startswith(f"{s3_store.uri}: found held by process {os.getpid()} on {os.uname().nodename}, since ")
 
 
+@pytest.mark.slow
 def test_a_lease_is_renewed_for_as_long_as_it_is_held(s3_store: S3Store) -> None:
     with lease(s3_store, "lock", seconds=1.5) as held:
         time.sleep(2.5)
@@ -73,6 +74,7 @@ def test_a_holder_notices_that_its_lease_was_taken_over(s3_store: S3Store) -> No
     assert b"elsewhere" in s3_store.get("lock")  # it is left to its new holder
 
 
+@pytest.mark.slow
 def test_a_lease_that_cannot_be_renewed_is_held_until_another_has_taken_it(proxied) -> None:
     proxy, store = proxied
     store.put_if_absent("any", b"")  # conditional writes have been tried out

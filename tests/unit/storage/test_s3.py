@@ -115,6 +115,7 @@ def test_a_range_outlives_a_broken_connection(proxied: tuple) -> None:
     assert proxy.cuts == 0
 
 
+@pytest.mark.slow
 def test_an_upload_outlives_broken_connections(proxied: tuple) -> None:
     proxy, store = proxied
     store.exists("warm")
@@ -125,6 +126,7 @@ def test_an_upload_outlives_broken_connections(proxied: tuple) -> None:
     assert store.get("a") == data
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_is_waited_for(proxied: tuple) -> None:
     proxy, store = proxied
     store.put("a", b"before")

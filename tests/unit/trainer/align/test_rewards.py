@@ -97,6 +97,7 @@ def test_several_rewards_are_told_apart(module: Callable[[str], str]) -> None:
         ("time.sleep(60)", "found no result within 1 s for 2 answers, to sums.jsonl:1 and others"),
     ],
 )
+@pytest.mark.slow
 def test_a_function_that_goes_wrong_is_told_with_its_record(
     module: Callable[[str], str], body: str, message: str
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_function_that_is_not_there_is_told(function: str, message: str) -> No
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_pattern_that_takes_for_ever_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kindling_trainer.align.rewards.MATCHING_SECONDS", 1.0)
     rewards = rewards_of({"format": {"pattern": "(a+)+b"}})
