@@ -42,7 +42,7 @@ def bytes_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def tiny(*, chat: bool = True, context: int = 128, seed: int = 4) -> Generator:
+def tiny(*, chat: bool = True, context: int = 128, layers: int = 2, seed: int = 4) -> Generator:
     """A model of random weights that prefers ASCII letters, as a talking one would."""
     tokenizer = bytes_tokenizer()
     end = tokenizer.token_to_id("<|endoftext|>")
@@ -51,7 +51,7 @@ def tiny(*, chat: bool = True, context: int = 128, seed: int = 4) -> Generator:
         add_special_tokens(tokenizer, DEFAULT)
         template = ChatTemplate(DEFAULT, tokenizer, end_of_document=end)
         stops = frozenset({tokenizer.token_to_id("<|end|>")})
-    sizes = {"layers": 2, "heads": 2, "kv_heads": 2, "width": 16, "ffn_width": 32, "context": context}
+    sizes = {"layers": layers, "heads": 2, "kv_heads": 2, "width": 16, "ffn_width": 32, "context": context}
     model = build_model(ModelShape.model_validate({"architecture": "llama", **sizes}), 1 + max(stops, default=end))
     initialize(model, seed)
     with torch.no_grad():

@@ -57,10 +57,20 @@ def answer(page: Page) -> str:
     return page.get_by_test_id("bot").last.inner_text()
 
 
+def settled(page: Page) -> str:
+    """The last answer, when it has stopped to grow: a page may have yet to show what it was sent."""
+    text, until = "", time.monotonic() + 20
+    while text != (text := page.get_by_test_id("bot").last.inner_text()):
+        assert time.monotonic() < until, "it goes on"
+        page.wait_for_timeout(1000)
+    return text
+
+
 def test_a_person_talks_stops_regenerates_changes_the_temperature_and_reloads(
     serve: Any, tiny: Any, page: Page
 ) -> None:
-    server = serve(tiny(context=8192), page=True)  # room for an answer that no machine ends before it is stopped
+    # An answer that no machine ends before it is stopped, at a speed at which people are answered.
+    server = serve(tiny(context=8192, layers=60), page=True)
     hosts = set[str]()
     page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
     page.goto(server.url)
@@ -80,8 +90,14 @@ def test_a_person_talks_stops_regenerates_changes_the_temperature_and_reloads(
     page.wait_for_timeout(500)
     assert answer(page) != first
 
-    choose(page, "Most tokens", "8000")
     choose(page, "Temperature", "0")
+    page.get_by_role(
+        "button", name="Retry"
+    ).click()  # what comes next must not depend on what was drawn: it may be short
+    page.wait_for_timeout(500)
+    assert answer(page) == first
+
+    choose(page, "Most tokens", "4000")
     say(page, "tell me more")
     expect(page.get_by_test_id("bot")).to_have_count(2)
     growing = [
@@ -93,9 +109,7 @@ def test_a_person_talks_stops_regenerates_changes_the_temperature_and_reloads(
     while active(server):
         assert time.monotonic() < until, "the slot is not free"
         time.sleep(0.05)
-    stopped = page.get_by_test_id("bot").last.inner_text()
-    page.wait_for_timeout(300)
-    assert page.get_by_test_id("bot").last.inner_text() == stopped
+    assert len(settled(page)) < 4000
 
     page.reload()
     page.get_by_text("hello").first.click()  # the browser remembers the dialogue
