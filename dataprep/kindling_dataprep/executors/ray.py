@@ -49,13 +49,14 @@ _NO_RETURN = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 class RayExecutor:
     """Does tasks on Ray's workers, each on one core, evenly over the nodes."""
 
-    def __init__(self, ray: Any) -> None:
+    def __init__(self, ray: Any, workers: int | None = None) -> None:
         self._ray = ray
+        self._workers = workers
 
     @property
     def workers(self) -> int:
-        """How many cores there are now: nodes of a cluster come and go."""
-        return int(self._ray.cluster_resources().get("CPU", 0))
+        """How many cores there are now: as many as were started here; nodes of a cluster come and go."""
+        return self._workers or int(self._ray.cluster_resources().get("CPU", 0))
 
     def each(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """The results of `work(task)`, in the order in which they are ready; twice as many under way as workers."""
@@ -99,8 +100,8 @@ def _worker_lost(error: Exception, *, out_of_memory: bool) -> Exception:
 def local_ray(workers: int) -> Iterator[RayExecutor]:
     """Starts Ray with `workers` cores on this machine's loopback interface, and stops it.
 
-    When this process is killed, the kernel ends Ray's servers with it, the workers follow, and Ray's agents within some
-    twenty seconds (they first wait for an answer from the dead server).
+    When this process is killed, or ends by a signal, the kernel ends Ray's servers with it, the workers follow, and
+    Ray's agents within some twenty seconds (they first wait for an answer from the dead server).
     """
     os.environ.update(_LOOPBACK | _NO_RETURN)
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # other users of the machine can reach Ray's ports
@@ -108,6 +109,7 @@ def local_ray(workers: int) -> Iterator[RayExecutor]:
     folder = _new_folder()
     try:
         with _connected(
+            workers,
             address="local",
             num_cpus=workers,
             num_gpus=0,
@@ -127,8 +129,12 @@ def joined_ray() -> AbstractContextManager[RayExecutor]:
 
 
 @contextmanager
-def _connected(**options: Any) -> Iterator[RayExecutor]:
-    """`ray.init` and `ray.shutdown`, without Ray's own signal handlers and logs."""
+def _connected(workers: int | None = None, **options: Any) -> Iterator[RayExecutor]:
+    """`ray.init` and `ray.shutdown`, without Ray's own signal handlers and logs.
+
+    What is not an `Exception` ends this process, and Ray's servers with it, so nothing is shut down: where the whole
+    process group got a signal, the servers are gone, and Ray would look for them and then end this process itself.
+    """
     os.environ.update(_SETTINGS)
     import ray
     import ray.exceptions
@@ -138,11 +144,14 @@ def _connected(**options: Any) -> Iterator[RayExecutor]:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         for number, handler in handlers.items():  # Ray replaces that of SIGTERM
             signal.signal(number, handler)
-        yield RayExecutor(ray)
-    except SystemError as error:
-        # What a signal handler raises while Ray's C++ code runs comes out as the cause of one of these.
-        raise error.__cause__ or error from None
-    finally:
+        yield RayExecutor(ray, workers)
+    except Exception as error:
+        # What a signal handler raises while Ray's C++ code runs comes out as the cause of a SystemError.
+        if isinstance(error, SystemError) and error.__cause__ and not isinstance(error.__cause__, Exception):
+            raise error.__cause__ from None
+        ray.shutdown()
+        raise
+    else:
         ray.shutdown()
 
 
