@@ -89,7 +89,8 @@ class RayNodes:
 def ray_nodes() -> Iterator[RayNodes]:
     """A head and two workers."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: Ray puts sockets into it
-    environment = os.environ | {
+    # Without what a build in this process, of a test before, has told the Ray of its own.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -144,7 +145,7 @@ def submit(nodes: RayNodes, file: DatasetBuildFile, folder: Path, job: str, **ch
     run_file.write_text(json.dumps(file.document()))
     command = [sys.executable, "-m", "kindling_dataprep.submit", str(run_file), "--progress", str(folder / "word.json")]
     told = {"RAY_DASHBOARD_ADDRESS": nodes.address, "RAY_JOB_SUBMISSION_ID": job}
-    environment = {**os.environ, **nodes.environment, **told, **changes}
+    environment = {**nodes.environment, **told, **changes}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
