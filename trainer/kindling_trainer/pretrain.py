@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -15,6 +14,7 @@ from torch import Tensor
 from kindling_api.v1alpha1.checkpoint import EvaluationSpec
 from kindling_api.v1alpha1.runfile import PretrainRunFile
 from kindling_api.v1alpha1.training import steps_of
+from kindling_trainer.data.grouped import grouped
 from kindling_trainer.data.order import WindowOrder
 from kindling_trainer.data.windows import Batch, TrainingWindows, ValidationWindows, open_stream
 from kindling_trainer.evaluate import check_prompts, continue_prompts, mean_loss
@@ -57,7 +57,7 @@ class Pretraining:
         evaluation, windows = self.evaluation, self.validation
         batches = windows.all(evaluation.final_tokens) if whole else windows.sample(evaluation.batches)
         stages = self.model.ranks.layout.pipeline
-        groups = interruptible(_grouped(batches, TRIED_AT_ONCE * stages if stages > 1 else 1))
+        groups = interruptible(grouped(batches, TRIED_AT_ONCE * stages if stages > 1 else 1))
         return Evaluation(
             mean_loss(self.model, lambda batch: self.loss(batch)[0], chain.from_iterable(groups)),
             samples=continue_prompts(
@@ -101,9 +101,3 @@ def prepare(run: PretrainRunFile, ranks: Ranks) -> Setup:
     origin = Origin(dataset.digest, store.uri, base=None if base is None else base.digest)
     steps = steps_of(spec.training, plan, dataset.train_tokens)
     return assemble(run, ranks, origin, vocabulary, model, plan, steps, objective)
-
-
-def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    iterator = iter(batches)
-    while group := list(islice(iterator, size)):
-        yield group

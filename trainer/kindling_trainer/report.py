@@ -105,8 +105,9 @@ def _facts(course: Course) -> list[tuple[str, str]]:
 
 
 def _processes(layout: Layout) -> str:
-    shared = f", context {layout.context}" if layout.context > 1 else ""
-    return f"{layout.processes}: data {layout.batch_ranks} ({layout.sharding}){shared}, tensor {layout.tensor}"
+    degrees = {"pipeline": layout.pipeline, "context": layout.context, "tensor": layout.tensor}
+    told = [f"data {layout.batch_ranks} ({layout.sharding})", *(f"{name} {n}" for name, n in degrees.items() if n > 1)]
+    return f"{layout.processes}: {', '.join(told)}"
 
 
 def _lineage(course: Course) -> list[tuple[str, str]]:

@@ -55,11 +55,14 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "llama-tied": {
         "hsdp": FOUR | {"parallelism": {"replicas": 2, "data": 2}},
         "tensor": TWO | TENSOR,
+        "fsdp2-selective": TWO | {"training": {"activationCheckpointing": "selective"}},
+        "fsdp2-compiled": TWO | {"training": {"compile": "always"}},
         "fsdp2-context-selective": FOUR | CONTEXT | {"training": {"activationCheckpointing": "selective"}},
         "context-compiled": TWO | CONTEXT | {"training": {"compile": "always"}},
     },
     "gpt2-untied": {
         "replicas": TWO | {"parallelism": {"replicas": 2}},
+        "tensor-full": TWO | TENSOR | {"training": {"activationCheckpointing": "full"}},
         "tensor-context-full": FOUR
         | {"parallelism": {"tensor": 2, "context": 2}, "training": {"activationCheckpointing": "full"}},
     },

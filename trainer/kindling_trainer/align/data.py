@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +16,10 @@ from kindling_trainer.align.check import Findings, answer_fault, check_character
 from kindling_trainer.align.formats import Dialogue, Messages, Pair, Prompt, dialogue, pair, prompt
 from kindling_trainer.align.read import Record, Source, told_where
 from kindling_trainer.align.template import ChatTemplate, Encoded
+from kindling_trainer.data.grouped import grouped
 
 _TOGETHER = 1024
 """Records that are encoded at once: enough to use all cores, and few in memory."""
-
-Item = TypeVar("Item")
 
 
 class Sequences:
@@ -102,7 +99,7 @@ def read_dialogues(
         DataError: a record is wrong, and it is said where.
     """
     findings, kept = Findings(), list[Encoded]()
-    for batch in _batches(_records(sources, findings), _TOGETHER):
+    for batch in grouped(_records(sources, findings), _TOGETHER):
         good: list[tuple[str, Dialogue]] = []
         for record in batch:
             with told_where(record.place):
@@ -133,7 +130,7 @@ def read_pairs(sources: Sequence[Source], template: ChatTemplate, *, context: in
         DataError: as `read_dialogues`.
     """
     findings, chosen, rejected = Findings(), list[Encoded](), list[Encoded]()
-    for batch in _batches(_records(sources, findings), _TOGETHER):
+    for batch in grouped(_records(sources, findings), _TOGETHER):
         good: list[tuple[str, Pair]] = []
         for record in batch:
             with told_where(record.place):
@@ -214,9 +211,3 @@ def _count(findings: Findings, encoded: Encoded) -> None:
     findings.tokens += len(encoded.tokens)
     findings.counted += int(encoded.counted.sum())
     findings.longest = max(findings.longest, len(encoded.tokens))
-
-
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
