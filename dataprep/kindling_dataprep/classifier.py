@@ -21,7 +21,7 @@ from scipy.stats import rankdata
 
 from kindling_dataprep.patterns import learn_patterns
 from kindling_toxicity.model import Floats, Model, load, sigmoid
-from kindling_toxicity.ngrams import BUCKETS, ngrams
+from kindling_toxicity.ngrams import BUCKETS, ngrams_in_batches
 
 STRENGTH = 10.0
 """Weight of the examples against the penalty ½ ‖w‖²."""
@@ -149,8 +149,7 @@ def _learn(examples: Examples) -> Model:
 def _features(texts: Sequence[str]) -> csr_array:
     """[texts, BUCKETS] 1 / √n where a text has an n-gram, n being the number of its n-grams, as in `Model`."""
     rows, columns = [], []
-    for start in range(0, len(texts), 1000):  # a thousand short texts: tens of megabytes
-        found = ngrams(texts[start : start + 1000])
+    for start, _, found in ngrams_in_batches(texts):
         rows.append((found.texts + start).astype(np.int32))
         columns.append(found.buckets.astype(np.int32))
     row, column = np.concatenate(rows), np.concatenate(columns)

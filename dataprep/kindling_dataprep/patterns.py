@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kindling_toxicity.model import Floats, sigmoid
-from kindling_toxicity.ngrams import WORDS, ngrams
+from kindling_toxicity.ngrams import WORDS, ngrams_in_batches
 from kindling_toxicity.patterns import PATTERNS, UNKNOWN, Integers, Patterns, starts_of
 
 # Chosen by cross-validation on tweets; half or twice the rate, or twice the batch, costs 0.0002 of the area under the
@@ -29,6 +29,8 @@ RARE = 2
 """A word that stands fewer times than this in all examples is not known."""
 SPREAD_OF_ROWS, SPREAD_OF_SAYS = 0.05, 0.3
 """Standard deviations of what the patterns start as."""
+LEAST = 1e-100
+"""What nothing has moved yet counts as moved by, so that a step of 0 stays one."""
 
 Single = NDArray[np.float32]
 
@@ -63,8 +65,8 @@ class Learner:
         says = chance.normal(0, SPREAD_OF_SAYS, PATTERNS).astype(np.float32)
         self.patterns = Patterns(rows, np.zeros(PATTERNS, dtype=np.float32), says)
         self.bias = np.zeros(1, dtype=np.float32)
-        self._moved = {"rows": np.zeros((2, WORDS)), "least": np.zeros(PATTERNS), "says": np.zeros(PATTERNS)}
-        self._moved["bias"] = np.zeros(1)
+        sizes = {"rows": (2, WORDS), "least": PATTERNS, "says": PATTERNS, "bias": 1}
+        self._moved = {name: np.full(size, LEAST) for name, size in sizes.items()}
 
     def step(self, examples: Sequence[Integers], labels: Floats, rate: float) -> None:
         """Moves the patterns down the gradient of the mean cross-entropy of the examples, each its words."""
@@ -99,12 +101,10 @@ class Learner:
 
     def _move(self, name: str, value: Single, gradient: Floats, rate: float) -> None:
         self._moved[name] += gradient**2
-        value -= (rate * gradient / np.sqrt(np.maximum(self._moved[name], 1e-12))).astype(np.float32)
+        value -= (rate * gradient / np.sqrt(self._moved[name])).astype(np.float32)
 
 
 def _words_of(texts: Sequence[str]) -> Iterator[Integers]:
     """The words of each text."""
-    for start in range(0, len(texts), 1000):  # a thousand short texts: tens of megabytes
-        batch = texts[start : start + 1000]
-        found = ngrams(batch)
-        yield from np.split(found.words, np.cumsum(np.bincount(found.word_texts, minlength=len(batch)))[:-1])
+    for _, count, found in ngrams_in_batches(texts):
+        yield from np.split(found.words, np.cumsum(np.bincount(found.word_texts, minlength=count))[:-1])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from kindling_api.errors import SpecError, explain
 from kindling_storage import ObjectStore
-from kindling_toxicity.ngrams import BUCKETS, WORDS, ngrams
+from kindling_toxicity.ngrams import BUCKETS, WORDS, ngrams_in_batches
 from kindling_toxicity.patterns import PATTERNS, Patterns
 
 MODEL_FILE = "model.npz"
@@ -64,13 +64,11 @@ class Model:
     def logits(self, passages: Sequence[str]) -> Floats:
         """[passages] b + Σ w / √n + p; b for a passage without n-grams."""
         logits = np.full(len(passages), self.bias)
-        for start in range(0, len(passages), _BATCH):
-            batch = passages[start : start + _BATCH]
-            found = ngrams(batch)
-            sums = np.bincount(found.texts, self.weights[found.buckets], len(batch))
-            numbers = np.bincount(found.texts, minlength=len(batch))
-            patterns = self.patterns.logits(found, len(batch))
-            logits[start : start + len(batch)] += sums / np.sqrt(np.maximum(numbers, 1)) + patterns
+        for start, count, found in ngrams_in_batches(passages, _BATCH):
+            sums = np.bincount(found.texts, self.weights[found.buckets], count)
+            numbers = np.bincount(found.texts, minlength=count)
+            patterns = self.patterns.logits(found, count)
+            logits[start : start + count] += sums / np.sqrt(np.maximum(numbers, 1)) + patterns
         return logits
 
     def calibrated(self, scale: float, shift: float) -> Model:
@@ -81,12 +79,10 @@ class Model:
     def to_bytes(self) -> bytes:
         """The model as a NumPy archive, weights in half precision; equal models give equal bytes."""
         file = io.BytesIO()
-        arrays = {name: array.astype(np.float16) for name, array in self._arrays().items()}
-        np.savez_compressed(file, allow_pickle=False, format=_FORMAT, bias=self.bias, **arrays)
+        arrays = {"weights": self.weights, **vars(self.patterns)}
+        halved = {name: array.astype(np.float16) for name, array in arrays.items()}
+        np.savez_compressed(file, allow_pickle=False, format=_FORMAT, bias=self.bias, **halved)
         return file.getvalue()
-
-    def _arrays(self) -> dict[str, NDArray[np.float32]]:
-        return {"weights": self.weights, **vars(self.patterns)}
 
 
 def load(data: bytes, where: str) -> Model:

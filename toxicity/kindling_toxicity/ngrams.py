@@ -7,7 +7,7 @@ which an odd base allows modulo 2⁶⁴.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,16 @@ class Ngrams:
     """[m] All words, as numbers below WORDS, in the order in which they stand."""
     word_texts: Integers
     """[m] Whose they are."""
+
+
+def ngrams_in_batches(texts: Sequence[str], size: int = 1000) -> Iterator[tuple[int, int, Ngrams]]:
+    """The n-grams of `size` texts at a time: the position of the first of them, how many there are, their n-grams.
+
+    A thousand short texts take tens of megabytes; fewer are faster, where nothing has to be kept of them.
+    """
+    for start in range(0, len(texts), size):
+        batch = texts[start : start + size]
+        yield start, len(batch), ngrams(batch)
 
 
 def ngrams(texts: Sequence[str]) -> Ngrams:
