@@ -150,15 +150,16 @@ class Gang:
     def _cause(self) -> Outcome:
         """What went wrong first: a process ended by a signal, or else the earliest error.
 
-        An error that only tells of the loss of others comes after all else, and so does SIGABRT, with which libraries
-        answer to it.
+        An error that only tells of the loss of others comes after all else, and so does SIGABRT: libraries answer with
+        it to such a loss, but where all processes are here and none tells of another cause, it is the cause.
         """
         self._wait(SETTLE_SECONDS)
         said = sorted(self._last_words(), key=lambda failure: (is_secondary(failure), failure.time or ""))
         ended = [(local_rank, code) for local_rank, code in enumerate(self._codes()) if code]
         killed = [(local_rank, -code) for local_rank, code in ended if code < 0]
         killed.sort(key=lambda each: each[1] == signal.SIGABRT)
-        if killed and not (killed[0][1] == signal.SIGABRT and said):
+        explained = said and (self._place.nodes > 1 or not is_secondary(said[0]))
+        if killed and not (killed[0][1] == signal.SIGABRT and explained):
             return Outcome("killed", self._killed(*killed[0]))
         if said:
             return Outcome("raised", said[0])

@@ -24,6 +24,7 @@ from kindling_storage.hold import LOCK, Hold, hold
 from kindling_storage.names import Published, publish
 from kindling_storage.trouble import trouble
 from kindling_trainer.checkpoint.folders import folders
+from kindling_trainer.failure import is_secondary
 from kindling_trainer.gang import Gang, Outcome
 from kindling_trainer.inputs import TrainingRun, check_inputs, check_supported, learns_tokens
 from kindling_trainer.metrics import perplexity
@@ -150,15 +151,16 @@ def _supervise(request: Request, attempt: int, held: Hold) -> None:
 def _verdict(
     outcome: Outcome, asked: list[int], saved: int, *, restarts: int, limit: int, barren: int
 ) -> Failure | None:
-    """How the run has failed; None if it is to be started again, as it is where a process was killed or hung.
+    """How the run has failed; None if it is to be started again, as it is where a process was killed or hung, or where
+    processes lost contact and none knows why.
 
-    A Python error is not tried again: it would come back.
+    Any other Python error is not tried again: it would come back.
     """
     kept = f"The state after step {saved} is kept; run the same again to go on." if saved else "Nothing was saved yet."
     if outcome.ending == "stopped":
         return _stopped(outcome, asked, kept)
     assert outcome.failure is not None
-    if outcome.ending == "raised":
+    if outcome.ending == "raised" and not is_secondary(outcome.failure):
         return outcome.failure
     if restarts >= limit or barren >= BARREN_ATTEMPTS:
         why = "restart.maxRestarts is reached" if restarts >= limit else f"{barren} attempts saved nothing new"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +19,10 @@ from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_storage import open_store
 from kindling_storage.hold import hold
 from kindling_trainer.__main__ import main
-from kindling_trainer.gang import Outcome
+from kindling_trainer.gang import Gang, Outcome
 from kindling_trainer.launch import _verdict
 from kindling_trainer.metrics import Metrics
+from kindling_trainer.place import Place
 
 RunFactory = Callable[..., Path]
 BUILD = {"sources": [{"uri": "s3://llm/words"}], "tokenizer": {"byte": {}}}
@@ -108,6 +111,34 @@ def test_restarts_end(restarts: int, limit: int, barren: int, reason: str, why: 
 def test_a_python_error_is_not_tried_again() -> None:
     failure = Failure(reason="InternalError", message="ValueError: no", exit_code=1)
     assert _verdict(Outcome("raised", failure), [], 40, restarts=0, limit=3, barren=0) == failure
+
+
+LOST = Failure(reason="RankFailed", message="lost contact", rank=0)
+WRONG = Failure(reason="InternalError", message="ValueError: no", rank=0, exit_code=1)
+
+
+def test_contact_lost_for_no_known_reason_is_worth_another_start() -> None:
+    assert _verdict(Outcome("raised", LOST), [], 40, restarts=0, limit=3, barren=0) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "number", "nodes", "ending", "cause"),
+    [
+        pytest.param(LOST, signal.SIGKILL, 1, "killed", "process 1 was ended by SIGKILL", id="killed"),
+        pytest.param(LOST, signal.SIGABRT, 1, "killed", "process 1 was ended by SIGABRT", id="aborted"),
+        pytest.param(WRONG, signal.SIGABRT, 1, "raised", "ValueError: no", id="aborted after an error"),
+        pytest.param(LOST, signal.SIGABRT, 2, "raised", "lost contact", id="aborted, perhaps after a loss elsewhere"),
+    ],
+)
+def test_the_cause_is_what_came_first(
+    tmp_path: Path, said: Failure, number: int, nodes: int, ending: str, cause: str
+) -> None:
+    (tmp_path / "rank-00000.json").write_bytes(canonical_json(said.document()))
+    script = f"import os; os.environ['LOCAL_RANK'] == '0' and exit(1); os.kill(os.getpid(), {number:d})"
+    gang = Gang([sys.executable, "-c", script], tmp_path, place=Place(processes=2, cores=2, nodes=nodes), attempt=1)
+    outcome = gang.watch(60, [], None, excuse=bool)
+    assert outcome.failure is not None
+    assert (outcome.ending, outcome.failure.message.split(";")[0]) == (ending, cause)
 
 
 def test_rows_after_the_restored_step_are_cut(tmp_path: Path) -> None:
