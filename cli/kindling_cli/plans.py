@@ -235,10 +235,6 @@ def _vocabulary(spec: DatasetBuildSpec) -> int | None:
 
 
 def _precision(spec: PretrainRunSpec | AlignmentRunSpec) -> Precision:
-    match spec.training.precision:
-        case "auto":
-            return "bf16" if spec.resources.gpu or multiplies_bfloat16() else "fp32"
-        case "fp32":
-            return "fp32"
-        case _:  # fp8 keeps what it keeps in bf16
-            return "bf16"
+    if spec.training.precision != "auto":
+        return spec.training.precision
+    return "bf16" if spec.resources.gpu or multiplies_bfloat16() else "fp32"

@@ -30,6 +30,19 @@ def built_in(memory: str) -> Object:
     return {"resources": {"cpu": "200m", "memory": memory}}
 
 
+STAGED_ALIGNMENT = {
+    "apiVersion": "kindling.dev/v1alpha1",
+    "kind": "AlignmentRun",
+    "metadata": {"name": "staged"},
+    "spec": {
+        "base": {"name": "base"},
+        "method": {"sft": {}},
+        "data": [URI],
+        "parallelism": {"pipeline": 2},
+        "resources": {"nodes": 2},
+    },
+}
+
 CASES = [
     pytest.param(
         single("no-secret", storage=storage("nowhere", "", secret="forgotten")),
@@ -101,8 +114,15 @@ def test_a_quota_that_is_used_up_is_told(kindling: Installation) -> None:
             pretraining("odd", "corpus", parallelism={"tensor": 4}),
             ["parallelism: tensor × pipeline × context × data × replicas must equal resources.nodes"],
         ),
+        (STAGED_ALIGNMENT, ["parallelism.pipeline must be 1: only pretraining has stages"]),
     ],
-    ids=["an unknown field", "two choices of one", "out of range", "a layout that does not fit the pods"],
+    ids=[
+        "an unknown field",
+        "two choices of one",
+        "out of range",
+        "a layout that does not fit the pods",
+        "stages in an alignment",
+    ],
 )
 def test_the_api_server_itself_refuses_what_is_invalid(
     kindling: Installation, document: Object, words: Sequence[str]

@@ -18,27 +18,6 @@ def learns_tokens(run: TrainingRun) -> bool:
     return isinstance(run, PretrainRunFile) or run.spec.method.sft is not None
 
 
-def check_supported(run: TrainingRun) -> None:
-    """Refuse what the specification knows and this version does not.
-
-    Raises:
-        SpecError: fp8, or the pipeline of an alignment.
-    """
-    layout, training = run.spec.layout(), run.spec.training
-    if layout.pipeline > 1 and isinstance(run, AlignmentRunFile):
-        allowed, remedy = "1 in an AlignmentRun; only pretraining has stages", "use data, tensor or context instead"
-        raise SpecError(explain("spec.parallelism.pipeline", found=layout.pipeline, allowed=allowed, remedy=remedy))
-    if training.precision == "fp8":
-        raise SpecError(
-            explain(
-                "spec.training.precision",
-                found="fp8",
-                allowed="auto, fp32 or bf16; this version has no fp8",
-                remedy="use bf16",
-            )
-        )
-
-
 def check_inputs(run: TrainingRun) -> None:
     """Refuse inputs that are missing, damaged or unfit, before any process is started.
 

@@ -26,7 +26,7 @@ from kindling_storage.trouble import trouble
 from kindling_trainer.checkpoint.folders import folders
 from kindling_trainer.failure import is_secondary
 from kindling_trainer.gang import Gang, Outcome
-from kindling_trainer.inputs import TrainingRun, check_inputs, check_supported, learns_tokens
+from kindling_trainer.inputs import TrainingRun, check_inputs, learns_tokens
 from kindling_trainer.metrics import perplexity
 from kindling_trainer.place import Place
 
@@ -78,7 +78,6 @@ def launch(request: Request) -> ModelResult | None:
     """
     finished = read_manifest(request.store, ModelManifest)
     if finished is None:
-        check_supported(request.run)
         if request.place.leads:
             finished = _lead(request)
         else:

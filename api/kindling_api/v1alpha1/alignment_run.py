@@ -266,6 +266,7 @@ class AlignmentRunSpec(RunControls):
 
     model_config = cel(
         DEGREES_RULE,
+        ("self.parallelism.pipeline == 1", "parallelism.pipeline must be 1: only pretraining has stages"),
         (
             "!has(self.evaluation.judge) || has(self.method.ppo) || has(self.method.grpo)"
             " || (!has(self.method.reward) && self.evaluation.prompts.size() > 0)",
@@ -335,8 +336,12 @@ class AlignmentRunSpec(RunControls):
         """The degrees of parallelism, complete and checked against the processes.
 
         Raises:
-            SpecError: the product fails.
+            SpecError: the product fails, or there are stages.
         """
+        if self.parallelism.pipeline > 1:
+            allowed, remedy = "1; only pretraining has stages", "use tensor, context, data or replicas instead"
+            found = self.parallelism.pipeline
+            raise SpecError(explain("spec.parallelism.pipeline", found=found, allowed=allowed, remedy=remedy))
         return layout_of(self.parallelism, self.resources.processes)
 
 

@@ -92,7 +92,7 @@ class TrainingSpec(Spec):
     """How the learning rate changes."""
     gradient_clip: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """Largest norm of the gradient; 0 means no clipping."""
-    precision: Literal["auto", "fp32", "bf16", "fp8"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the matrices; `auto` is bf16 where the hardware multiplies it fast, and fp32 elsewhere. Weights and
     optimizer stay fp32."""
     compile: Literal["auto", "always", "never"] = "auto"

@@ -34,33 +34,6 @@ def last_word(tmp_path: Path, run: Path) -> tuple[int, Progress]:
     return code, Progress.model_validate_json(progress.read_bytes())
 
 
-def test_what_this_version_lacks_is_refused(tmp_path: Path, run_file: RunFactory) -> None:
-    code, word = last_word(tmp_path, run_file(training={"precision": "fp8"}))
-    assert code == 2 and word.state == "Failed"
-    assert word.message == (
-        "spec.training.precision: found fp8; allowed: auto, fp32 or bf16; this version has no fp8. To fix it: use bf16."
-    )
-
-
-def test_an_alignment_has_no_stages(tmp_path: Path) -> None:
-    layout = {"parallelism": {"pipeline": 2}, "resources": {"processesPerNode": 2}}
-    data, base = tmp_path / "chat.jsonl", (tmp_path / "base").as_uri()
-    data.write_text('{"prompt": "a", "completion": "b"}\n')
-    document = {"base": {"uri": base}, "method": {"sft": {}}, "data": [{"uri": str(data)}], **layout}
-    run = AlignmentRunFile(
-        name="chat",
-        key=key_of("chat"),
-        output=StorageSpec(uri=(tmp_path / "store").as_uri()),
-        spec=AlignmentRunSpec.model_validate(document, strict=False),
-        base=Input(uri=base),
-    )
-    path = tmp_path / "run.json"
-    path.write_bytes(canonical_json(run.document()))
-    code, word = last_word(tmp_path, path)
-    refusal = "spec.parallelism.pipeline: found 2; allowed: 1 in an AlignmentRun; only pretraining has stages."
-    assert code == 2 and word.message.startswith(refusal)
-
-
 def test_a_dataset_smaller_than_a_context_is_refused(
     tmp_path: Path, run_file: RunFactory, dataset: Callable[..., str]
 ) -> None:
