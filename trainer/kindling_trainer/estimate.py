@@ -32,7 +32,8 @@ class Memory(Status):
     parameters: float
     """This process' part of the fp32 weights."""
     gradients: float
-    """As large as the parameters; a pipeline's stage sums those of its micro-batches before they are sharded."""
+    """As large as the parameters; where a step has several micro-batches, or stages, those of whole layers: they are
+    sharded once, when they have been summed."""
     optimizer: float
     """AdamW's two moments."""
     working_weights: float
@@ -67,7 +68,7 @@ def memory(
     Args:
         vocab_size: after padding.
         micro_batch: sequences that the process computes at once.
-        accumulation: micro-batches of a step, of which a pipeline's stage has several under way.
+        accumulation: micro-batches of a step; a pipeline's stage has several of them under way.
         whole_models: bytes of them, where there are any.
     """
 
@@ -79,7 +80,7 @@ def memory(
         logits = tokens * vocab_size / layout.tensor * (COMPUTE_BYTES[precision] + 4 + 4)
         return Memory(
             parameters=MASTER_BYTES * stored,
-            gradients=MASTER_BYTES * (stored if layout.pipeline == 1 else held),
+            gradients=MASTER_BYTES * (stored if layout.pipeline == accumulation == 1 else held),
             optimizer=ADAM_BYTES * stored,
             working_weights=_working_weights(shape, vocab_size, layout, held, precision),
             activations=under_way * _activations_per_token(shape, layout, len(stage.layers), precision, checkpointing),

@@ -116,6 +116,24 @@ def test_context_parallelism_divides_all_but_the_keys_and_values_and_shards_what
     )
 
 
+@pytest.mark.parametrize(
+    ("layout", "micro_batches", "shards"),
+    [
+        (Layout(data=4), 1, 4),
+        (Layout(data=4), 2, 1),
+        (Layout(data=4, tensor=2), 2, 2),
+        (Layout(data=4, pipeline=2), 8, 2),
+    ],
+)
+def test_gradients_that_add_up_over_micro_batches_are_sharded_when_they_have(
+    layout: Layout, micro_batches: int, shards: int
+) -> None:
+    found = memory(
+        SHAPE, 512, layout, micro_batch=1, accumulation=micro_batches, precision="bf16", checkpointing="none"
+    )
+    assert found.gradients == pytest.approx(4 * parameters(SHAPE, 512) / shards, rel=0.1)
+
+
 def test_a_checkpoint_holds_weights_and_two_moments() -> None:
     assert checkpoint_bytes(SHAPE, 512) == 12 * parameters(SHAPE, 512)
 
