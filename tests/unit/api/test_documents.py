@@ -21,15 +21,6 @@ spec:
   model: {preset: llama-tiny}
   training: {steps: 10}
 """
-CHAT = """\
-apiVersion: kindling.dev/v1alpha1
-kind: AlignmentRun
-metadata: {name: chat}
-spec:
-  base: {name: tiny}
-  method: {sft: {}}
-  data: [{uri: chat.jsonl}]
-"""
 SECRET = "apiVersion: v1\nkind: Secret\nmetadata: {name: minio}\n"
 
 
@@ -165,12 +156,6 @@ HEADER = "apiVersion: kindling.dev/v1alpha1\n"
             " resources.nodes × resources.processesPerNode = 1. To fix it: change the degrees, or nodes and"
             " processesPerNode, until the two products agree.",
             id="a rule between fields has its own place",
-        ),
-        pytest.param(
-            CHAT + "  resources: {processesPerNode: 2}\n  parallelism:\n    pipeline: 2\n",
-            "f.yaml:10: spec.parallelism.pipeline: found 2; allowed: 1; only pretraining has stages. To fix it: use"
-            " tensor, context, data or replicas instead.",
-            id="stages in an alignment",
         ),
         pytest.param(
             f"{BUILD}---\n{BUILD}",
