@@ -109,7 +109,6 @@ def local_ray(workers: int) -> Iterator[RayExecutor]:
     folder = _new_folder()
     try:
         with _connected(
-            workers,
             address="local",
             num_cpus=workers,
             num_gpus=0,
@@ -129,11 +128,12 @@ def joined_ray() -> AbstractContextManager[RayExecutor]:
 
 
 @contextmanager
-def _connected(workers: int | None = None, **options: Any) -> Iterator[RayExecutor]:
+def _connected(**options: Any) -> Iterator[RayExecutor]:
     """`ray.init` and `ray.shutdown`, without Ray's own signal handlers and logs.
 
-    What is not an `Exception` ends this process, and Ray's servers with it, so nothing is shut down: where the whole
-    process group got a signal, the servers are gone, and Ray would look for them and then end this process itself.
+    A signal, or a fault of Ray's own code, ends this process, and Ray's servers with it, so nothing is shut down: where
+    the whole process group got the signal, the servers are gone, and Ray would look for them and then end this process
+    itself.
     """
     os.environ.update(_SETTINGS)
     import ray
@@ -144,11 +144,11 @@ def _connected(workers: int | None = None, **options: Any) -> Iterator[RayExecut
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         for number, handler in handlers.items():  # Ray replaces that of SIGTERM
             signal.signal(number, handler)
-        yield RayExecutor(ray, workers)
-    except Exception as error:
-        # What a signal handler raises while Ray's C++ code runs comes out as the cause of a SystemError.
-        if isinstance(error, SystemError) and error.__cause__ and not isinstance(error.__cause__, Exception):
-            raise error.__cause__ from None
+        yield RayExecutor(ray, options.get("num_cpus"))
+    except SystemError as error:
+        # What a signal handler raises while Ray's C++ code runs comes out as the cause of one of these.
+        raise error.__cause__ or error from None
+    except Exception:
         ray.shutdown()
         raise
     else:
