@@ -15,6 +15,7 @@ from kindling_trainer.align.formats import Message
 from kindling_trainer.align.judge import Answer
 from kindling_trainer.align.template import DEFAULT, ChatTemplate
 from kindling_trainer.checkpoint.huggingface import read_chat_template, read_model, read_tokenizer
+from kindling_trainer.data.grouped import grouped
 from kindling_trainer.inputs import open_reward_model
 from kindling_trainer.models import Decoder
 
@@ -41,8 +42,7 @@ class ModelJudge:
         dialogues = [((*answer.asked, Message("assistant", answer.text)), 0) for answer in answers]
         texts = [one.tokens[-self.model.shape.context :].tolist() for one in self.template.encode(dialogues)]
         rewards: list[float] = []
-        for start in range(0, len(texts), JUDGED_AT_ONCE):
-            some = texts[start : start + JUDGED_AT_ONCE]
+        for some in grouped(texts, JUDGED_AT_ONCE):
             longest = max(map(len, some))
             tokens = torch.tensor([text + [0] * (longest - len(text)) for text in some])
             scores = self.model(tokens.to(self.model.embedding.weight.device)).float()

@@ -25,6 +25,7 @@ from kindling_trainer.align.answers import Examiner
 from kindling_trainer.align.data import TokenPrompt
 from kindling_trainer.align.judge import Answer
 from kindling_trainer.batching import continue_all
+from kindling_trainer.data.grouped import grouped
 from kindling_trainer.data.order import shuffled
 from kindling_trainer.evaluate import trying
 from kindling_trainer.loss import IGNORED, token_log_probabilities
@@ -227,8 +228,7 @@ class Rollouts:
         """Answers with their log-probabilities under the base model, in the precision that training has."""
         ranks, precision = self.policy.ranks, self.policy.precision
         referred: list[Drawn] = []
-        for start in range(0, len(drawn), SCORED_AT_ONCE):
-            some = drawn[start : start + SCORED_AT_ONCE]
+        for some in grouped(drawn, SCORED_AT_ONCE):
             these = Round(some, multiple=1, context=base.shape.context)
             with torch.autocast(ranks.device.type, precision, enabled=precision != torch.float32):
                 logits = base(these.tokens.to(ranks.device))[..., : self.vocab_size]
