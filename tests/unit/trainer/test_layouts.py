@@ -148,10 +148,14 @@ def test_a_run_that_is_asked_to_stop_saves_its_last_step(
     assert word.message.startswith("Stopped. The state after step ")
 
 
-@pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGKILL), (2, signal.SIGABRT)], ids=["alone", "of two"])
-def test_a_training_process_that_dies_is_replaced(run_file: RunFactory, runs: Any, processes: int, number: int) -> None:
-    resources, training = {"processesPerNode": processes}, {"steps": 90, "batch": {"tokens": 128, "microBatch": 4}}
-    run = run_file(training=training, checkpoint={"every": 10}, resources=resources)
+@pytest.mark.parametrize(
+    ("processes", "steps", "number"), [(1, 400, signal.SIGKILL), (2, 120, signal.SIGABRT)], ids=["alone", "of two"]
+)
+def test_a_training_process_that_dies_is_replaced(
+    run_file: RunFactory, runs: Any, processes: int, steps: int, number: int
+) -> None:
+    training, resources = {"steps": steps, "batch": {"tokens": 128}}, {"processesPerNode": processes}
+    run = run_file(training=training, checkpoint={"every": 20}, resources=resources)
     process = runs.start(run)
     runs.wait_for_step(run, 45)
     os.kill(runs.children(process)[-1], number)
@@ -159,7 +163,7 @@ def test_a_training_process_that_dies_is_replaced(run_file: RunFactory, runs: An
     assert process.returncode == 0, errors
     assert f"process {processes - 1} was ended by {signal.Signals(number).name}" in errors
     assert "restart 1 of 10, from step" in errors
-    assert [row["step"] for row in runs.rows(run) if "loss" in row] == list(range(1, 91))
+    assert [row["step"] for row in runs.rows(run) if "loss" in row] == list(range(1, steps + 1))
 
 
 def test_torchrun_may_start_the_processes_too(run_file: RunFactory, runs: Any) -> None:
