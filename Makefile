@@ -19,13 +19,16 @@ run: $(ENVIRONMENT) ## The main job: raw text to a talking model (examples/01-qu
 	$(BIN)/kindling run examples/01-quickstart
 
 .PHONY: test
-test: lint ## Everything that is tested: format, types, imports, and all tests; those on a cluster one by one
-	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not cluster"
-	$(BIN)/pytest -m cluster
+test: $(ENVIRONMENT) ## Everything that is tested: `lint`, and all tests, while the test cluster starts beside the first
+	$(BIN)/python tests/cluster/run_tests.py
+
+.PHONY: test-exhaustive
+test-exhaustive: $(ENVIRONMENT) ## What repeats or widens the proofs of `test`: before a release
+	$(BIN)/pytest --durations 40 -m exhaustive
 
 .PHONY: check
 check: lint ## What to run before each commit, in under two minutes: all but the slow tests
-	$(BIN)/pytest --quiet --numprocesses 2 --dist worksteal -m "not slow"
+	$(BIN)/pytest --quiet --numprocesses 2 --dist worksteal -m "not slow and not exhaustive"
 
 .PHONY: images
 images: $(ENVIRONMENT) ## Build the images that changed, with buildah (root); a running test cluster gets them
@@ -37,7 +40,8 @@ cluster: $(ENVIRONMENT) ## Start the test cluster: Kubernetes, MinIO, KubeRay an
 
 .PHONY: e2e
 e2e: $(ENVIRONMENT) ## The tests on a real cluster: the one of `make cluster`, of KUBECONFIG, or one of their own
-	E2E_KUBECONFIG="$$KUBECONFIG" $(BIN)/pytest tests/cluster
+	E2E_KUBECONFIG="$$KUBECONFIG" $(BIN)/pytest tests/cluster -m "not exhaustive" \
+		--numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: kind
 kind: ## Kindling in kind, from this tree (Docker, kind and Helm)
@@ -61,6 +65,11 @@ format: $(ENVIRONMENT) ## Write the format that `lint` checks
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: docs
+docs: $(VENV)/.documented ## The documentation as a site, dist/site; a broken link fails, and nothing is fetched
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build # not --quiet, with which a warning is no failure
+	@echo "$(BIN)/python -m http.server --directory dist/site"
+
 .PHONY: crds
 crds: $(ENVIRONMENT) ## Generate crds/*.yaml, the chart's copies and docs/reference.md from the models
 	$(BIN)/python -m kindling_api.crds
@@ -73,7 +82,7 @@ golden: $(ENVIRONMENT) ## Write the golden files: what the operator renders, and
 	GOLDEN=write $(BIN)/pytest -q tests/chart -k golden
 
 .PHONY: lock
-lock: $(ENVIRONMENT) ## Write the versions in .venv to requirements.lock, and those that an image needs to its own
+lock: $(VENV)/.documented ## Write the versions in .venv to requirements.lock, and those that an image needs to its own
 	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' > requirements.lock
 	$(BIN)/python images/lock.py
 
@@ -82,5 +91,9 @@ $(ENVIRONMENT): pyproject.toml requirements.lock
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
 		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; } \
 		|| { rm -rf $(VENV); echo "No virtual environment could be made: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
-	$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	$(BIN)/python .ci/install.py '.[dev]'
+	@touch $@
+
+$(VENV)/.documented: $(ENVIRONMENT)
+	$(BIN)/python .ci/install.py '.[dev,docs]'
 	@touch $@

@@ -9,7 +9,6 @@ second from /proc; pages that processes share count once for each.
 
 from __future__ import annotations
 
-import argparse
 import glob
 import json
 import os
@@ -18,12 +17,12 @@ import sys
 import sysconfig
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kindling_api.base import key_of
-from kindling_api.resolve import content_of
-from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from common import build_file, descendants, options_of, write_figures
+
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress
 
 DOCUMENTATION = [
@@ -37,33 +36,30 @@ DOCUMENTATION = [
 
 def main() -> None:
     """Assembles the sources, builds, and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--megabytes", type=int, default=54, help="how much text, at least, if the machine has it")
     parser.add_argument("--workers", type=int, default=0, help="0: one a core")
     parser.add_argument("--store", type=Path, help="where to keep the dataset; default: a folder that is deleted")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kindling-bench-") as folder:
         store = (options.store or Path(folder) / "store").absolute()
         figures = measure(run_file(sources(options.megabytes * 1_000_000), options.workers, store), Path(folder))
     print_table(figures)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(options.json, figures)
 
 
 def sources(wanted: int) -> list[dict[str, str]]:
     """Documentation, then the sources of Go and of installed Python packages, folder by folder, until it is enough."""
-    chosen = [source for source in DOCUMENTATION if size_of(source["uri"])]
-    total = sum(size_of(source["uri"]) for source in chosen)
     packages = sorted(Path(sysconfig.get_path("purelib")).glob("*/"))
     folders = [*(f"{folder}/**/*.go" for folder in sorted(Path("/usr/local/go/src").glob("*/")))]
     folders += [f"{folder}/**/*.py" for folder in packages]
-    for uri in folders:
+    chosen, total = list[dict[str, str]](), 0
+    for source in [*DOCUMENTATION, *({"uri": uri, "format": "code"} for uri in folders)]:
         if total >= wanted:
             break
-        size = size_of(uri)
+        size = size_of(source["uri"])
         if 0 < size < 1.2 * wanted - total:
-            chosen.append({"uri": uri, "format": "code"})
+            chosen.append(source)
             total += size
     return chosen[:256]
 
@@ -82,11 +78,7 @@ def run_file(listed: list[dict[str, str]], workers: int, store: Path) -> Dataset
         "tokenizer": {"train": {"vocabSize": 32_000}},
         "engine": {"workers": workers},
     }
-    spec = DatasetBuildSpec.model_validate_json(json.dumps(document))
-    output = {"uri": store.as_uri()}
-    return DatasetBuildFile.model_validate(
-        {"name": "corpus", "key": key_of(content_of(spec)), "output": output, "spec": spec}
-    )
+    return build_file("corpus", document, store)
 
 
 def measure(run: DatasetBuildFile, folder: Path) -> dict[str, Any]:
@@ -143,15 +135,11 @@ def figures(
 
 def resident_bytes(pid: int) -> int:
     """Of a process and its descendants."""
-    total, family = 0, [pid]
-    for number in family:
-        try:
-            total += int(Path(f"/proc/{number}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-            for task in Path(f"/proc/{number}/task").iterdir():
-                family += [int(child) for child in (task / "children").read_text().split()]
-        except (FileNotFoundError, ProcessLookupError):  # it has just ended
-            continue
-    return total
+    pages = 0
+    for number in descendants(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            pages += int(Path(f"/proc/{number}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def print_table(figures: dict[str, Any]) -> None:

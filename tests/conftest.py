@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import functools
 import itertools
+import logging
 import os
 import shutil
 import signal
@@ -24,7 +25,11 @@ import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import JSONFileLoader
+from hub_server import Hub
+from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
+
+from kindling_api import logs
 
 ACCESS_KEY, SECRET_KEY = "kindling-test", "kindling-test-secret"
 CACHE = Path.home() / ".cache" / "kubenode" / "bin"
@@ -42,6 +47,8 @@ def pytest_configure() -> None:
     """Whatever happens, the run ends: when it is asked to, and when nothing else ends it."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # on matrices this small, more threads only wait for each other
     _exit_after(LONGEST_RUN)
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")  # no test fails because a machine is busy
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -61,6 +68,19 @@ def pytest_unconfigure() -> None:
     _exit_after(LONGEST_END)
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub of the test's own, and an empty cache of what is fetched from it."""
+    server = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    for name in ("HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    yield server
+    server.close()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_outlives_a_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Kills what a test has started and left running, as one that fails half-way does; a test cluster stays."""
@@ -71,6 +91,15 @@ def _nothing_outlives_a_test(request: pytest.FixtureRequest, monkeypatch: pytest
     monkeypatch.setenv(MARK, str(os.getpid()))
     yield
     _end(_processes() - before)
+
+
+@pytest.fixture(autouse=True)
+def _no_log_outlives_a_test() -> Iterator[None]:
+    """A program's main, called in the process of the tests, sets up the log of all of it."""
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
+    logs.take_down()
 
 
 @dataclass(frozen=True)
@@ -104,6 +133,18 @@ def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield f"http://{address}"
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="session")
+def minio_program() -> str:
+    """The path of MinIO's program."""
+    return _minio()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of this machine that nothing listens at."""
+    return _free_port()
 
 
 @pytest.fixture

@@ -19,13 +19,21 @@ NAME_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 LONGEST_NAME = 52
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, min_length=1, max_length=LONGEST_NAME)]
-"""A DNS label, short enough that `<name>-<kind>-<attempt>` is one too."""
+"""A DNS label, short enough that names made of it can be read."""
+
+DOCUMENT_NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+
+DocumentName = Annotated[str, Field(pattern=DOCUMENT_NAME_PATTERN, min_length=1, max_length=LONGEST_NAME)]
+"""A DNS label that begins with a letter, as the names of Services must that are made of it (RFC 1035)."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 class DocumentPart(BaseModel):
-    """What all parts of documents share: nothing changes after reading, and JSON spells fields in camelCase."""
+    """What all parts of documents share: nothing changes after reading, and JSON spells fields in camelCase.
+
+    Code of ours may give a field by its Python name; a document may not, as the API server would not know it.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -58,8 +66,9 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: Name
+    name: DocumentName
     namespace: str = "default"
+    uid: str | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 

@@ -6,6 +6,7 @@ The models are the source; the files are generated and never edited. `--check` f
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from kindling_api.base import GROUP, LONGEST_NAME, NAME_PATTERN, VERSION
+from kindling_api.base import DOCUMENT_NAME_PATTERN, GROUP, LONGEST_NAME, VERSION
 from kindling_api.documents import KINDS
 from kindling_api.rules import cel_name
 from kindling_api.schema import Schema, structural_schema
@@ -23,22 +24,29 @@ FOLDER = Path(__file__).parents[2] / "crds"
 
 SHORT_NAMES = {"DatasetBuild": "dsb", "PretrainRun": "ptr", "AlignmentRun": "alr"}
 
+_STAGE = ("Stage", "string", "progress.stage", "The stage under way")
+
 HEADLINES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     "DatasetBuild": (
-        ("Stage", "string", "progress.stage", "The stage under way"),
+        _STAGE,
         ("Documents", "integer", "progress.documents", "Documents done in this stage"),
     ),
     "PretrainRun": (
+        _STAGE,
         ("Step", "integer", "progress.step", "Optimizer steps done"),
         ("Loss", "number", "progress.loss", "Training loss of the last step reported"),
     ),
     "AlignmentRun": (
+        _STAGE,
         ("Step", "integer", "progress.step", "Optimizer steps done"),
         ("Loss", "number", "progress.loss", "Training loss of the last step reported"),
         ("Reward", "number", "progress.reward", "Mean reward"),
     ),
 }
 """The columns that a kind has of its own: name, type, place in the status, meaning."""
+
+_UNSEEN = {"observedGeneration": -1}
+"""The status of a document that no operator has seen: to kstatus it is in progress, not current."""
 
 
 def crd(kind: str) -> dict[str, Any]:
@@ -102,13 +110,13 @@ def _columns(kind: str) -> list[dict[str, Any]]:
 def _schema(kind: str) -> Schema:
     schema = structural_schema(KINDS[kind])
     parts = schema["properties"]
-    spec = {**parts["spec"], "x-kubernetes-validations": _spec_rules(parts["spec"])}
+    spec = {**_with_defaults_outside_lists(parts["spec"]), "x-kubernetes-validations": _spec_rules(parts["spec"])}
     properties = {
         "apiVersion": {"type": "string", "description": "The version of this document's form."},
         "kind": {"type": "string", "description": "What this document describes."},
         "metadata": {"type": "object"},
         "spec": spec,
-        "status": _without_defaults(parts["status"]),
+        "status": {**_without_defaults(parts["status"]), "default": _UNSEEN},
     }
     return {
         "description": schema["description"],
@@ -117,8 +125,10 @@ def _schema(kind: str) -> Schema:
         "properties": properties,
         "x-kubernetes-validations": [
             {
-                "rule": f"size(self.metadata.name) <= {LONGEST_NAME} && self.metadata.name.matches('{NAME_PATTERN}')",
-                "message": f"metadata.name must be lower-case letters, digits and hyphens, {LONGEST_NAME} at most",
+                "rule": f"size(self.metadata.name) <= {LONGEST_NAME} "
+                f"&& self.metadata.name.matches('{DOCUMENT_NAME_PATTERN}')",
+                "message": f"metadata.name must be lower-case letters, digits and hyphens, a letter first, "
+                f"{LONGEST_NAME} at most",
             }
         ],
     }
@@ -142,13 +152,28 @@ def _spec_rules(spec: Schema) -> list[dict[str, str]]:
     return rules
 
 
-def _without_defaults(schema: Schema) -> Schema:
-    """A status holds what the operator wrote and nothing that the API server adds."""
+def _with_defaults_outside_lists(schema: Schema) -> Schema:
+    """Inside an item of a list a default is said and not written: a list is replaced and owned as a whole, so what the
+    API server writes into it would differ from the file that is applied, each time. Loader and operator fill it in."""
+    if "items" in schema:
+        return {**schema, "items": _without_defaults(schema["items"], said=True)}
+    if "properties" in schema:
+        inner = {name: _with_defaults_outside_lists(part) for name, part in schema["properties"].items()}
+        return {**schema, "properties": inner}
+    return schema
+
+
+def _without_defaults(schema: Schema, *, said: bool = False) -> Schema:
+    """A status holds what the operator wrote and nothing that the API server adds; what is `said` stands in the
+    descriptions instead."""
     result = {key: value for key, value in schema.items() if key != "default"}
+    if said and "default" in schema:
+        default = json.dumps(schema["default"], ensure_ascii=False)
+        result["description"] = f"{schema.get('description', '')} Default: {default}.".lstrip()
     for inner in result.keys() & {"items", "additionalProperties"}:
-        result[inner] = _without_defaults(result[inner])
+        result[inner] = _without_defaults(result[inner], said=said)
     if "properties" in result:
-        result["properties"] = {name: _without_defaults(part) for name, part in result["properties"].items()}
+        result["properties"] = {name: _without_defaults(part, said=said) for name, part in result["properties"].items()}
     return result
 
 

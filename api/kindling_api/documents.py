@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from kindling_api.schema import Schema, at, structural_schema
 from kindling_api.v1alpha1.alignment_run import AlignmentRun
 from kindling_api.v1alpha1.dataset_build import DatasetBuild
 from kindling_api.v1alpha1.pretrain_run import PretrainRun
-from kindling_api.yaml_source import YamlDocument, read_yaml
+from kindling_api.yaml_source import FieldPath, YamlDocument, read_yaml
 
 Document = DatasetBuild | PretrainRun | AlignmentRun
 
@@ -46,6 +46,15 @@ class LoadedDocument:
     """`file:line` of its beginning."""
     folder: Path
     """The folder of its file, which relative paths in it are relative to."""
+    file: str
+    """The file, as it was named."""
+    lines: Mapping[FieldPath, int]
+    """The line of each field."""
+
+    def place(self, field: FieldPath) -> str:
+        """`file:line` of a field, or of the nearest thing around it that was written."""
+        written = YamlDocument(None, self.lines)
+        return written.place(self.file, written.line_of(field))
 
 
 def load(paths: Sequence[Path]) -> list[LoadedDocument]:
@@ -62,7 +71,7 @@ def load(paths: Sequence[Path]) -> list[LoadedDocument]:
         for document in read_yaml(_text(path), str(path)):
             try:
                 if _is_ours(document, str(path)):
-                    loaded.append(_checked(document, path))
+                    loaded.append(_checked(document, str(path), path.parent))
             except SpecError as error:
                 wrong.append(str(error))
     wrong += _duplicates(loaded)
@@ -75,16 +84,16 @@ def load(paths: Sequence[Path]) -> list[LoadedDocument]:
     return loaded
 
 
-def parse(value: Any, *, source: str = "document") -> Document:
+def parse(value: Any, *, source: str = "") -> Document:
     """One document from JSON-like data, as an API server holds it.
 
     Raises:
-        SpecError: as `load`, with `source` in the place of the file.
+        SpecError: as `load`, with `source`, where one is given, in the place of `file:line`.
     """
-    document = YamlDocument(value, {(): 1})
+    document = YamlDocument(value)
     if not _is_ours(document, source):
         raise _wrong_header(document, source, "apiVersion", value["apiVersion"], [API_VERSION])
-    return _checked(document, Path(source)).document
+    return _checked(document, source).document
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
@@ -120,7 +129,8 @@ def _text(path: Path) -> str:
         raise SpecError(explain(str(path), found=found, allowed="a file that can be read", remedy=remedy)) from None
     except UnicodeDecodeError as error:
         found = f"a byte that is not UTF-8 at offset {error.start}"
-        raise SpecError(explain(str(path), found=found, allowed="YAML text", remedy="give a YAML file")) from None
+        remedy = f"save it as UTF-8, as in: iconv -f ISO-8859-1 -t UTF-8 {path}"
+        raise SpecError(explain(str(path), found=found, allowed="YAML text in UTF-8", remedy=remedy)) from None
     return text.replace("\t", " ") if path.suffix == ".json" else text  # JSON may be indented with tabs, YAML may not
 
 
@@ -130,10 +140,12 @@ def _is_ours(document: YamlDocument, source: str) -> bool:
     Raises:
         SpecError: it is no Kubernetes document, or nearly one of ours.
     """
-    value, where = document.value, f"{source}:{document.line_of(())}"
+    value, where = document.value, document.place(source, document.line_of(()))
     if not isinstance(value, dict):
         allowed = "an object with apiVersion, kind, metadata and spec"
-        raise SpecError(explain(where, found=quoted(value), allowed=allowed, remedy="give a document of Kindling"))
+        raise SpecError(
+            explain(where or "document", found=quoted(value), allowed=allowed, remedy="give a document of Kindling")
+        )
     version, kind = value.get("apiVersion"), value.get("kind")
     known = kind in list(KINDS)
     if version == API_VERSION and known:
@@ -149,9 +161,10 @@ def _is_ours(document: YamlDocument, source: str) -> bool:
 
 def _wrong_header(document: YamlDocument, source: str, field: str, value: object, choices: list[str]) -> SpecError:
     meant = near(value, choices) if isinstance(value, str) else None
+    place = document.place(source, document.line_of((field,)))
     return SpecError(
         explain(
-            f"{source}:{document.line_of((field,))}: {field}",
+            f"{place}: {field}" if place else field,
             found=quoted(value),
             allowed=f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0],
             remedy=f"did you mean `{meant}`?" if meant else f"write {field}: {choices[0]}",
@@ -159,16 +172,16 @@ def _wrong_header(document: YamlDocument, source: str, field: str, value: object
     )
 
 
-def _checked(document: YamlDocument, path: Path) -> LoadedDocument:
+def _checked(document: YamlDocument, source: str, folder: Path = Path()) -> LoadedDocument:
     model = KINDS[document.value["kind"]]
     schema = structural_schema(model)
     value = _without_nulls(document.value, schema)
     try:
-        checked = model.model_validate_json(json.dumps(value))
+        checked = model.model_validate_json(json.dumps(value), by_alias=True, by_name=False)
     except ValidationError as error:
-        sentences = findings(error, YamlDocument(value, document.lines), schema, str(path))
+        sentences = findings(error, YamlDocument(value, document.lines), schema, source)
         raise SpecError("\n".join(sentences)) from None
-    return LoadedDocument(checked, f"{path}:{document.line_of(())}", path.parent)
+    return LoadedDocument(checked, document.place(source, document.line_of(())), folder, source, document.lines)
 
 
 def _without_nulls(value: Any, schema: Schema) -> Any:
@@ -187,7 +200,7 @@ def _without_nulls(value: Any, schema: Schema) -> Any:
 
 def _duplicates(loaded: Iterable[LoadedDocument]) -> list[str]:
     first: dict[tuple[str, str, str], str] = {}
-    wrong = []
+    wrong: list[str] = []
     for one in loaded:
         document = one.document
         name = (document.kind, document.metadata.namespace, document.metadata.name)

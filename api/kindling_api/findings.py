@@ -13,26 +13,41 @@ from itertools import groupby
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from kindling_api.base import NAME_PATTERN
-from kindling_api.errors import explain, near
+from kindling_api.base import DOCUMENT_NAME_PATTERN, NAME_PATTERN
+from kindling_api.errors import Explanation, UserError, explain, near
+from kindling_api.hub import DATA_PATTERN, FILE_PATTERN, MODEL_PATTERN, PLAIN_PATTERN
+from kindling_api.other_trainers import remedy_for
 from kindling_api.quantities import BYTES_PATTERN, COUNT_PATTERN, CPU_PATTERN, DURATION_PATTERN, LARGEST_COUNT
 from kindling_api.schema import Schema, at
+from kindling_api.v1alpha1.alignment_method import IMPORT_PATH_PATTERN
+from kindling_api.v1alpha1.filters import LANGUAGE_PATTERN
 from kindling_api.v1alpha1.storage import ENDPOINT_PATTERN, STORE_PATTERN
 from kindling_api.yaml_source import FieldPath, YamlDocument
 
 LONGEST_QUOTE = 80
 MOST_FIELDS_LISTED = 12
 
+_HEADER = {"metadata": "add it, as in metadata: {name: first}", "metadata.name": "add it, as in name: first"}
+"""What to do where the name of a document is missing; Kubernetes' own types have no words of ours."""
+
 _PATTERNS = {
     COUNT_PATTERN: "one with K, M, B, T, Ki, Mi or Gi, as in 2.5B",
     DURATION_PATTERN: "a duration, as in 90s, 10m or 1h30m",
     BYTES_PATTERN: "a number of bytes, as in 512Mi or 8Gi",
     CPU_PATTERN: "a number of cores, as in 500m",
+    DOCUMENT_NAME_PATTERN: "lower-case letters, digits and hyphens, a letter first, a letter or digit last",
     NAME_PATTERN: "lower-case letters, digits and hyphens, a letter or digit at both ends",
     STORE_PATTERN: "s3://bucket/prefix or file:///folder",
+    PLAIN_PATTERN: "a path, s3://… or file://…, and nothing of the Hugging Face Hub",
+    MODEL_PATTERN: "a path, s3://…, file://… or hf://owner/name[@revision]",
+    FILE_PATTERN: "a path, s3://…, file://… or hf://owner/name[@revision][/path]",
+    DATA_PATTERN: "a path, s3://…, file://… or hf://datasets/owner/name[@revision][/path]",
     ENDPOINT_PATTERN: "an http:// or https:// address",
+    LANGUAGE_PATTERN: "the code of a language, as in en or de",
+    IMPORT_PATH_PATTERN: "module:function, as in rewards.maths:score",
 }
 
 
@@ -41,7 +56,7 @@ def findings(error: ValidationError, document: YamlDocument, schema: Schema, sou
     found: dict[str, int] = {}
     for path, details in _by_place(error, document):
         line, sentence = _sentence(path, details, document, schema)
-        found.setdefault(f"{source}:{line}: {sentence}", line)
+        found.setdefault(Explanation.of(document.place(source, line), sentence), line)
     return sorted(found, key=lambda sentence: found[sentence])
 
 
@@ -75,11 +90,11 @@ def _place(details: ErrorDetails, value: Any) -> FieldPath:
 def _sentence(path: FieldPath, details: list[ErrorDetails], document: YamlDocument, schema: Schema) -> tuple[int, str]:
     first, here = details[0], at(schema, path)
     if first["type"] == "extra_forbidden":
-        return document.line_of(path), _unknown_field(path, at(schema, path[:-1]) or {})
+        return document.line_of(path), _unknown_field(path, schema)
     if first["type"] == "missing":
         return document.line_of(path), _missing_field(path, here or {})
     if first["type"] == "value_error" and "properties" in (here or {}):
-        return _between_fields(path, str(first["ctx"]["error"]), document)
+        return _between_fields(path, first["ctx"]["error"], document)
     found = quoted(first["input"])
     return document.line_of(path), explain(
         dotted(path) or "document",
@@ -89,33 +104,37 @@ def _sentence(path: FieldPath, details: list[ErrorDetails], document: YamlDocume
     )
 
 
-def _unknown_field(path: FieldPath, parent: Schema) -> str:
+def _unknown_field(path: FieldPath, schema: Schema) -> str:
+    parent = at(schema, path[:-1]) or {}
     name, fields = str(path[-1]), sorted(parent.get("properties", {}))
     meant = near(name, fields)
+    remedy = f"did you mean `{meant}`? If not, remove it" if meant else "remove it"
+    if (camel := to_camel(name)) in fields:
+        habit = "have no underscores" if "_" in name else "begin with a small letter"
+        remedy = f"write `{camel}`; the names of fields {habit}"
+    elif (known := remedy_for(name, meant, lambda place: at(schema, place) is not None)) is not None:
+        remedy = known
     return explain(
-        dotted(path),
-        found="an unknown field",
-        allowed=_listed(fields) if fields else "no fields at all",
-        remedy=f"did you mean `{meant}`? If not, remove it" if meant else "remove it",
+        dotted(path), found="an unknown field", allowed=_listed(fields) if fields else "no fields at all", remedy=remedy
     )
 
 
 def _missing_field(path: FieldPath, here: Schema) -> str:
     description = here.get("description", "").partition(". ")[0].rstrip(".")
-    return explain(
-        dotted(path),
-        found="nothing",
-        allowed=allowed_by(here),
-        remedy=f"add it: {description[:1].lower()}{description[1:]}" if description else "add it",
-    )
+    remedy = f"add it: {description[:1].lower()}{description[1:]}" if description else "add it"
+    return explain(dotted(path), found="nothing", allowed=allowed_by(here), remedy=_HEADER.get(dotted(path), remedy))
 
 
-def _between_fields(path: FieldPath, message: str, document: YamlDocument) -> tuple[int, str]:
-    """A rule of ours between several fields; its message may name the place itself, and more exactly."""
-    own = re.match(r"(spec(?:\.\w+)*)[^:]*: found ", message)
-    if own is None:
-        return document.line_of(path), f"{dotted(path)}: {message}"
-    return document.line_of(tuple(own.group(1).split("."))), message
+def _between_fields(path: FieldPath, error: ValueError, document: YamlDocument) -> tuple[int, str]:
+    """A rule of ours between several fields; its error may name the place itself, and more exactly."""
+    if not isinstance(error, UserError) or not error.where:
+        return document.line_of(path), f"{dotted(path)}: {error}"
+    return document.line_of(path_of(error.where)), str(error)
+
+
+def path_of(where: str) -> FieldPath:
+    """The reverse of `dotted`."""
+    return tuple(int(number) if number else name for number, name in re.findall(r"\[(\d+)\]|(\w+)", where))
 
 
 def quoted(value: object) -> str:
@@ -194,6 +213,11 @@ def _remedy(value: object, schema: Schema) -> str:
     wanted, pattern = schema.get("type", "int-or-string"), schema.get("pattern")
     if isinstance(value, str) and wanted in ("integer", "number", "boolean") and re.fullmatch(_PLAIN, value):
         return "remove the quotes"
+    if isinstance(value, bool) and wanted == "string":
+        words = "yes, on and true" if value else "no, off and false"
+        return f"put the word in quotes; without them YAML reads {words} as {quoted(value)}"
+    if isinstance(value, int | float) and pattern == DOCUMENT_NAME_PATTERN:
+        return f"call it `{_name_like(str(value))}`"
     if isinstance(value, bool | int | float) and wanted == "string":
         return f'put it in quotes: "{quoted(value)}"'
     if isinstance(value, float) and wanted == "int-or-string" and pattern == CPU_PATTERN:
@@ -202,7 +226,42 @@ def _remedy(value: object, schema: Schema) -> str:
         return "write a whole number"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return "use a number in this range"
-    return "change it to what is allowed"
+    if wanted == "array":
+        return "add an item" if value == [] else "write a list, with `- ` before each item"
+    return (_rewritten(value, schema) if isinstance(value, str) else None) or "change it to what is allowed"
+
+
+def _rewritten(text: str, schema: Schema) -> str | None:
+    """How to write what the text probably means; None where that cannot be guessed."""
+    pattern, fields = schema.get("pattern"), schema.get("properties", {})
+    if schema.get("type") == "object":
+        holder = "uri" if "/" in text or "name" not in fields else "name"
+        inner = f"{near(text, fields)}: {{}}" if near(text, fields) else f"{holder}: {text}" if holder in fields else ""
+        return (
+            f"write {{{inner}}}"
+            if inner
+            else f"write an object, as in {{{next(iter(fields))}: {{}}}}"
+            if fields
+            else None
+        )
+    guesses = {
+        DOCUMENT_NAME_PATTERN: _name_like(text),
+        NAME_PATTERN: _label_like(text),
+        BYTES_PATTERN: text.replace(" ", "").removesuffix("B"),
+        COUNT_PATTERN: text.replace(" ", "").replace("k", "K").replace("m", "M").replace("b", "B").replace(",", ""),
+    }
+    guess = guesses.get(pattern or "", "")
+    fits = guess != text and len(guess) <= schema.get("maxLength", len(guess)) and re.fullmatch(pattern or "", guess)
+    return f"did you mean `{guess}`?" if guess and fits else None
+
+
+def _label_like(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _name_like(text: str) -> str:
+    label = _label_like(text)
+    return f"run-{label}" if label[:1].isdigit() else label
 
 
 _PLAIN = r"true|false|-?[0-9.]+([eE][-+]?[0-9]+)?"

@@ -16,7 +16,7 @@ from kindling_api.base import API_VERSION
 from kindling_api.crds import SHORT_NAMES, crd
 from kindling_api.documents import KINDS
 from kindling_api.quantities import BYTES_PATTERN, COUNT_PATTERN, CPU_PATTERN, DURATION_PATTERN
-from kindling_api.schema import Schema
+from kindling_api.schema import Schema, structural_schema
 from kindling_api.v1alpha1.resources import MUTABLE_FIELDS
 
 FILE = Path(__file__).parents[2] / "docs" / "reference.md"
@@ -56,7 +56,8 @@ def _kind(kind: str) -> str:
     names = f"`kubectl get {plural}`, or `{SHORT_NAMES[kind]}` for short."
     parts = [f"\n## {kind}\n\n{schema['description']} {names}\n"]
     for part in ("spec", "status"):
-        parts += [f"\n### {kind} {part}\n", *_tables(part, schema["properties"][part], with_defaults=part == "spec")]
+        fields = structural_schema(KINDS[kind])["properties"][part]
+        parts += [f"\n### {kind} {part}\n", *_tables(part, fields, with_defaults=part == "spec")]
     return "".join(parts)
 
 

@@ -21,7 +21,8 @@ from kindling_api.v1alpha1.pretrain_run import PretrainRun, PretrainRunSpec
 from kindling_api.v1alpha1.resources import CONTENT_FREE_FIELDS
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, Input, PretrainRunFile, RunFile
 from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_api.v1alpha1.training import CONTENT_FREE_TRAINING_FIELDS, TrainingSpec
+from kindling_api.v1alpha1.training import CONTENT_FREE_TRAINING_FIELDS, PretrainingSpec, TrainingSpec
+from kindling_api.v1alpha1.windows import merged
 from kindling_api.versions import ALIGNMENT_VERSION, PRETRAIN_VERSION, step_versions
 
 Spec = DatasetBuildSpec | PretrainRunSpec | AlignmentRunSpec
@@ -38,7 +39,7 @@ class Finished:
     """A product that is there."""
 
     uri: str
-    """Its folder."""
+    """The product's folder."""
     digest: str
     """Digest of its manifest."""
     storage: StorageSpec | None = None
@@ -73,7 +74,9 @@ def resolve(
         if product is None:
             waiting.append(use.candidates[0])
         else:
-            inputs.setdefault(use.role, []).append(product)  # no judge, no role: the key of such a run stays as it was
+            inputs.setdefault(use.role, []).append(
+                product
+            )  # no model that compares, no role: the key of such a run stays as it was
     if waiting:
         return Waiting(tuple(waiting))
     return _run_file(document, document.spec.storage or storage, inputs, attempt)
@@ -88,12 +91,15 @@ def content_of(spec: Spec) -> dict[str, Any]:
     left_out = CONTENT_FREE_FIELDS | REFERENCE_FIELDS
     content = spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=set(left_out))
     if isinstance(spec, DatasetBuildSpec):
+        for source in content["sources"]:
+            source.get("storage", {}).pop("credentialsSecret", None)
         content["filters"] = [one.document() for one in sorted(spec.filters, key=lambda one: one.chosen[0])]
     else:
         content["training"] = _recipe(spec.training)
     if isinstance(spec, PretrainRunSpec):
         content["model"] = spec.model.shape().document()
-        content["training"]["batch"]["tokens"] = spec.batch_plan().tokens
+        if spec.training.steps is not None:  # else a batch that is left open depends on the dataset
+            content["training"]["batch"]["tokens"] = spec.batch_plan().tokens
     if isinstance(spec, AlignmentRunSpec):
         _drop_reward_models(content["method"])
     return content
@@ -119,12 +125,16 @@ def without_folders(content: Any) -> Any:
 
 def shown_path(uri: str) -> str:
     """A local path from its last fixed part on: the file, the folder, or that in which a glob begins."""
-    path = uri.removeprefix("file://")
-    if "://" in path or path.startswith("builtin"):
+    if not is_local(uri):
         return uri
-    parts = path.rstrip("/").split("/")
+    parts = uri.removeprefix("file://").rstrip("/").split("/")
     fixed = list(takewhile(lambda part: not any(character in part for character in "*?["), parts))
     return "/".join(parts[max(len(fixed) - 1, 0) :]).lstrip("/")
+
+
+def is_local(uri: str) -> bool:
+    """Whether a source's URI is a path of this machine."""
+    return "://" not in uri.removeprefix("file://") and not uri.startswith("builtin")
 
 
 def _input(document: Document, use: Use, finished: Mapping[Reference, Finished]) -> Input | None:
@@ -150,6 +160,7 @@ def _run_file(document: Document, output: StorageSpec, inputs: dict[str, list[In
     common: dict[str, Any] = {
         "name": document.metadata.name,
         "namespace": document.metadata.namespace,
+        "uid": document.metadata.uid,
         "attempt": attempt,
         "output": output,
         "key": _key(document, inputs),
@@ -170,11 +181,15 @@ def _run_file(document: Document, output: StorageSpec, inputs: dict[str, list[In
 
 
 def _key(document: Document, inputs: dict[str, list[Input]]) -> str:
-    """A product without a digest counts by its URI, until somebody has read it."""
+    """A product without a digest counts by its URI, until somebody has read it; local data by what it holds alone."""
+    content = content_of(document.spec)
+    if isinstance(document, AlignmentRun):
+        for entry in (*content["data"], *content["validation"]["data"]):
+            entry["uri"] = "" if is_local(entry["uri"]) else entry["uri"]
     return key_of(
         {
             "kind": document.kind,
-            "spec": content_of(document.spec),
+            "spec": content,
             "inputs": {role: [one.digest or one.uri for one in products] for role, products in inputs.items()},
             "versions": _versions(document),
         }
@@ -192,6 +207,9 @@ def _recipe(training: TrainingSpec) -> dict[str, Any]:
         mode="json", by_alias=True, exclude_none=True, exclude=set(CONTENT_FREE_TRAINING_FIELDS)
     )
     recipe["batch"].pop("microBatch", None)
+    recipe.pop("skip", None)
+    if isinstance(training, PretrainingSpec) and training.skip:  # without, the key is that of before there was a skip
+        recipe["skip"] = [one.document() for one in merged(training.skip)]
     return recipe
 
 

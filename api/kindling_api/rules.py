@@ -35,6 +35,13 @@ def exactly_one(choices: Sequence[str], given: Sequence[str]) -> str:
     )
 
 
+def check_order(lower: str, least: float, upper: str, most: float) -> None:
+    """Raises ValueError where a minimum is above the maximum of the same measure: nothing would pass."""
+    if least > most:
+        found, allowed = f"{lower} {least:g} and {upper} {most:g}", f"{lower} of at most {upper}"
+        raise ValueError(finding(found=found, allowed=allowed, remedy=f"lower {lower}, or raise {upper}"))
+
+
 class OneOf(Spec):
     """An object of which exactly one field is given; the field's name says the variant."""
 

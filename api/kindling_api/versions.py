@@ -8,21 +8,21 @@ from __future__ import annotations
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 
 STEP_VERSIONS = {
-    "read": 3,
+    "read": 5,
     "repair": 1,
-    "rules": 2,
+    "rules": 3,
     "boilerplate": 1,
-    "c4": 1,
+    "c4": 2,
     "spam": 1,
-    "language": 1,
+    "language": 2,
     "adult": 2,
     "exact": 1,
     "lines": 1,
-    "minHash": 2,
+    "minHash": 3,
     "toxicity": 2,
-    "decontaminate": 1,
-    "pii": 1,
-    "tokenizer": 1,
+    "decontaminate": 2,
+    "pii": 2,
+    "tokenizer": 3,
     "shard": 1,
 }
 """Steps of a dataset build. `rules` is Gopher's, FineWeb's, and how measures become decisions."""
@@ -33,8 +33,8 @@ OWN_VERSION = {"adult", "boilerplate", "c4", "language", "pii", "spam"}
 PRETRAIN_VERSION = 1
 """Initial weights, data order, model and optimizer."""
 
-ALIGNMENT_VERSION = 1
-"""The same for alignment."""
+ALIGNMENT_VERSION = 3
+"""The version of what an alignment computes; as for pretraining."""
 
 
 def step_versions(spec: DatasetBuildSpec) -> dict[str, int]:

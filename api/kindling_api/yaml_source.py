@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -61,14 +61,18 @@ class YamlDocument:
     """One document of a file: its value as JSON would hold it, and where each part of it was written."""
 
     value: Any
-    lines: Mapping[FieldPath, int]
-    """Line (from 1) of the field at each path."""
+    lines: Mapping[FieldPath, int] = field(default_factory=dict)
+    """Line (from 1) of the field at each path; empty where it was not read from a text."""
 
     def line_of(self, path: FieldPath) -> int:
-        """The line of the field at `path`, or of the nearest thing around it that exists."""
-        while path not in self.lines:
+        """The line of the field at `path`, or of the nearest thing around it that exists; 0 where there are none."""
+        while path and path not in self.lines:
             path = path[:-1]
-        return self.lines[path]
+        return self.lines.get(path, 0)
+
+    def place(self, source: str, line: int) -> str:
+        """`source:line`, or as much of it as is known."""
+        return f"{source}:{line}" if source and line else source
 
 
 def read_yaml(text: str, source: str) -> list[YamlDocument]:
@@ -81,6 +85,8 @@ def read_yaml(text: str, source: str) -> list[YamlDocument]:
         return list(_documents(_Loader(text), source))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if error.problem == "found unexpected end of stream":  # what is not closed began above
+            mark = error.context_mark or mark
         problem = (error.problem or "a fault").replace("\t", "\\t").removeprefix("found ")
         raise _wrong(source, mark.line + 1 if mark else 1, problem, "YAML", _syntax_remedy(problem)) from None
     except yaml.reader.ReaderError as error:
@@ -204,4 +210,8 @@ def _wrong(source: str, line: int, found: str, allowed: str, remedy: str) -> Spe
 def _syntax_remedy(problem: str) -> str:
     if "\\t" in problem:
         return "indent with spaces: YAML does not allow tabs"
-    return "correct the line: look for a missing colon, quote, bracket or indentation"
+    if problem.startswith("undefined alias"):
+        return "put the text in quotes: without them * names an anchor of the same document"
+    if problem == "unexpected end of stream":
+        return "close the quote that is opened on this line"
+    return "correct this line or the one above: look for a missing colon, space, quote, bracket or indentation"

@@ -3,9 +3,15 @@
     python bench/align/bench.py sft --data gsm8k/train.jsonl --trl-python venv/bin/python
     python bench/align/bench.py dpo --data 'hh-rlhf/*.jsonl.gz' --trl-python venv/bin/python
 
-The environment of `--trl-python` has TRL beside what Kindling needs; without it, only ours is measured. Two figures are
-told: samples/s over the steps but the first two, and samples/s of the whole process, in which ours also computes DPO's
-reference before the first step. Peak memory is that of the largest process.
+The environment of `--trl-python` needs TRL (1.16 was used) with Kindling's versions of torch and transformers, and
+nothing of Kindling's; without it, only ours is measured. First both sides take the same few records through the model
+as it is before the first step, and have to find the same: the loss of fine-tuning; for DPO, whose loss is ln 2 there
+whatever is computed, the log-probabilities of the answers.
+
+Two figures are told: samples/s over the steps but the first two, and samples/s of the whole process, in which ours also
+computes DPO's reference before the first step. Peak memory is that of the largest process. The losses of the last steps
+are of different batches after different numbers of steps (ours packs several dialogues into a window, and so takes
+fewer steps of more samples): they show that both learn, and are not to be compared.
 """
 
 from __future__ import annotations
@@ -13,59 +19,72 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import Usage, measured, options_of, write_figures
+from random_models import export_random, on_bytes
 
 from kindling_api.base import canonical_json, key_of
 from kindling_api.v1alpha1.alignment_run import AlignmentData, AlignmentRunSpec
 from kindling_api.v1alpha1.model import ModelShape
+from kindling_api.v1alpha1.products import MANIFEST
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, Input, Progress
 from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_storage import open_store
-from kindling_trainer.align.data import read_dialogues, read_pairs
-from kindling_trainer.align.formats import Messages, dialogue, pair
-from kindling_trainer.align.read import open_sources
-from kindling_trainer.align.template import DEFAULT, ChatTemplate, add_special_tokens
-from kindling_trainer.checkpoint.huggingface import export
-from kindling_trainer.checkpoint.huggingface.folder import ChatFiles
-from kindling_trainer.models import build_model
-from kindling_trainer.models.initialize import initialize
+from kindling_storage import ObjectStore, open_store
+from kindling_trainer.align.data.formats import dialogue, pair
+from kindling_trainer.align.data.read import open_sources
+from kindling_trainer.align.data.tokenize import read_dialogues, read_pairs
+from kindling_trainer.chat.message import Messages
+from kindling_trainer.chat.template import DEFAULT, ChatTemplate, add_special_tokens
+from kindling_trainer.checkpoint.huggingface import ChatFiles
 
+COMPARED = 8
+"""Records of which both sides have to find the same."""
+TOLERANCE = 2e-4
+"""Of a figure, relative: TRL prints four digits."""
 WARM_UP = 2
 """Steps that do not count: compilation, first allocations."""
+ACCUMULATION = 4
+"""Micro-batches of a step."""
 
 
 def main() -> None:
-    """Measure both sides, and print a table."""
+    """Compare both sides, measure them, and print a table."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="kindling-bench-") as name:
         folder = Path(name)
         template = make_base(folder, options)
         count = write_records(folder, template, options)
+        before = {"kindling": ours_before(folder, options)}
+        if options.trl_python:
+            before["trl"] = trl_before(folder, options)
+            check_same(before["kindling"], before["trl"])
         rows = [{"side": "kindling", **ours(folder, count, options)}]
         if options.trl_python:
             rows.append({"side": "trl", **trl(folder, count, options)})
-    if options.json:
-        print(json.dumps({"method": options.method, "samples": count, "rows": rows}))
-        return
+    write_figures(options.json, {"method": options.method, "samples": count, "before": before, "rows": rows})
     print(f"{options.method}, {count} samples, {options.layers} layers of {options.width}, {options.threads} threads")
-    print(f"{'':10} {'samples/s':>10} {'whole run':>10} {'peak MiB':>10} {'loss':>8}")
+    for side, figures in before.items():
+        print(
+            f"{side:10} before the first step: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        )
+    print(f"{'':10} {'samples/s':>10} {'whole run':>10} {'peak MiB':>10} {'steps':>6} {'last loss':>10}")
     for row in rows:
         print(
             f"{row['side']:10} {row['samples_per_second']:10.2f} {row['whole']:10.2f} {row['peak_mib']:10.0f}"
-            f" {row['loss']:8.4f}"
+            f" {row['steps']:6} {row['loss']:10.4f}"
         )
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("method", choices=["sft", "dpo"])
     parser.add_argument("--data", required=True, help="records: a file or a glob")
     parser.add_argument("--trl-python", help="the Python of an environment with TRL")
@@ -78,21 +97,18 @@ def _options() -> argparse.Namespace:
         "--micro-batch", type=int, default=4, help="sequences at once: of ours windows, of TRL's samples"
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
 
 def make_base(folder: Path, options: argparse.Namespace) -> ChatTemplate:
-    """A model with random weights, and a tokenizer learnt from the records."""
+    """A model with random weights, and a tokenizer trained on the records."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = on_bytes(Tokenizer(models.BPE()))
     trainer = trainers.BpeTrainer(vocab_size=options.vocabulary - 4, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator((text for parts in records(options) for text in texts(parts)), trainer)
     add_special_tokens(tokenizer, DEFAULT)
     template = ChatTemplate(DEFAULT, tokenizer)
-    stop, size = template.stop_token(), tokenizer.get_vocab_size()
+    stop = template.stop_token()
     assert stop is not None
     shape = ModelShape.model_validate(
         {
@@ -100,20 +116,14 @@ def make_base(folder: Path, options: argparse.Namespace) -> ChatTemplate:
             "kv_heads": options.width // 64, "ffn_width": 8 * options.width // 3 // 64 * 64, "context": options.context,
         }
     )  # fmt: skip
-    model = build_model(shape, size)
-    initialize(model, 0)
-    weights = ((name, parameter.detach()) for name, parameter in model.named_parameters())
-    export(
-        open_store((folder / "base").as_uri()), weights, shape, vocab_size=size, tokenizer=tokenizer.to_str().encode(),
-        end_of_document=None, chat=ChatFiles(template.exported, stop),
-    )  # fmt: skip
+    export_random(folder / "base", shape, tokenizer, seed=0, chat=ChatFiles(template.exported, stop))
     return template
 
 
 def records(options: argparse.Namespace) -> Iterator[dict[str, Messages]]:
     """The prompt and its answers, as messages, from the file."""
     for source in open_sources([AlignmentData(uri=options.data)], open_store):
-        for record in source.records():
+        for record in source.records(lambda error: print(error, file=sys.stderr)):
             if options.method == "dpo":
                 both = pair(record.fields, record.form)
                 if both.chosen != both.rejected:
@@ -145,66 +155,111 @@ def write_records(folder: Path, template: ChatTemplate, options: argparse.Namesp
     return count
 
 
+def ours_before(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """What our evaluation before the first step finds of the records to compare."""
+    data = [{"uri": str(compared(folder))}]
+    _, product = trained(folder, "before", options, data=data, validation={"data": data}, length={"steps": 1})
+    found = json.loads(product.get(MANIFEST))["evaluation"]
+    return {name: found[f"{ours}_before"] for ours, name in compared_figures(options).items()}
+
+
+def trl_before(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """What TRL logs of its first step, which has all the records to compare."""
+    _, found = trl_trained(folder, options, compared(folder), micro_batch=1, accumulation=COMPARED)
+    return {name: found["first"][name] for name in compared_figures(options).values()}
+
+
+def compared(folder: Path) -> Path:
+    """The file of the records of which both sides have to find the same."""
+    path = folder / "compared.jsonl"
+    path.write_text("".join((folder / "records.jsonl").read_text().splitlines(keepends=True)[:COMPARED]))
+    return path
+
+
+def compared_figures(options: argparse.Namespace) -> dict[str, str]:
+    """Our name of each figure that is compared, and TRL's."""
+    both = ("logps/chosen", "logps/rejected")
+    return {name: name for name in both} if options.method == "dpo" else {"validation_loss": "loss"}
+
+
+def check_same(ours: dict[str, float], theirs: dict[str, float]) -> None:
+    """Measure nothing where the sides compute different things."""
+    if different := {name for name in ours if abs(ours[name] - theirs[name]) > TOLERANCE * abs(ours[name])}:
+        sys.exit(f"before the first step {', '.join(sorted(different))} differ: {ours} here, {theirs} of TRL")
+
+
 def ours(folder: Path, count: int, options: argparse.Namespace) -> dict[str, Any]:
     """One epoch of ours."""
-    sequences = 4 * options.micro_batch
+    data = [{"uri": str(folder / "records.jsonl")}]
+    usage, product = trained(folder, "epoch", options, data=data, validation={"fraction": 0}, length={"epochs": 1})
+    steps = [row for row in map(json.loads, product.get("metrics.jsonl").splitlines()) if "loss" in row]
+    return _row([row["step_seconds"] for row in steps], count / len(steps), usage, count, steps[-1]["loss"])
+
+
+def trained(
+    folder: Path, name: str, options: argparse.Namespace, *, data: Any, validation: Any, length: dict[str, int]
+) -> tuple[Usage, ObjectStore]:
+    """A run of ours: what it took, and its product."""
+    sequences = ACCUMULATION * options.micro_batch
     spec = {
         "base": {"uri": str(folder / "base")},
         "method": {options.method: {}},
-        "data": [{"uri": str(folder / "records.jsonl")}],
-        "validation": {"fraction": 0},
+        "data": data,
+        "validation": validation,
         "training": {
-            "epochs": 1,
+            **length,
             "batch": {"tokens": sequences * options.context, "microBatch": options.micro_batch},
             "precision": "fp32",
         },
-        "evaluation": {"every": 10**6, "prompts": []},
+        "evaluation": {"every": 10**6, "batches": 10**4, "prompts": []},
         "checkpoint": {"every": "1h"},
     }
     run = AlignmentRunFile(
-        name="bench", key=key_of("bench"), output=StorageSpec(uri=(folder / "store").as_uri()),
+        name="bench", key=key_of(name), output=StorageSpec(uri=(folder / "store").as_uri()),
         spec=AlignmentRunSpec.model_validate(spec, strict=False), base=Input(uri=str(folder / "base")),
     )  # fmt: skip
     (folder / "run.json").write_bytes(canonical_json(run.document()))
-    progress = folder / "progress.json"
+    progress = folder / f"{name}.progress.json"
     command = [sys.executable, "-m", "kindling_trainer", str(folder / "run.json"), "--progress", str(progress)]
-    seconds, peak = measured(command, options)
+    usage = measured(command, environment(options))
     result = Progress.model_validate_json(progress.read_bytes()).result
     assert result is not None
-    lines = open_store(result.uri).get("metrics.jsonl").splitlines()
-    steps = [row for row in map(json.loads, lines) if "loss" in row]
-    samples = count / len(steps)
-    return _row([row["step_seconds"] for row in steps], samples, seconds, count, peak, steps[-1]["loss"])
+    return usage, open_store(result.uri)
 
 
 def trl(folder: Path, count: int, options: argparse.Namespace) -> dict[str, Any]:
     """One epoch of TRL's."""
+    usage, found = trl_trained(
+        folder, options, folder / "records.jsonl", micro_batch=options.micro_batch, accumulation=ACCUMULATION
+    )
+    return _row(found["step_seconds"], options.micro_batch * ACCUMULATION, usage, count, found["last"]["loss"])
+
+
+def trl_trained(
+    folder: Path, options: argparse.Namespace, records: Path, *, micro_batch: int, accumulation: int
+) -> tuple[Usage, dict[str, Any]]:
+    """A run of TRL's: what it took, and what it logged."""
     out = folder / "trl.json"
     script = Path(__file__).with_name("trl_side.py")
-    command = [options.trl_python, str(script), options.method, str(folder), str(out), str(options.micro_batch)]
-    command += [str(options.context)]
-    seconds, peak = measured(command, options)
-    found = json.loads(out.read_text())
-    return _row(found["step_seconds"], found["samples_per_step"], seconds, count, peak, found["loss"])
+    sizes = [str(size) for size in (micro_batch, accumulation, options.context)]
+    command = [options.trl_python, str(script), options.method, str(folder / "base"), str(records), str(out), *sizes]
+    return measured(command, environment(options)), json.loads(out.read_text())
 
 
-def measured(command: list[str], options: argparse.Namespace) -> tuple[float, float]:
-    """Seconds and peak memory in MiB of a command and all processes that it starts."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "true"}
-    began = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{command[0]} failed:\n{said[-3000:]}")
-    return time.perf_counter() - began, usage.ru_maxrss / 1024
+def environment(options: argparse.Namespace) -> dict[str, str]:
+    """Of both sides."""
+    return {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "true"}
 
 
-def _row(steps: list[float], samples: float, seconds: float, count: int, peak: float, loss: float) -> dict[str, float]:
+def _row(steps: list[float], samples: float, usage: Usage, count: int, loss: float) -> dict[str, float]:
     counted = steps[WARM_UP:] or steps
-    speed = samples * len(counted) / sum(counted)
-    return {"samples_per_second": speed, "whole": count / seconds, "peak_mib": peak, "loss": loss, "steps": len(steps)}
+    return {
+        "samples_per_second": samples * len(counted) / sum(counted),
+        "whole": count / usage.seconds,
+        "peak_mib": usage.peak_mebibytes,
+        "steps": len(steps),
+        "loss": loss,
+    }
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """What a small model learns from real data, through Kindling's own documents, on two cores.
 
     python bench/align/real_data.py --dialogues harmless-base-test.jsonl.gz --problems gsm8k/train.jsonl
-        [--show sft dpo reward] [--store FOLDER] [--json FILE]
+        [--show sft dpo reward] [--toy] [--store FOLDER] [--json FILE]
 
 All begin with one model, pretrained for a moment on the dialogues' text, chosen and rejected alike: no preference is in
 it, though the text of the pairs that are held out later is. Then:
 
 sft     fine-tuning on worked problems, which the base has never seen: the loss of those held out, one in thirty.
 dpo     fine-tuning on chosen answers, then DPO, on four fifths of the pairs: how many of the last fifth are preferred.
-reward  a reward model on each four fifths of the pairs, judged by the other fifth. It sees the answers without the
-        questions, as the bag of words does to which it is compared.
+reward  a reward model on each four fifths of the pairs, measured on the other fifth. It sees the answers without the
+        questions, as the bag of words does to which it is compared. No peer is run.
 
 A pair is the last question with its two answers. Dialogues that begin with the same question are in the same fifth.
 With a store that stays, what is finished is used again.
@@ -31,12 +31,15 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import options_of, write_figures
+
 from kindling_api.v1alpha1.alignment_run import AlignmentData
 from kindling_api.v1alpha1.products import MODEL_FOLDER
 from kindling_storage import open_store
-from kindling_trainer.align.data import read_pairs
-from kindling_trainer.align.read import open_sources
-from kindling_trainer.align.template import ChatTemplate
+from kindling_trainer.align.data.read import open_sources
+from kindling_trainer.align.data.tokenize import read_pairs
+from kindling_trainer.chat.template import ChatTemplate
 from kindling_trainer.checkpoint.huggingface import read_chat_template, read_model, read_tokenizer
 
 FOLDS = 5
@@ -59,7 +62,7 @@ spec:
   dataset: {{name: dialogues}}
   model: {{architecture: llama, layers: 4, heads: 4, width: 128, context: 512, tiedEmbeddings: true}}
   training:
-    steps: 300
+    steps: {steps}
     batch: {{tokens: 4Ki}}
     compile: never
     optimizer: {{adamW: {{learningRate: 3e-3, betas: [0.9, 0.99]}}}}
@@ -98,8 +101,7 @@ def main() -> None:
     for row in rows:
         before = f"{row['before']:8.4f}" if row["before"] is not None else f"{'':8}"
         print(f"{row['show']:7} {row['figure']:45} {before} {row['after']:8.4f}  {row['remark']}")
-    if options.json:
-        options.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    write_figures(options.json, {"rows": rows})
 
 
 class Bench:
@@ -110,14 +112,23 @@ class Bench:
         self.folder = store.parent / f"{store.name}-data" if options.store else folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folds = write_folds(options.dialogues, self.folder)
-        self.documents = {"dialogues": BASE.format(dialogues=options.dialogues.resolve())}
+        self.documents = {
+            "dialogues": BASE.format(dialogues=options.dialogues.resolve(), steps=3 if options.toy else 300)
+        }
         """Each model's own, after those of all that it needs."""
 
     def sft(self) -> Iterator[dict[str, Any]]:
         """How much of the loss on held-out problems goes."""
         problems = [self.options.problems.resolve()]
         found = self.run(
-            "problems", "dialogues", "sft", problems, "{fraction: 0.03}", "steps: 40", rate="2e-3", tokens="4Ki"
+            "problems",
+            "dialogues",
+            "sft",
+            problems,
+            "{fraction: 0.03}",
+            self.length("steps: 40"),
+            rate="2e-3",
+            tokens="4Ki",
         )
         before, after = found["validation_loss_before"], found["validation_loss"]
         yield _row("sft", "loss on held-out problems, nats a token", before, after, f"{after / before - 1:+.1%}")
@@ -126,41 +137,57 @@ class Bench:
         """How often the held-out chosen answer is preferred to the rejected one."""
         held_out, base = self.folds[0], self.talking(0)
         validation = _held_out(held_out)
-        found = self.run("preferring", base, "dpo", self.all_but(0), validation, "epochs: 2", rate="3e-4", tokens="8Ki")
+        found = self.run(
+            "preferring", base, "dpo", self.all_but(0), validation, self.length("epochs: 2"), rate="3e-4", tokens="8Ki"
+        )
         yield _row("dpo", "held-out accuracy of the implicit rewards", 0.5, found["rewards/accuracies"])
         before, after = (preferred(self.model(name), held_out) for name in (base, "preferring"))
         yield _row("dpo", "chosen answer more probable, held out", before, after)
 
     def reward(self) -> Iterator[dict[str, Any]]:
         """How often the reward model gives the chosen answer more, pairs it has not seen, over all fifths."""
-        accuracies = []
-        for number, held_out in enumerate(self.folds):
-            learnt, length = self.all_but(number), f"epochs: {self.options.epochs}"
+        accuracies, fifths = [], self.folds[:1] if self.options.toy else self.folds
+        for number, held_out in enumerate(fifths):
+            training, length = self.all_but(number), self.length(f"epochs: {self.options.epochs}")
             found = self.run(
-                f"judge-{number}", "dialogues", "reward", list(map(_answers, learnt)), _held_out(_answers(held_out)),
+                f"reward-model-{number}", "dialogues", "reward", list(map(_answers, training)),
+                _held_out(_answers(held_out)),
                 length, rate=self.options.rate, tokens="4Ki",
             )  # fmt: skip
             accuracies.append(found["rewards/accuracies"])
             print(f"fifth {number}: {accuracies[-1]:.4f}", file=sys.stderr)
-        mean = sum(accuracies) / FOLDS
-        error = math.sqrt(mean * (1 - mean) / sum(fold.read_text().count("\n") for fold in self.folds))
-        yield _row("reward", "accuracy of a reward model, mean of five fifths", None, mean, f"± {error:.4f}")
+        mean = sum(accuracies) / len(fifths)
+        error = math.sqrt(mean * (1 - mean) / sum(fold.read_text().count("\n") for fold in fifths))
+        yield _row("reward", "accuracy of a reward model, mean of the fifths", None, mean, f"± {error:.4f}")
 
     def talking(self, fold: int) -> str:
         """The name of a model that was fine-tuned on the chosen answers of all fifths but one."""
         name, validation = f"talk-{fold}", _held_out(self.folds[fold])
-        self.run(name, "dialogues", "sft", self.all_but(fold), validation, "epochs: 1", rate="5e-4", tokens="4Ki")
+        self.run(
+            name,
+            "dialogues",
+            "sft",
+            self.all_but(fold),
+            validation,
+            self.length("epochs: 1"),
+            rate="5e-4",
+            tokens="4Ki",
+        )
         return name
 
+    def length(self, wanted: str) -> str:
+        """How long an alignment takes, unless all are to be short."""
+        return "steps: 2" if self.options.toy else wanted
+
     def all_but(self, fold: int) -> list[Path]:
-        """The fifths that are learnt from while this one is held out."""
+        """The fifths to train on while this one is held out."""
         return [path for number, path in enumerate(self.folds) if number != fold]
 
     def run(
-        self, name: str, base: str, method: str, learnt: list[Path], validation: str, length: str, **recipe: str
+        self, name: str, base: str, method: str, training: list[Path], validation: str, length: str, **recipe: str
     ) -> dict[str, float]:
         """One alignment after what it needs, as its user runs it: the figures of its last evaluation."""
-        data = json.dumps([{"uri": str(path)} for path in learnt])
+        data = json.dumps([{"uri": str(path)} for path in training])
         self.documents[name] = self.documents[base] + ALIGNMENT.format(
             name=name, base=base, method=method, data=data, validation=validation, length=length, **recipe
         )
@@ -214,9 +241,9 @@ def _answers(fold: Path) -> Path:
 def preferred(model_folder: Path, pairs: Path) -> float:
     """The part of the pairs whose chosen answer a model finds more probable than the rejected one."""
     store = open_store(model_folder.as_uri())
-    model, (tokenizer, end_of_document), source = read_model(store), read_tokenizer(store), read_chat_template(store)
+    model, (tokenizer, special), source = read_model(store), read_tokenizer(store), read_chat_template(store)
     assert source is not None
-    template = ChatTemplate(source, tokenizer, end_of_document=end_of_document)
+    template = ChatTemplate(source, tokenizer, special.named)
     read, _ = read_pairs(
         open_sources([AlignmentData(uri=str(pairs))], open_store), template, context=model.shape.context
     )
@@ -246,14 +273,14 @@ def _row(show: str, figure: str, before: float | None, after: float, remark: str
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--dialogues", type=Path, required=True, help="pairs of dialogues of hh-rlhf, .jsonl.gz")
     parser.add_argument("--problems", type=Path, required=True, help="worked problems of GSM8K, .jsonl")
     parser.add_argument("--show", nargs="+", choices=SHOWS, default=list(SHOWS))
     parser.add_argument("--store", type=Path, help="where the products stay; absent means nowhere")
+    parser.add_argument("--toy", action="store_true", help="a few steps, one fifth: to see that the path works")
     parser.add_argument("--rate", default="3e-4", help="learning rate of the reward model")
     parser.add_argument("--epochs", default="2", help="passes of the reward model over its pairs")
-    parser.add_argument("--json", type=Path, help="where the figures go")
     return parser.parse_args()
 
 

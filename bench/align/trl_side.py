@@ -1,4 +1,7 @@
-"""TRL's side of `bench.py`, run by the Python of its own environment: METHOD FOLDER OUT MICRO_BATCH CONTEXT."""
+"""TRL's side of `bench.py`, run by the Python of its own environment, which needs trl and nothing of Kindling's.
+
+python trl_side.py sft|dpo BASE RECORDS.jsonl OUT.json MICRO_BATCH ACCUMULATION CONTEXT
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,13 @@ import trl
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-ACCUMULATION = 4
-
 
 class Clock(TrainerCallback):
-    """When each optimizer step began and ended, and the losses."""
+    """How long each optimizer step took, and what was logged of it."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self.losses: list[float] = []
+        self.logged: list[dict[str, float]] = []
         self._began = 0.0
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
@@ -32,20 +33,18 @@ class Clock(TrainerCallback):
         self.seconds.append(time.perf_counter() - self._began)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        """Keep the loss."""
+        """Keep the figures of the step; the last log is of the whole run, and has no `loss`."""
         if "loss" in logs:
-            self.losses.append(logs["loss"])
+            self.logged.append({name: float(value) for name, value in logs.items()})
 
 
 def main() -> None:
     """One epoch, with TRL's defaults but for sizes, precision and reports."""
-    method, folder, out, micro_batch, context = sys.argv[1:]
-    base = str(Path(folder) / "base")
-    lines = (Path(folder) / "records.jsonl").read_text().splitlines()
-    data = Dataset.from_list([json.loads(line) for line in lines])
+    method, base, records, out, micro_batch, accumulation, context = sys.argv[1:]
+    data = Dataset.from_list([json.loads(line) for line in Path(records).read_text().splitlines()])
     common: dict[str, Any] = {
-        "output_dir": f"{folder}/trl", "per_device_train_batch_size": int(micro_batch), "num_train_epochs": 1,
-        "gradient_accumulation_steps": ACCUMULATION, "use_cpu": True, "bf16": False, "report_to": [],
+        "output_dir": f"{out}.trainer", "per_device_train_batch_size": int(micro_batch), "num_train_epochs": 1,
+        "gradient_accumulation_steps": int(accumulation), "use_cpu": True, "bf16": False, "report_to": [],
         "max_length": int(context), "logging_steps": 1, "save_strategy": "no", "gradient_checkpointing": False,
         "learning_rate": 2e-5, "disable_tqdm": True, "dataloader_pin_memory": False,
     }  # fmt: skip
@@ -58,8 +57,8 @@ def main() -> None:
     trainer.train()
     found = {
         "step_seconds": clock.seconds,
-        "samples_per_step": int(micro_batch) * ACCUMULATION,
-        "loss": clock.losses[-1],
+        "first": clock.logged[0],
+        "last": clock.logged[-1],
         "trl": trl.__version__,
     }
     Path(out).write_text(json.dumps(found))

@@ -3,7 +3,7 @@
 TRL's own trainers make the batches and the losses, on a tiny model with random weights; what is kept are the tokens,
 the masks, the log-probabilities of the tokens and the losses. To be run where TRL is installed beside Kindling:
 
-    python bench/align/trl_values.py tests/unit/trainer/align/trl.json
+    python bench/align/trl_values.py tests/unit/trainer/align/preference/trl.json
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-from kindling_trainer.align.template import DEFAULT, ChatTemplate, add_special_tokens
+from kindling_trainer.chat.template import DEFAULT, ChatTemplate, add_special_tokens
 
 PAIRS = [
     ("What is two and three?", "Five.", "It is six, of course."),

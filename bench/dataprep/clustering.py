@@ -10,9 +10,9 @@ every candidate counts as similar. Each step runs in a process of its own, whose
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,14 +23,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import options_of, write_figures
+
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_dataprep.executors.tasks import Job
+from kindling_dataprep.output.work import WORK
 from kindling_dataprep.stages.clean import band_column, documents_path
 from kindling_dataprep.stages.corpus import Corpus
 from kindling_dataprep.stages.deduplicate import BandTask, candidates_of, find_copies, pair_band, write_copies
 from kindling_dataprep.steps.clusters import near_duplicates
-from kindling_dataprep.tasks import Job
-from kindling_dataprep.work import WORK
 
 PART_DOCUMENTS = 100_000
 BANDS = 20
@@ -40,10 +43,9 @@ SHARED_BANDS = 5
 
 def main() -> None:
     """Writes the fingerprints, runs the steps, and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--documents", type=int, default=10_000_000)
     parser.add_argument("--folder", type=Path, help="where to write; 2.5 GB for 10 million documents")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     figures: dict[str, Any] = {"documents": options.documents}
     with tempfile.TemporaryDirectory(prefix="kindling-bench-", dir=options.folder) as folder:
@@ -55,8 +57,7 @@ def main() -> None:
         figures["pairs and clusters"] = _measured(pairs_and_clusters, corpus)
     for name, figure in figures.items():
         print(f"{name:<22}{json.dumps(figure)}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(options.json, figures)
 
 
 def simulated(documents: int, folder: Path) -> Corpus:

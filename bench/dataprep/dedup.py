@@ -15,19 +15,23 @@ cluster; datatrove does not say what it kept, so that it has none here. Speed: m
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import options_of, write_figures
+
 from kindling_api.base import key_of
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_dataprep import ledger, tasks
+from kindling_dataprep.executors import tasks
 from kindling_dataprep.executors.local import LocalExecutor
+from kindling_dataprep.output import ledger
 from kindling_dataprep.stages.clean import CleanTask, clean
 from kindling_dataprep.stages.corpus import corpus_of
 from kindling_dataprep.stages.deduplicate import deduplicate
@@ -42,11 +46,10 @@ THRESHOLD = 0.8
 
 def main() -> None:
     """Plants, measures both sides, and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("texts", type=Path)
     parser.add_argument("--peer", help="an interpreter that has datatrove")
     parser.add_argument("--megabytes", type=float, default=200)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kindling-bench-") as name:
         folder = Path(name)
@@ -68,8 +71,7 @@ def main() -> None:
         side["recall"] = round(sum(not removed.isdisjoint(pair) for pair in true) / len(true), 5)
     for name, side in figures.items():
         print(f"{name:<12}", json.dumps(side))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(options.json, figures)
 
 
 def plant(path: Path, wanted: float) -> tuple[list[str], list[tuple[int, int]]]:
@@ -105,8 +107,8 @@ def ours(folder: Path, texts: list[str]) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "deduplicating": round(seconds - (cleaned - started), 1),
         "removed": [_number(row["id"]) for row in rows],
-        "counts": part.facts["removed"],
-        "candidates": part.facts["candidates"],
+        "counts": part.facts.removed,
+        "candidates": part.facts.candidates,
         "precision": precision(rows, texts),
     }
 

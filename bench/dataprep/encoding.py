@@ -11,10 +11,9 @@ tenth, by the processor's time, and how many of its documents have other ids the
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.synchronize import Barrier
@@ -24,8 +23,12 @@ from typing import Any
 from real_text import read
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from kindling_dataprep import tokenizer
-from kindling_dataprep.word_cache import LLAMA3
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import options_of, write_figures
+
+from kindling_api.v1alpha1.dataset_build import TrainTokenizer
+from kindling_dataprep.tokenize import tokenizer
+from kindling_dataprep.tokenize.word_cache import LLAMA3
 
 BATCH_CHARACTERS = 4 << 20
 VOCABULARY = 32_000
@@ -34,12 +37,11 @@ CLOCKS = {"clock": time.monotonic, "processor": time.process_time}
 
 def main() -> None:
     """Trains, encodes, and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("texts", type=Path)
     parser.add_argument("--splitting", choices=("gpt2", "llama3"), default="gpt2")
     parser.add_argument("--megabytes", type=float, default=60)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as in a worker
     texts = _first(read(options.texts), options.megabytes * 1e6)
@@ -55,13 +57,12 @@ def main() -> None:
         figures[f"efficiency, {clock}"] = round(several / one, 3)
     for name, figure in figures.items():
         print(f"{name:<26}{figure:>10}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(options.json, figures)
 
 
 def beside_the_library(texts: list[str], trained: bytes) -> dict[str, Any]:
     """The library's speed, and in how many documents its ids are others."""
-    library, encoder = Tokenizer.from_str(trained.decode()), tokenizer.load(trained, "bpe")
+    library, encoder = Tokenizer.from_str(trained.decode()), loaded(trained)
     library.encode_special_tokens = True
     started = time.process_time()
     theirs = [each.ids for each in library.encode_batch_fast(texts, add_special_tokens=False)]
@@ -74,7 +75,7 @@ def beside_the_library(texts: list[str], trained: bytes) -> dict[str, Any]:
 
 def _trained(splitting: str, texts: list[str]) -> bytes:
     if splitting == "gpt2":
-        return tokenizer.train_bpe(_batches(texts), VOCABULARY).to_bytes()
+        return tokenizer.train_bpe(_batches(texts), TrainTokenizer(vocab_size=VOCABULARY)).to_bytes()
     library = Tokenizer(models.BPE())
     library.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -104,8 +105,14 @@ def measure(texts: list[str], trained: bytes, processes: int) -> dict[str, float
     return {clock: max(seconds[clock] for seconds in taken) for clock in CLOCKS}
 
 
+def loaded(trained: bytes) -> tokenizer.TextEncoder:
+    """The tokenizer, which ends documents with the token that it was trained with for that."""
+    end = Tokenizer.from_str(trained.decode()).token_to_id(tokenizer.END_OF_DOCUMENT)
+    return tokenizer.load(trained, "bpe", end)
+
+
 def _encode(texts: list[str], trained: bytes, together: Barrier, seconds: Any) -> None:
-    encoder = tokenizer.load(trained, "bpe")
+    encoder = loaded(trained)
     together.wait()
     started = {name: clock() for name, clock in CLOCKS.items()}
     for batch in _batches(texts):

@@ -13,24 +13,20 @@ CPU seconds of all processes, and seconds by the clock; memory is measured by `m
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from real_text import read
 
-from kindling_api.base import key_of
-from kindling_api.resolve import content_of
-from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
-from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress
-from kindling_dataprep import tokenizer
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import build_file, measured, options_of, write_figures
+
+from kindling_api.v1alpha1.dataset_build import TrainTokenizer
+from kindling_api.v1alpha1.runfile import Progress
+from kindling_dataprep.tokenize import tokenizer
 
 HERE = Path(__file__).parent
 TRAINED_ON = 2_000
@@ -39,11 +35,10 @@ TRAINED_ON = 2_000
 
 def main() -> None:
     """Runs both sides and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("texts", type=Path)
     parser.add_argument("--peer", help="an interpreter that has datatrove")
     parser.add_argument("--megabytes", type=float, default=200)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="kindling-bench-") as name:
@@ -52,14 +47,13 @@ def main() -> None:
         figures["ours"] = ours(folder)
         if options.peer:
             command = [options.peer, HERE / "peers/datatrove_pipeline.py", folder / "in", folder / "tokenizer.json"]
-            figures["datatrove"] = measured([*map(str, command), str(folder / "datatrove")])
+            figures["datatrove"] = usage([*command, folder / "datatrove"])
     for side in figures.values():
         side["MB/s"] = round(megabytes / side["cpuSeconds"], 3)
     print(f"{megabytes:.0f} MB")
     for name, side in figures.items():
         print(f"{name:<12}", json.dumps(side))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(options.json, figures)
 
 
 def write_input(path: Path, folder: Path, wanted: float) -> float:
@@ -73,7 +67,7 @@ def write_input(path: Path, folder: Path, wanted: float) -> float:
     (folder / "in").mkdir()
     with open(folder / "in/texts.jsonl", "w") as file:
         file.writelines(json.dumps({"text": text, "id": str(i)}) + "\n" for i, text in enumerate(texts))
-    (folder / "tokenizer.json").write_bytes(tokenizer.train_bpe([texts[:TRAINED_ON]], 32_000).to_bytes())
+    (folder / "tokenizer.json").write_bytes(tokenizer.train_bpe([texts[:TRAINED_ON]], TrainTokenizer()).to_bytes())
     return total / 1e6
 
 
@@ -90,35 +84,21 @@ def ours(folder: Path) -> dict[str, Any]:
         "tokenizer": {"from": {"uri": str(folder / "tokenizer.json")}},
         "engine": {"workers": 1},
     }
-    spec = DatasetBuildSpec.model_validate_json(json.dumps(document))
-    run = DatasetBuildFile.model_validate(
-        {
-            "name": "bench",
-            "key": key_of(content_of(spec)),
-            "output": {"uri": (folder / "store").as_uri()},
-            "spec": spec,
-        }
-    )
+    run = build_file("bench", document, folder / "store")
     (folder / "run.json").write_text(json.dumps(run.document()))
-    command = [sys.executable, "-m", "kindling_dataprep", "run.json", "--progress", "progress.json"]
-    figures = measured(command, folder)
+    command: list[str | Path] = [sys.executable, "-m", "kindling_dataprep", "run.json", "--progress", "progress.json"]
+    figures = usage(command, folder)
     word = Progress.model_validate_json((folder / "progress.json").read_bytes())
     assert word.result is not None, word.message
     return figures | {"kept": word.result.documents.kept, "tokens": word.result.tokens}
 
 
-def measured(command: list[str], folder: Path | None = None) -> dict[str, Any]:
-    """What a command took, and what it said in its last line if that is JSON."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    run = subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    lines = [line for line in run.stdout.splitlines() if line.startswith(b"{")]
-    return {
-        "cpuSeconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
-        "seconds": round(time.monotonic() - started, 1),
-        **(json.loads(lines[-1]) if lines else {}),
-    }
+def usage(command: list[str | Path], folder: Path | None = None) -> dict[str, Any]:
+    """What a command took, and what it printed last if that is JSON."""
+    used = measured(command, {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}, folder)
+    lines = [line for line in used.output.splitlines() if line.startswith("{")]
+    figures: dict[str, Any] = {"cpuSeconds": round(used.cpu_seconds, 1), "seconds": round(used.seconds, 1)}
+    return figures | (json.loads(lines[-1]) if lines else {})
 
 
 if __name__ == "__main__":

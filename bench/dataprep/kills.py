@@ -27,11 +27,11 @@ from typing import Any
 
 from real_text import texts
 
-from kindling_api.base import key_of
-from kindling_api.resolve import content_of
-from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import build_file, descendants, options_of, write_figures
+
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress
-from kindling_dataprep import ledger
+from kindling_dataprep.output import ledger
 from kindling_storage import open_store
 
 BAD_LINES = 7
@@ -39,19 +39,17 @@ BAD_LINES = 7
 
 def main() -> None:
     """Builds undisturbed, then with kills, compares, and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--megabytes", type=float, default=5, help="of input; Ray starts at 4.2")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kindling-bench-") as folder:
         figures = compare(Path(folder), options)
     for name, value in figures.items():
         print(f"{name:<24}{value}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(options.json, figures)
     sys.exit(not (figures["sameBytes"] and figures["ledgerAddsUp"]))
 
 
@@ -143,14 +141,12 @@ def workers_of(driver: int) -> list[int]:
 
     Ray's agents are none of them: without one the node ends, and with it the build, which then is run again.
     """
-    family, found = [driver], []
-    for process in family:
+    found = []
+    for process in descendants(driver):
         with suppress(FileNotFoundError, ProcessLookupError):
             title = Path(f"/proc/{process}/cmdline").read_bytes()
             if title.startswith(b"ray::") and b"Agent" not in title:
                 found.append(process)
-            for thread in Path(f"/proc/{process}/task").iterdir():
-                family += [int(child) for child in (thread / "children").read_text().split()]
     return found
 
 
@@ -177,11 +173,7 @@ def run_file(folder: Path, store: Path, workers: int) -> DatasetBuildFile:
         "shards": {"tokensPerShard": 200_000},
         "engine": {"workers": workers},
     }
-    spec = DatasetBuildSpec.model_validate_json(json.dumps(document))
-    output = {"uri": store.as_uri()}
-    return DatasetBuildFile.model_validate(
-        {"name": "kills", "key": key_of(content_of(spec)), "output": output, "spec": spec}
-    )
+    return build_file("kills", document, store)
 
 
 if __name__ == "__main__":

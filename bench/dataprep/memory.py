@@ -1,18 +1,17 @@
-"""Memory: what a build's processes take on an input 20 times as large as the limit would hold naively.
+"""Memory: what a build's processes take on an input 20 times as large as fits into the limit naively.
 
     python bench/dataprep/memory.py [--limit-megabytes 2048] [--times 20] [--workers 2] [--json FILE]
 
 Naively, a program holds all documents with the sets of their shingles, as one does that deduplicates with a library;
-what that takes for a megabyte of text is measured in a process of its own. The input is as large as `--times` the
-limit would hold of it: documents drawn from the words of real texts, a tenth of them repeated with a line more, in
-three files that are read in three ways: JSON lines (in parts), Parquet (by row groups), and gzipped JSON lines (by one
-task). The build is the whole one: Gopher's rules, both kinds of deduplication, toxicity and a trained tokenizer.
+what that takes for a megabyte of text is measured in a process of its own. The input is `--times` as large as what fits
+into the limit so: documents drawn from the words of real texts, a tenth of them repeated with a line more, in three
+files that are read in three ways: JSON lines (in parts), Parquet (by row groups), and gzipped JSON lines (by one task).
+The build is the whole one: Gopher's rules, both kinds of deduplication, toxicity and a trained tokenizer.
 Memory is each process's largest resident size, sampled five times a second from /proc.
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import os
@@ -34,9 +33,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from real_text import texts
 
-from kindling_api.base import key_of
-from kindling_api.resolve import content_of
-from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import build_file, descendants, options_of, write_figures
+
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress
 
 MEGABYTE = 10**6
@@ -47,11 +46,10 @@ ROW_GROUP = 2000
 
 def main() -> None:
     """Measures what naive code takes, writes the input, builds, and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--limit-megabytes", type=int, default=2048, help="of memory, for each process")
-    parser.add_argument("--times", type=float, default=20, help="how much more than the limit would hold naively")
+    parser.add_argument("--times", type=float, default=20, help="how much more than fits into the limit naively")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         naive = pool.submit(naive_megabytes, 20).result() / 20
@@ -68,8 +66,7 @@ def main() -> None:
     figures["withinLimit"] = peak <= options.limit_megabytes
     for name, value in figures.items():
         print(f"{name:<24}{value}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(options.json, figures)
     sys.exit(not figures["withinLimit"])
 
 
@@ -99,10 +96,10 @@ def up_to(megabytes: float, seed: int) -> Iterator[str]:
 def naive_megabytes(megabytes: int) -> float:
     """What all of them take, each as a string and the set of its shingles of five words."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    held = []
+    kept = []
     for text in up_to(megabytes, 0):
         words = text.split()
-        held.append((text, {" ".join(words[place : place + 5]) for place in range(len(words) - 4)}))
+        kept.append((text, {" ".join(words[start : start + 5]) for start in range(len(words) - 4)}))
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / MEGABYTE
 
 
@@ -128,11 +125,7 @@ def run_file(folder: Path, workers: int) -> DatasetBuildFile:
         "toxicity": {},
         "engine": {"workers": workers},
     }
-    spec = DatasetBuildSpec.model_validate_json(json.dumps(document))
-    output = {"uri": (folder / "store").as_uri()}
-    return DatasetBuildFile.model_validate(
-        {"name": "memory", "key": key_of(content_of(spec)), "output": output, "spec": spec}
-    )
+    return build_file("memory", document, folder / "store")
 
 
 def measure(run: DatasetBuildFile, folder: Path) -> dict[str, Any]:
@@ -175,14 +168,11 @@ def stage_of(progress: Path) -> str:
 
 def resident(driver: int) -> Iterator[tuple[str, int]]:
     """`driver` or `worker`, and its resident bytes without the pages of Ray's shared object store."""
-    family = [driver]
-    for process in family:
+    for process in descendants(driver):
         try:
             command = Path(f"/proc/{process}/cmdline").read_bytes()
             fields = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
             size = sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssFile")) * 1024
-            for thread in Path(f"/proc/{process}/task").iterdir():
-                family += [int(child) for child in (thread / "children").read_text().split()]
         except (FileNotFoundError, ProcessLookupError, KeyError):  # it has just ended
             continue
         if process == driver or command.startswith(b"ray::"):

@@ -15,9 +15,8 @@ Figures are millions of shingles a second of CPU time, the best of three rounds 
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,9 @@ from typing import Any
 import datasketch
 import numpy as np
 from real_text import texts
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import options_of, write_figures
 
 from kindling_dataprep.steps.minhash import signatures_of
 from kindling_dataprep.steps.shingles import shingles
@@ -37,10 +39,9 @@ SIZE = 5
 
 def main() -> None:
     """Measures, compares the signatures, and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--megabytes", type=int, default=20)
     parser.add_argument("--permutations", type=int, default=128)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     documents = [text for text in texts(options.megabytes * 1_000_000) if len(plain_words_of(text)) >= SIZE]
     figures = measure(documents, options.permutations)
@@ -50,8 +51,7 @@ def main() -> None:
         theirs, ours = figures[name]["datasketch"], figures[name]["ours"]
         print(f"{name:<28}{theirs:>12.2f}{ours:>10.2f}{ours / theirs:>8.1f}")
     print("signatures:", "equal, bit for bit" if figures["equal"] else "DIFFERENT")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(options.json, figures)
 
 
 def measure(documents: list[str], permutations: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 
 TEXTS.jsonl is what `real_text.py` writes. PYTHON is an interpreter with datatrove[processing] and spacy; without it
 only ours is measured. Over the first megabytes (`--check`) a plain reading of the rules is run besides
-(tests/unit/dataprep/test_measure.py), whose decisions have to be the same for each document.
+(tests/unit/dataprep/steps/test_measure.py), whose decisions have to be the same for each document.
 
 Megabytes of UTF-8 a second of CPU time, loading not counted. datatrove gets the documents in the same order, and stops
 at a tenth of them: it is slow and its speed does not change. Both sides apply every rule to every document, and C4's as
@@ -13,7 +13,6 @@ FineWeb did, without the rule that lines end in punctuation, which leaves little
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -22,6 +21,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import options_of, write_figures
+
 HERE = Path(__file__).parent
 BATCH_CHARACTERS = 4 << 20
 PEER_SHARE = 10
@@ -29,12 +31,11 @@ PEER_SHARE = 10
 
 def main() -> None:
     """Measures both sides and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("texts", type=Path)
     parser.add_argument("--peer", help="an interpreter that has datatrove")
     parser.add_argument("--megabytes", type=float, default=200)
     parser.add_argument("--check", type=float, default=20, help="megabytes")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     figures: dict[str, Any] = {"ours": ours(list(_read(options.texts, options.megabytes * 1e6)), options.check)}
     if options.peer:
@@ -48,8 +49,7 @@ def main() -> None:
     print(
         f"{figures['ours']['checked']:,} checked, {figures['ours']['different']} decided otherwise by the plain reading"
     )
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(options.json, figures)
 
 
 def ours(texts: Sequence[str], check: float) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _differs(one: Any, other: Any) -> bool:
 
 def _plain_reasons(texts: Sequence[str], filters: Sequence[Any]) -> Iterator[tuple[str, str] | None]:
     """The first bound that each document breaks, by the definitions of the tests, one document and rule at a time."""
-    sys.path.insert(0, str(HERE.parents[1] / "tests/unit/dataprep"))
+    sys.path.insert(0, str(HERE.parents[1] / "tests/unit/dataprep/steps"))
     import test_measure as plain
 
     from kindling_dataprep.steps.decide import bounds

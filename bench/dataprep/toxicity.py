@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array
 
-from kindling_dataprep.classifier import STRENGTH, Examples, evaluate, fit, roc_auc, split, train
 from kindling_toxicity.model import Floats, builtin
+from kindling_toxicity.training.train import STRENGTH, Examples, evaluate, fit, roc_auc, split, train
 
 FIFTHS = 5
 REPEATS = 3

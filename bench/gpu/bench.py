@@ -13,28 +13,32 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
+import sys
 import time
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import options_of, write_figures
+from random_models import RandomText, TokensAndTargets, shifted
+
 from kindling_api.v1alpha1.model import PRESETS, ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.resources import TrainingResources
 from kindling_api.v1alpha1.training import AdamW, Batch, TrainingSpec
-from kindling_trainer.hardware import peak_flops
+from kindling_trainer.estimate.sizes import flops_per_token, parameters
+from kindling_trainer.loop.step import Stepper
 from kindling_trainer.models import build_model
 from kindling_trainer.models.initialize import initialize
-from kindling_trainer.objective import Evaluation, Figures, Share
 from kindling_trainer.optim.adamw import build_adamw
-from kindling_trainer.parallel.apply import ParallelModel, parallelize
-from kindling_trainer.parallel.compilation import use_compiler
+from kindling_trainer.parallel.apply import parallelize
+from kindling_trainer.parallel.compile import use_compiler
 from kindling_trainer.parallel.mesh import Ranks, join
-from kindling_trainer.sizes import flops_per_token, parameters
-from kindling_trainer.step import Stepper
+from kindling_trainer.telemetry.peak_flops import peak_flops
 
 
 @dataclass(frozen=True)
@@ -69,19 +73,16 @@ def main() -> None:
         if arguments.only in (None, case.name):
             rows.append(measure(case, ranks, arguments))
             print_row(rows[-1])
-    if arguments.json:
-        facts = {"torch": torch.__version__, "device": device_name(ranks)}
-        arguments.json.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
+    write_figures(arguments.json, {"torch": torch.__version__, "device": device_name(ranks), "rows": rows})
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--toy", action="store_true", help="toy sizes on the CPU, to see that the path works")
     parser.add_argument("--only", help="one of the models")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps measured")
     parser.add_argument("--warm-up", type=int, default=5, help="optimizer steps before them")
     parser.add_argument("--compile", default="auto", choices=("auto", "always", "never"))
-    parser.add_argument("--json", type=Path, help="where the figures go")
     return parser.parse_args()
 
 
@@ -93,19 +94,19 @@ def measure(case: Case, ranks: Ranks, arguments: argparse.Namespace) -> dict[str
     training = TrainingSpec(steps=1, batch=batch, precision="bf16", compile=arguments.compile)
     with torch.device("meta"):
         model = build_model(shape, vocab_size)
-    parallel = parallelize(model, training, ranks, compiled=use_compiler(training.compile, ranks))
+    parallel = parallelize(model, training, ranks, compiled=use_compiler(training.compile, ranks, inf))
     model.to_empty(device=ranks.device)
     initialize(model, seed=1337)
-    objective = RandomText(parallel, [random_batch(case, ranks) for _ in range(case.accumulation)], tokens_per_step)
+    objective = RandomText(parallel, [random_batch(case, ranks) for _ in range(case.accumulation)])
     stepper = Stepper(model, build_adamw(model, AdamW()), objective, training, ranks)
 
     began = time.perf_counter()
     for step in range(arguments.warm_up):
-        stepper.take(objective.share(step), step)
+        stepper.take(objective.local_batch(step), step)
     synchronize(ranks)
     warm = time.perf_counter()
     for step in range(arguments.steps):
-        stepper.take(objective.share(step), step)
+        stepper.take(objective.local_batch(step), step)
     synchronize(ranks)
     seconds = (time.perf_counter() - warm) / arguments.steps
 
@@ -119,30 +120,10 @@ def measure(case: Case, ranks: Ranks, arguments: argparse.Namespace) -> dict[str
     return row
 
 
-@dataclass(frozen=True)
-class RandomText:
-    """The objective of pretraining, on the same tokens in each step."""
-
-    model: ParallelModel
-    batches: list[tuple[torch.Tensor, torch.Tensor]]
-    tokens: int
-    """In all of them."""
-
-    def share(self, step: int, interruptible: object = None) -> Share[tuple[torch.Tensor, torch.Tensor]]:
-        return Share(self.batches, len(self.batches), self.tokens)
-
-    def loss(self, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, Figures]:
-        return self.model.token_loss(*batch), {}
-
-    def evaluate(self, *, whole: bool, interruptible: object) -> Evaluation:
-        return Evaluation()
-
-
-def random_batch(case: Case, ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and targets, int64 [micro-batch, T]."""
+def random_batch(case: Case, ranks: Ranks) -> TokensAndTargets:
+    """One micro-batch."""
     size = (case.micro_batch, case.shape.context + 1)
-    tokens = torch.randint(case.vocab_size, size, device=ranks.device)
-    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    return shifted(torch.randint(case.vocab_size, size, device=ranks.device))
 
 
 def describe(case: Case, tokens_per_second: float, peak: float | None) -> dict[str, Any]:

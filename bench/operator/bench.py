@@ -5,7 +5,8 @@
 A real etcd and API server run on this machine, beside the operator and this script: no controllers and no nodes, so
 Jobs stay without pods, and what is measured is the operator. PretrainRuns with a dataset given by URI wait for nothing.
 There are three parts: all children of all runs; the same with the operator killed half-way and a second replica taking
-over; a restart on top of everything.
+over; a restart on top of everything. etcd and kube-apiserver are those that `make cluster` builds. KubeRay's figure is
+the one that it publishes; no peer is run.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
-sys.path.insert(0, str(PROJECT / "tests" / "cluster"))
+sys.path[:0] = [str(PROJECT / "bench"), str(PROJECT / "tests" / "cluster")]
 
-from kubernetes.aio.client import ApiClient, Configuration  # noqa: E402
-from kubernetes.aio.config import load_kube_config  # noqa: E402
+from common import options_of, write_figures
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import load_kube_config
 
-from kindling_operator.cluster import Cluster  # noqa: E402
-from kubenode.api_server import ApiServer, free_port  # noqa: E402
+from kindling_operator.cluster import Cluster
+from kubenode.api_server import ApiServer, free_port
 
 PUBLISHED = {"KubeRay: 1,000 RayClusters, a second": 3.7}
 """As KubeRay publishes it, on a cluster of its own and until the pods are ready; not measured here."""
@@ -53,14 +55,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, ApiServer(Path(scratch) / "server") as server:
         figures = asyncio.run(measure(server, Path(scratch), arguments))
     print_table(figures)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"figures": figures, "published": PUBLISHED}, indent=1) + "\n")
+    write_figures(arguments.json, {"figures": figures, "published": PUBLISHED})
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--json", type=Path, help="where the figures go")
     return parser.parse_args()
 
 
@@ -90,7 +90,7 @@ async def speed(cluster: Cluster, operators: Operators, runs: int) -> dict[str, 
     began = time.monotonic()
     await apply_runs(cluster, "speed", runs)
     applied = time.monotonic() - began
-    await until(cluster, "speed", runs)
+    await until(cluster, operators, "speed", runs)
     seconds = time.monotonic() - began
     metrics = operator.metrics()
     return {
@@ -112,12 +112,12 @@ async def faults(cluster: Cluster, operators: Operators, runs: int) -> dict[str,
     standby = operators.start("standby")
     await asyncio.sleep(5)
     await apply_runs(cluster, "faults", runs)
-    await until(cluster, "faults", runs // 2)
+    await until(cluster, operators, "faults", runs // 2)
     killed = time.monotonic()
     operators.kill("speed")
     await standby.leads()
     takeover = time.monotonic() - killed
-    await until(cluster, "faults", runs)
+    await until(cluster, operators, "faults", runs)
     duplicates, foreign = await check(cluster, "faults", runs)
     return {"takeover (s)": round(takeover, 1), "duplicates": duplicates, "children in excess": foreign}
 
@@ -125,7 +125,7 @@ async def faults(cluster: Cluster, operators: Operators, runs: int) -> dict[str,
 async def restart(operators: Operators, runs: int) -> dict[str, Any]:
     """A fresh operator reads everything that is there."""
     operators.kill("standby")
-    operator = operators.start("standby")  # the same name: it holds the Lease already
+    operator = operators.start("standby")  # under the same name the Lease is its own already
     began = time.monotonic()
     await operator.leads()
     while (
@@ -184,9 +184,10 @@ def a_run(namespace: str, name: str) -> dict[str, Any]:
     }
 
 
-async def until(cluster: Cluster, namespace: str, runs: int) -> None:
+async def until(cluster: Cluster, operators: Operators, namespace: str, runs: int) -> None:
     """Wait until so many runs have their Job, which is the last child to be made."""
     while await count(cluster, namespace) < runs:
+        operators.check()
         await asyncio.sleep(0.25)
 
 
@@ -217,13 +218,19 @@ class Running:
 
     process: subprocess.Popen[bytes]
     port: int
+    log: Path
 
     async def leads(self) -> None:
-        """Wait until it does."""
+        """Wait until it leads."""
         while ("kindling_leader", 1.0) not in self.metrics():
-            if self.process.poll() is not None:
-                sys.exit("the operator has ended; see its log")
+            self.check()
             await asyncio.sleep(0.2)
+
+    def check(self) -> None:
+        """Give up when it has ended, with the end of its log, which goes with the folder that it is in."""
+        if self.process.poll() is not None:
+            lines = self.log.read_text(errors="replace").splitlines()
+            sys.exit("\n".join([f"the operator has ended with exit code {self.process.returncode}:", *lines[-30:]]))
 
     def metrics(self) -> list[tuple[str, float]]:
         """What it says of itself; nothing while it does not answer."""
@@ -235,7 +242,7 @@ class Running:
         return [(name, float(value)) for name, value in (line.rsplit(" ", 1) for line in lines if line[:1] != "#")]
 
     def peak_mebibytes(self) -> int:
-        """The most memory that it has held."""
+        """Its largest resident size so far."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) // 1024
 
@@ -252,21 +259,21 @@ class Operators:
         self._kubeconfig = kubeconfig
         self._scratch = scratch
         self._running: dict[str, Running] = {}
-        images = {"trainer": "trainer", "dataprep": "dataprep"}
+        images = {image: image for image in ("trainer", "dataprep", "serve")}
         settings = {"images": images, "storage": {"uri": "s3://bench/models", "credentialsSecret": "s3"}}
         (scratch / "settings.json").write_text(json.dumps(settings))
 
     def start(self, name: str) -> Running:
         """Start one under a name, which is its identity in the Lease."""
-        port = free_port()
-        with (self._scratch / f"{name}.log").open("ab") as log:
+        port, path = free_port(), self._scratch / f"{name}.log"
+        with path.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "kindling_operator", str(self._scratch / "settings.json"), "--port", str(port)],
                 env={**os.environ, "KUBECONFIG": str(self._kubeconfig), "POD_NAME": name},
                 stdout=log,
                 stderr=log,
             )
-        self._running[name] = Running(process, port)
+        self._running[name] = Running(process, port, path)
         return self._running[name]
 
     def kill(self, name: str) -> None:
@@ -275,8 +282,13 @@ class Operators:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
+    def check(self) -> None:
+        """Give up when one of them has ended."""
+        for operator in self._running.values():
+            operator.check()
+
     def end(self) -> None:
-        """All that run."""
+        """End all that run."""
         for name in list(self._running):
             self.kill(name)
 

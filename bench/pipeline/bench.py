@@ -11,11 +11,10 @@ takes as many micro-batches as stages, or more.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
+import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,45 +24,31 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import options_of, write_figures
+from random_models import RandomText, TokensAndTargets, shifted
+
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.resources import TrainingResources
 from kindling_api.v1alpha1.training import AdamW, TrainingSpec
+from kindling_trainer.estimate.pipeline_schedule import bubble, stages_of
+from kindling_trainer.loop.step import Stepper
 from kindling_trainer.loss import token_loss
 from kindling_trainer.models import build_model
 from kindling_trainer.models.initialize import initialize
 from kindling_trainer.models.llama import Llama
-from kindling_trainer.objective import Evaluation, Figures, Share
 from kindling_trainer.optim.adamw import build_adamw
-from kindling_trainer.parallel.apply import ParallelModel, parallelize
+from kindling_trainer.parallel.apply import parallelize
 from kindling_trainer.parallel.mesh import Ranks, join
 from kindling_trainer.parallel.pipeline import norm_over_stages
-from kindling_trainer.stages import bubble, stages_of
-from kindling_trainer.step import Stepper
 
 VOCABULARY = 1024
 SIZES = {"layers": 8, "heads": 4, "width": 256, "ffn_width": 704, "context": 128}
 TOY = {"layers": 4, "heads": 4, "width": 64, "ffn_width": 192, "context": 32}
 SEQUENCES = 2
 """Of a micro-batch."""
-Batches = list[tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Random:
-    """The objective of pretraining, on the same tokens in each step."""
-
-    model: ParallelModel
-    batches: Batches
-
-    def share(self, step: int, interruptible: object = None) -> Share[tuple[Tensor, Tensor]]:
-        return Share(self.batches, len(self.batches), tokens_of(self.batches))
-
-    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
-        return self.model.token_loss(*batch), {}
-
-    def evaluate(self, *, whole: bool, interruptible: object) -> Evaluation:
-        return Evaluation()
+Batches = list[TokensAndTargets]
 
 
 class Part(nn.Module):
@@ -99,25 +84,23 @@ def main() -> None:
             f"{row['microBatches']:>13} {row['ours']:>7.3f}s {row['torch']:>7.3f}s   {row['bubble']:>7.0%}"
             f" {row['measured']:>8.0%}"
         )
-    if arguments.json:
-        facts = {"torch": torch.__version__, "stages": arguments.stages, "model": TOY if arguments.toy else SIZES}
-        arguments.json.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
+    facts = {"torch": torch.__version__, "stages": arguments.stages, "model": TOY if arguments.toy else SIZES}
+    write_figures(arguments.json, {**facts, "rows": rows})
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--stages", type=int, default=2)
     parser.add_argument("--micro-batches", type=int, nargs="+", default=[2, 4, 8, 16])
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps measured, in turn with the other side's")
     parser.add_argument("--toy", action="store_true", help="toy sizes, to see that the path works")
-    parser.add_argument("--json", type=Path, help="where the figures go")
     return parser.parse_args()
 
 
 def work(rank: int, arguments: argparse.Namespace, port: int, queue: Any) -> None:
     torch.set_num_threads(1)
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": arguments.stages, "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": arguments.stages, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in variables.items()}, MASTER_ADDR="127.0.0.1")
     ranks = join(Layout(pipeline=arguments.stages), TrainingResources(processes_per_node=arguments.stages))
     sizes = TOY if arguments.toy else SIZES
     shape = ModelShape.model_validate({"architecture": "llama", "kv_heads": sizes["heads"], **sizes})
@@ -136,7 +119,7 @@ def measure(shape: ModelShape, ranks: Ranks, count: int, steps: int) -> dict[str
     """Median seconds of a step of `count` micro-batches on each side, which take their steps in turn."""
     random = torch.Generator().manual_seed(count)
     windows = torch.randint(VOCABULARY, (count, SEQUENCES, shape.context + 1), generator=random)
-    batches = [(window[:, :-1].contiguous(), window[:, 1:].contiguous()) for window in windows]
+    batches = [shifted(window) for window in windows]
     sides = {"ours": ours(shape, ranks, batches), "torch": theirs(shape, ranks, batches)}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for step in range(steps + 1):
@@ -160,9 +143,9 @@ def ours(shape: ModelShape, ranks: Ranks, batches: Batches) -> Any:
     parallel = parallelize(model, training, ranks, compiled=False)
     model.to_empty(device="cpu")
     initialize(model, seed=1)
-    objective = Random(parallel, batches)
+    objective = RandomText(parallel, batches)
     stepper = Stepper(model, build_adamw(model, AdamW()), objective, training, ranks)
-    return lambda step: float(ranks.sum_over_batch(stepper.take(objective.share(step), step).loss))
+    return lambda step: float(ranks.sum_over_batch(stepper.take(objective.local_batch(step), step).loss))
 
 
 def theirs(shape: ModelShape, ranks: Ranks, batches: Batches) -> Any:

@@ -9,7 +9,6 @@ the first step to the first round whose answers are worth 0.9 on average, evalua
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -20,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import options_of, write_figures
+from random_models import byte_tokenizer, export_random
 
 from kindling_api.v1alpha1.model import ModelShape
-from kindling_storage import open_store
-from kindling_trainer.checkpoint.huggingface import export
-from kindling_trainer.models import build_model
-from kindling_trainer.models.initialize import initialize
 
 HERE = Path(__file__).resolve().parent
 ENOUGH = 0.9
@@ -65,12 +63,11 @@ spec:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--algorithms", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=3.0, help="what counts as soon")
-    parser.add_argument("--json", type=Path, help="where the figures go")
     arguments = parser.parse_args()
     rows = []
     print(f"{'algorithm':10} {'seed':>5} {'steps':>6} {'seconds':>8} {'first':>6} {'best':>6}")
@@ -82,8 +79,7 @@ def main() -> None:
             print(f"{algorithm:10} {seed:5}", *reached, f"{row['first']:6.3f} {row['best']:6.3f}", flush=True)
     soon = sum(row["steps"] is not None and row["seconds"] <= 60 * arguments.minutes for row in rows)
     print(f"{soon} of {len(rows)} reach {ENOUGH} within {arguments.minutes:g} minutes")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"rows": rows, "soon": soon}, indent=1) + "\n")
+    write_figures(arguments.json, {"rows": rows, "soon": soon})
 
 
 def learn(algorithm: str, seed: int, steps: int) -> dict[str, Any]:
@@ -119,17 +115,9 @@ def learn(algorithm: str, seed: int, steps: int) -> dict[str, Any]:
 
 def write_base(folder: Path, seed: int) -> None:
     """A random model of a million parameters that reads bytes, in Hugging Face form."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
     sizes = {"architecture": "llama", "layers": 5, "heads": 4, "kv_heads": 4, "width": 128, "ffn_width": 344}
     shape = ModelShape.model_validate(sizes | {"context": 32, "tied_embeddings": True})
-    model = build_model(shape, len(alphabet))
-    initialize(model, seed)
-    weights = ((name, parameter.detach()) for name, parameter in model.named_parameters())
-    file = tokenizer.to_str().encode()
-    export(open_store(folder.as_uri()), weights, shape, vocab_size=len(alphabet), tokenizer=file, end_of_document=None)
+    export_random(folder, shape, byte_tokenizer(), seed)
 
 
 def write_lines(path: Path, records: list[dict[str, Any]]) -> None:

@@ -1,10 +1,12 @@
 """The recipe of examples/02-tinyshakespeare, and nanoGPT's own run of it beside ours on the same machine.
 
-    python bench/shakespeare/bench.py --text input.txt [--nanogpt CHECKOUT] [--seeds 3] [--json FILE]
+    python bench/shakespeare/bench.py --text input.txt [--nanogpt CHECKOUT] [--seeds 3] [--steps 2000] [--json FILE]
 
-Both sides train 2,000 steps from each seed, taking turns, so that a slow minute of the machine hits both. Each model is
-then measured the same way: mean loss over the whole validation tail (the last 10 % of the text), cut into windows of 64
-tokens that do not overlap, every token predicted once. Speed is the median over the steps after the first 100.
+nanoGPT (https://github.com/karpathy/nanoGPT) needs nothing that Kindling does not. First our model gets the weights
+that one of nanoGPT's begins with, and has to find the same loss. Then both sides train 2,000 steps from each seed, each
+from weights of its own, taking turns, so that a slow minute of the machine hits both. Each model is then measured the
+same way: mean loss over the whole validation tail (the last 10 % of the text), cut into windows of 64 tokens that do
+not overlap, every token predicted once. Speed is the median over the steps after the first twentieth.
 """
 
 from __future__ import annotations
@@ -18,9 +20,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import options_of, write_figures
+
 HERE = Path(__file__).resolve().parent
 EXAMPLE = HERE.parents[1] / "examples" / "02-tinyshakespeare"
 TOKENS_PER_STEP = 12 * 64
+WARM_UP = 20
+"""One of so many steps does not count for speed."""
 
 
 def main() -> None:
@@ -29,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(arguments.seeds):
             seed = 1337 + number
-            rows.append({"side": "kindling", "seed": seed, **run_kindling(arguments.text, seed, Path(scratch))})
+            rows.append({"side": "kindling", "seed": seed, **run_kindling(arguments, seed, Path(scratch))})
             if arguments.nanogpt:
                 rows.append({"side": "nanoGPT", "seed": seed, **run_nanogpt(arguments, seed, Path(scratch))})
             print_row(rows[-2] if arguments.nanogpt else rows[-1])
@@ -37,42 +44,47 @@ def main() -> None:
                 print_row(rows[-1])
     summary = {side: summarise(rows, side) for side in dict.fromkeys(row["side"] for row in rows)}
     print_summary(summary)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"rows": rows, "summary": summary}, indent=1) + "\n")
+    write_figures(arguments.json, {"rows": rows, "summary": summary})
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__)
     parser.add_argument("--text", type=Path, required=True, help="TinyShakespeare's input.txt")
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT, to run beside ours")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--steps", type=int, default=2000)
     return parser.parse_args()
 
 
-def run_kindling(text: Path, seed: int, scratch: Path) -> dict[str, float]:
+def run_kindling(arguments: argparse.Namespace, seed: int, scratch: Path) -> dict[str, float]:
     """Train the example once; loss of its last evaluation, and its speed."""
     store = scratch / "store"
     command = [sys.executable, "-m", "kindling_cli.main", "run", str(EXAMPLE), "--store", str(store)]
-    command += ["--set", f"DatasetBuild/shakespeare:spec.sources[0].uri={text.resolve()}"]
+    command += ["--set", f"DatasetBuild/shakespeare:spec.sources[0].uri={arguments.text.resolve()}"]
     command += ["--set", f"PretrainRun/shakespeare:spec.training.seed={seed}"]
+    command += ["--set", f"PretrainRun/shakespeare:spec.training.steps={arguments.steps}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     name = json.loads((store / "names" / "PretrainRun" / "default" / "shakespeare.json").read_text())
     folder = Path(name["uri"].removeprefix("file://"))
     loss = json.loads((folder / "manifest.json").read_text())["validationLoss"]
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {"loss": loss, "millisecondsPerStep": 1000 * steady(row["step_seconds"] for row in steps_of(metrics))}
+    return {
+        "loss": loss,
+        "millisecondsPerStep": 1000 * steady(row["step_seconds"] for row in steps_of(metrics, arguments.steps)),
+    }
 
 
-def steps_of(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in metrics if row.get("step_seconds") and row["step"] > 100]
+def steps_of(metrics: list[dict[str, Any]], steps: int) -> list[dict[str, Any]]:
+    return [row for row in metrics if row.get("step_seconds") and row["step"] > steps // WARM_UP]
 
 
 def run_nanogpt(arguments: argparse.Namespace, seed: int, scratch: Path) -> dict[str, float]:
     """Run nanoGPT's train.py with the flags of its README, then measure its checkpoint as ours is measured."""
     folder = scratch / f"nanogpt-{seed}"
     command = [sys.executable, str(HERE / "nanogpt.py"), str(arguments.nanogpt), str(arguments.text), str(folder)]
-    output = subprocess.run([*command, str(seed)], check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(
+        [*command, str(seed), str(arguments.steps)], check=True, capture_output=True, text=True
+    ).stdout
     figures: dict[str, Any] = json.loads(output.splitlines()[-1])
     return {"loss": figures["loss"], "millisecondsPerStep": 1000 * steady(figures["stepSeconds"])}
 

@@ -43,6 +43,19 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 document`, `2,000 documents`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def age(seconds: float) -> str:
+    """`5_400` → `1 h`: the largest unit alone, for how long something has been there."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:,.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
 def short_digest(digest: str) -> str:
     """`sha256:` and the first 12 digits: enough to tell two products apart on a screen."""
     return digest[: len("sha256:") + 12]

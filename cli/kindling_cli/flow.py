@@ -14,16 +14,19 @@ from typing import Self
 from kindling_api.base import short_key
 from kindling_api.documents import Document
 from kindling_api.errors import EXIT_SIGNALLED, EXIT_USER, KindlingError, SpecError, StorageError, explain
-from kindling_api.references import Reference, reference_to
+from kindling_api.references import Reference, reference_to, uses
 from kindling_api.resolve import Finished, Waiting, resolve
+from kindling_api.v1alpha1.products import DatasetManifest, ModelManifest
 from kindling_api.v1alpha1.runfile import RunFile
 from kindling_api.v1alpha1.status import DatasetResult, Failure, ModelResult
 from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_cli.places import file_uri, shown
-from kindling_cli.rows import Row
+from kindling_cli.child_process import ChildProcess, last_lines
+from kindling_cli.product_folders import file_uri, shown
+from kindling_cli.rows import StageRow
 from kindling_cli.screen import Screen
-from kindling_cli.stage import Stage, last_lines
+from kindling_runtime.signals import Stopped
 from kindling_storage import open_store
+from kindling_storage.commit import faults_of
 from kindling_storage.names import lookup
 
 NEEDS = {"DatasetBuild": "ray", "PretrainRun": "torch", "AlignmentRun": "torch"}
@@ -41,10 +44,6 @@ class StageError(KindlingError):
         self.exit_code = exit_code
 
 
-class Stopped(Exception):
-    """The user stopped the flow, and the stage under way has saved (or was killed)."""
-
-
 class Interrupts:
     """Counts Ctrl-C and SIGTERM while the flow runs, instead of dying of them."""
 
@@ -53,7 +52,7 @@ class Interrupts:
         self.last = signal.SIGINT
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._count) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(
@@ -67,7 +66,7 @@ class Interrupts:
         """128 and the signal's number, as shells say it."""
         return EXIT_SIGNALLED + self.last
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _count(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         self.last = signal.Signals(number)
 
@@ -88,7 +87,7 @@ class Flow:
         folder: Path,
         verbose: bool = False,
     ) -> None:
-        self.rows = [Row(str(reference_to(document))) for document in documents]
+        self.rows = [StageRow(str(reference_to(document))) for document in documents]
         self._documents = documents
         self._storage = storage
         self._screen = screen
@@ -103,12 +102,12 @@ class Flow:
             StageError: a stage failed; the stages before it are finished and stay.
             SpecError: a document refers to what is neither finished nor part of the flow.
             StorageError: the store cannot be written.
-            Stopped: the user asked for it.
+            Stopped: the user asked for it; the stage under way has saved, or was killed.
         """
         self._screen.show(self.rows)
         for document, row in zip(self._documents, self.rows, strict=True):
             run_file = self._resolve(document)
-            before = finished_product(run_file.output, reference_to(document))
+            before = _whole_product(run_file.output, reference_to(document))
             result = self._run_stage(run_file, row, interrupts)
             row.state = "reused" if before and before.digest == result.digest else "done"
             self._finished[reference_to(document)] = Finished(uri=result.uri, digest=result.digest)
@@ -121,28 +120,22 @@ class Flow:
         for reference in resolved.references:  # not part of this flow: the newest of that name in the store
             product = finished_product(self._storage, reference)
             if product is None:
-                raise SpecError(
-                    explain(
-                        str(reference_to(document)),
-                        found=f"a reference to {reference}, which is not finished in {shown(self._storage.uri)}",
-                        allowed="what is finished, or part of this run",
-                        remedy=f"run {reference} first, or leave out --only",
-                    )
-                )
+                raise _not_finished(document, reference, self._storage)
             self._finished[reference] = product
         return self._resolve(document)
 
-    def _run_stage(self, run_file: RunFile, row: Row, interrupts: Interrupts) -> DatasetResult | ModelResult:
-        started, told = time.monotonic(), interrupts.count
+    def _run_stage(self, run_file: RunFile, row: StageRow, interrupts: Interrupts) -> DatasetResult | ModelResult:
+        started, signalled = time.monotonic(), interrupts.count
         row.state = "running"
-        with Stage(run_file, folder=self._folder, log=self._log(run_file)) as stage:
+        with ChildProcess(run_file, folder=self._folder, log=self._log(run_file)) as stage:
             while not stage.wait(POLL_SECONDS):
-                progress, row.seconds = stage.progress(), time.monotonic() - started
+                progress, row.seconds, before = stage.progress(), time.monotonic() - started, row.stage
                 row.progress = progress if progress.state == "Running" else row.progress
-                if interrupts.count > told:
-                    told += 1
+                row.stage_began = row.stage_began if row.stage == before else row.seconds
+                if interrupts.count > signalled:
+                    signalled += 1
                     row.state = "stopping"
-                    stage.stop() if told == 1 else stage.kill()
+                    stage.stop() if signalled == 1 else stage.kill()
                 self._screen.show(self.rows)
         row.progress, row.seconds = stage.last_word(), time.monotonic() - started
         if row.progress.result is not None:
@@ -150,10 +143,10 @@ class Flow:
         row.state = "stopped" if interrupts.count else "failed"
         self._screen.show(self.rows)
         if interrupts.count:
-            raise Stopped
-        raise StageError(self._obituary(stage, row), stage.exit_code)
+            raise Stopped(interrupts.last)
+        raise StageError(self._failure_message(stage, row), stage.exit_code)
 
-    def _obituary(self, stage: Stage, row: Row) -> str:
+    def _failure_message(self, stage: ChildProcess, row: StageRow) -> str:
         failure = row.progress.failure
         assert failure is not None
         if stage.exit_code == EXIT_USER and not self._verbose:
@@ -194,12 +187,37 @@ def finished_product(storage: StorageSpec, reference: Reference) -> Finished | N
     return Finished(uri=found.uri, digest=found.digest) if found else None
 
 
-def check_runnable(documents: Sequence[Document]) -> None:
-    """Refuse, before anything starts, what cannot run on this machine.
+def _whole_product(storage: StorageSpec, reference: Reference) -> Finished | None:
+    """The same, unless it is damaged, so that there is work to do for it."""
+    found = finished_product(storage, reference)
+    model = DatasetManifest if reference.kind == "DatasetBuild" else ModelManifest
+    opened = open_store(found.uri, endpoint=storage.endpoint, region=storage.region) if found else None
+    return found if opened is not None and not faults_of(opened, model) else None
+
+
+def check_runnable(documents: Sequence[Document], storage: StorageSpec) -> None:
+    """Refuse, before anything starts, what cannot run on this machine, or not without other documents.
 
     Raises:
         ModuleNotFoundError: a package that a stage needs is not installed.
+        SpecError: a document refers to what is neither finished nor among `documents`.
     """
+    known = {reference_to(document) for document in documents}
     for document in documents:
         if find_spec(NEEDS[document.kind]) is None:
             raise ModuleNotFoundError(name=NEEDS[document.kind])
+        for use in uses(document):
+            there = [each in known or finished_product(storage, each) is not None for each in use.candidates]
+            if there and not any(there):
+                raise _not_finished(document, use.candidates[0], storage)
+
+
+def _not_finished(document: Document, reference: Reference, storage: StorageSpec) -> SpecError:
+    return SpecError(
+        explain(
+            str(reference_to(document)),
+            found=f"a reference to {reference}, which is not finished in {shown(storage.uri)}",
+            allowed="what is finished, or part of this run",
+            remedy=f"run {reference} first, or leave out --only",
+        )
+    )

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kindling_api.documents import Document, load, parse
-from kindling_api.errors import SpecError, explain, near
+from kindling_api.documents import Document, LoadedDocument, load, parse
+from kindling_api.errors import IntegrityError, SpecError, UserError, explain, near
+from kindling_api.findings import path_of
 from kindling_api.references import reference_to
 from kindling_cli import overrides
 from kindling_cli.overrides import Override
 
 _PATH_FIELDS = ("uri", "blocklist")
+_ABOUT = re.compile(r"(?P<title>[A-Za-z]+/\S+?): (?:(?P<field>spec[\w.\[\]]*): )?")
+"""The beginning of a message about a document, and about a field of it."""
+
+
+class Places:
+    """Where documents and their fields were written, for messages about what no single document shows."""
+
+    def __init__(self, loaded: Sequence[LoadedDocument]) -> None:
+        self._loaded = {str(reference_to(one.document)): one for one in loaded}
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Lets errors that begin with a document's name begin with its file, and the line of the field that follows."""
+        try:
+            yield
+        except (UserError, IntegrityError) as error:
+            raise type(error)("\n".join(map(self._placed, str(error).splitlines()))) from error
+
+    def _placed(self, sentence: str) -> str:
+        found = _ABOUT.match(sentence)
+        written = self._loaded.get(found["title"]) if found else None
+        return f"{written.place(path_of(found['field'] or ''))}: {sentence}" if found and written else sentence
 
 
 def load_documents(files: Sequence[Path], sets: Sequence[str] = ()) -> list[Document]:
@@ -23,15 +49,21 @@ def load_documents(files: Sequence[Path], sets: Sequence[str] = ()) -> list[Docu
     Raises:
         SpecError: a file, a document or an override is wrong.
     """
+    return load_with_places(files, sets)[0]
+
+
+def load_with_places(files: Sequence[Path], sets: Sequence[str] = ()) -> tuple[list[Document], Places]:
+    """As `load_documents`, with the places at which they were written."""
     changes = [overrides.parse(text) for text in sets]
     loaded = load(files)
     titles = [str(reference_to(item.document)) for item in loaded]
     for change in changes:
         check_name(change.document, titles, "--set")
-    return [
+    documents = [
         _changed(item.document, item.folder, [change for change in changes if means(change.document, item.document)])
         for item in loaded
     ]
+    return documents, Places(loaded)
 
 
 def choose(documents: Sequence[Document], only: Sequence[str]) -> list[Document]:
@@ -67,11 +99,7 @@ def _changed(document: Document, folder: Path, changes: Sequence[Override]) -> D
     tree = _absolute(document.model_dump(mode="json", by_alias=True, exclude_unset=True), folder)
     for change in changes:
         tree = overrides.put(tree, change)
-    source = f"{reference_to(document)} with --set"
-    try:
-        return parse(_absolute(tree, Path.cwd()), source=source)
-    except SpecError as error:
-        raise SpecError(str(error).replace(f"{source}:1: ", f"{source}: ")) from None
+    return parse(_absolute(tree, Path.cwd()), source=f"{reference_to(document)} with --set")
 
 
 def _absolute(tree: Any, folder: Path) -> Any:
@@ -81,7 +109,7 @@ def _absolute(tree: Any, folder: Path) -> Any:
     if not isinstance(tree, dict):
         return tree
     return {
-        key: str(folder.absolute() / value) if key in _PATH_FIELDS and _is_path(value) else _absolute(value, folder)
+        key: os.path.abspath(folder / value) if key in _PATH_FIELDS and _is_path(value) else _absolute(value, folder)
         for key, value in tree.items()
     }
 

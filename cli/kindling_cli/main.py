@@ -9,12 +9,17 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from kindling_api import __version__
 from kindling_api.errors import EXIT_USER, KindlingError
 from kindling_cli import DEFAULT_STORE
+from kindling_cli.datasets import similar, whatif
+from kindling_cli.exports import export, push
+from kindling_cli.options import Files, MaxTokens, Model, Penalty, Seed, Sets, Store, Temperature, TopK, TopP
+from kindling_cli.store_commands import list_, prune
 from kindling_cli.toxicity import app as toxicity
 
 app = typer.Typer(
@@ -32,33 +37,16 @@ EXTRAS = {
     "ray": "dataprep",
     "pyarrow": "dataprep",
     "tokenizers": "dataprep",
+    "datasketch": "dataprep",
     "boto3": "storage",
     "botocore": "storage",
+    "huggingface_hub": "storage",
     "gradio": "serve",
     "prometheus_client": "serve",
     "starlette": "serve",
     "uvicorn": "serve",
 }
 """Which extra of the distribution brings which package."""
-
-Files = Annotated[
-    list[Path], typer.Argument(metavar="FILE|FOLDER…", help="YAML documents; a folder means its *.yaml files.")
-]
-Store = Annotated[
-    str,
-    typer.Option("--store", metavar="URI", help="Where products are kept: a folder, file:// or s3://bucket/prefix."),
-]
-Sets = Annotated[
-    list[str],
-    typer.Option(
-        "--set",
-        metavar="NAME:FIELD=VALUE",
-        help="Change one field of one document, as in PretrainRun/tiny:spec.training.steps=50. Repeatable.",
-    ),
-]
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A name in the store, a model folder, a checkpoint folder, or a URI.")
-]
 
 
 def main() -> None:
@@ -91,9 +79,7 @@ def _complain(message: str) -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        print(f"kindling {version('kindling')}")
+        print(f"kindling {__version__}")
         raise typer.Exit
 
 
@@ -119,6 +105,7 @@ def run(
         typer.Option(metavar="TEXT", help="At the end, let the model continue this text; '' asks for nothing."),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show more of a failed process' log.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON, and all else on stderr.")] = False,
 ) -> None:
     """Run documents, in the order in which they need one another; what is finished is used again.
 
@@ -133,7 +120,9 @@ def run(
     """
     from kindling_cli.commands.run import run_files
 
-    raise typer.Exit(run_files(files, store=store, only=only, overrides=set_, prompt=prompt, verbose=verbose))
+    raise typer.Exit(
+        run_files(files, store=store, only=only, overrides=set_, prompt=prompt, verbose=verbose, as_json=json)
+    )
 
 
 @app.command()
@@ -198,18 +187,41 @@ def inspect(
         str | None, typer.Option(metavar="NAME", help="Decode a document of this shard, as in train-00000.")
     ] = None,
     document: Annotated[int, typer.Option(metavar="N", min=0, help="With --shard: which document, from 0.")] = 0,
+    step: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="List the documents that this step of a pretraining read.")
+    ] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="Most entries to list.")] = 20,
     verify: Annotated[bool, typer.Option("--verify", help="Compute every file's digest again.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print a training's newest figures, then each that comes.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest, or what is listed, as JSON.")] = False,
 ) -> None:
     """Look into a dataset, a model or a checkpoint: what is in it, where it came from, whether it is whole.
+
+    With --follow, see a training from another terminal, until it ends: 0 where it is finished, else 1.
 
     \b
     Examples:
       kindling inspect quickstart
+      kindling inspect quickstart --follow
       kindling inspect DatasetBuild/quickstart --rule minHash --limit 5
       kindling inspect DatasetBuild/quickstart --shard train-00000 --document 3
+      kindling inspect DatasetBuild/quickstart --removed --limit 1000 --json
       kindling inspect kindling-store/models/0123456789abcdef --verify
+      kindling inspect PretrainRun/quickstart --step 122
     """
+    if follow:
+        from kindling_cli.commands.follow import follow_run
+
+        if kept or removed or rule is not None or shard is not None or step is not None or verify:
+            raise typer.BadParameter("it goes with --store, --limit and --json alone", param_hint="--follow")
+        raise typer.Exit(follow_run(what, store=store, limit=limit, as_json=json))
+    if step is not None:
+        from kindling_cli.commands.inspect_step import show_step
+
+        show_step(what, step, store=store, limit=limit, as_json=json)
+        return
     from kindling_cli.commands.inspect import inspect_product
 
     inspect_product(
@@ -222,45 +234,14 @@ def inspect(
         document=document,
         limit=limit,
         verify=verify,
+        as_json=json,
     )
 
 
-@app.command()
-def whatif(
-    dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="A name in the store, or the folder or URI of a dataset.")
-    ],
-    settings: Annotated[
-        list[str],
-        typer.Option("--set", metavar="RULE.THRESHOLD=VALUE", help="Try this threshold. Repeatable."),
-    ],
-    store: Store = DEFAULT_STORE,
-    limit: Annotated[int, typer.Option(metavar="N", min=0, help="Most examples to list.")] = 20,
-    json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON, with all documents.")] = False,
-) -> None:
-    """Say which documents other thresholds would remove or keep, from stored measures; nothing is read or built again.
-
-    \b
-    Examples:
-      kindling whatif quickstart --set gopherRepetition.maxDuplicateLineFraction=0.25
-      kindling whatif web --set language.minScore=0.8 --set toxicity.threshold=0.3 --limit 5
-    """
-    from kindling_cli.commands.whatif import try_settings
-
-    try_settings(dataset, store=store, settings=settings, limit=limit, as_json=json)
-
-
-MaxTokens = Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens to generate.")]
-Temperature = Annotated[float, typer.Option(metavar="T", min=0, help="0 is greedy; higher is wilder.")]
-TopK = Annotated[int | None, typer.Option(metavar="K", min=1, help="Draw from the K likeliest tokens.")]
-TopP = Annotated[
-    float | None,
-    typer.Option(metavar="P", min=0, max=1, help="Draw from the likeliest tokens of total probability P."),
-]
-Penalty = Annotated[
-    float, typer.Option("--repetition-penalty", metavar="R", min=1, help="Above 1, repeats are less likely.")
-]
-Seed = Annotated[int | None, typer.Option(metavar="N", help="The same seed gives the same text.")]
+app.command()(whatif)
+app.command()(similar)
+app.command("list")(list_)
+app.command()(prune)
 
 
 @app.command()
@@ -275,6 +256,7 @@ def generate(
     repetition_penalty: Penalty = 1.0,
     seed: Seed = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print prompt and continuation as JSON, at the end.")] = False,
 ) -> None:
     """Let a model continue a text, token by token as it comes.
 
@@ -290,6 +272,7 @@ def generate(
         model,
         prompt,
         store=store,
+        as_json=json,
         max_tokens=max_tokens,
         temperature=0.0 if greedy else temperature,
         top_k=top_k,
@@ -345,6 +328,7 @@ def serve(
     page: Annotated[bool, typer.Option("--page/--no-page", help="Whether there is a chat page.")] = True,
     slots: Annotated[int, typer.Option(metavar="N", min=1, help="Most answers at the same time; others wait.")] = 16,
     max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens that an answer may have.")] = 4096,
+    origins: Annotated[list[str], typer.Option("--allow-origin", help="A page's address that may use it, or *.")] = [],  # noqa: B006
 ) -> None:
     """Serve a model: an OpenAI-compatible endpoint and a chat page. Clients must send KINDLING_API_KEY where it is set.
 
@@ -355,39 +339,12 @@ def serve(
     """
     from kindling_cli.commands.serve import serve_model
 
-    serve_model(model, store=store, host=host, port=port, name=name, page=page, slots=slots, max_tokens=max_tokens)
+    limits = {"slots": slots, "max_tokens": max_tokens}
+    serve_model(model, store=store, host=host, port=port, name=name, page=page, origins=origins, **limits)
 
 
-@app.command()
-def export(
-    what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="A model or, for llmc and nanogpt, a dataset: a name, folder or URI.")
-    ],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
-    store: Store = DEFAULT_STORE,
-    to: Annotated[
-        Literal["huggingface", "llmc", "nanogpt"],
-        typer.Option(help="huggingface for a model; for a dataset llmc (karpathy/llm.c) or nanogpt."),
-    ] = "huggingface",
-) -> None:
-    """Write a model as AutoModelForCausalLM and AutoTokenizer load it, or a dataset as another trainer reads it.
-
-    \b
-    Examples:
-      kindling export quickstart ./quickstart-hf
-      kindling export kindling-store/models/0123456789abcdef/checkpoints/step-00000200-a1 ./at-200
-      kindling export quickstart ./data --to llmc
-    """
-    if to == "huggingface":
-        from kindling_cli.commands.export import export_model
-
-        export_model(what, folder, store=store)
-    else:
-        from kindling_cli.commands.export_data import export_data
-
-        export_data(what, folder, to, store=store)
-
-
+app.command()(export)
+app.command()(push)
 app.add_typer(toxicity, name="toxicity")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kindling_api.errors import IntegrityError, SpecError, explain
 from kindling_api.v1alpha1.model import ModelShape
@@ -12,14 +12,15 @@ from kindling_api.v1alpha1.products import (
     INPUTS,
     MANIFEST,
     MODEL_FOLDER,
-    TOKENIZER,
     CheckpointManifest,
     DatasetManifest,
     ModelManifest,
 )
 from kindling_storage import ObjectStore, open_store
-from kindling_storage.commit import read_manifest
-from kindling_trainer.align.dry_run import BaseTokens
+from kindling_storage.commit import damage, read_manifest
+
+if TYPE_CHECKING:
+    from kindling_trainer.align.data.dry_run import BaseTokens
 
 AnyManifest = DatasetManifest | ModelManifest | CheckpointManifest
 
@@ -65,11 +66,25 @@ def read_product(store: ObjectStore) -> AnyManifest:
     return manifest
 
 
+def check_whole(store: ObjectStore) -> None:
+    """Refuse a damaged product that is to be read: only its own document makes it again.
+
+    Raises:
+        IntegrityError: there is a product in the folder `store`, and it is damaged.
+    """
+    if not store.exists(MANIFEST):
+        return
+    faults = damage(read_product(store), {info.path: info.size for info in store.list()})
+    if faults:
+        allowed, remedy = "a whole product", "run the document that makes it, before or together with this one"
+        raise IntegrityError(explain(store.uri, found=faults[0], allowed=allowed, remedy=remedy))
+
+
 def model_in(store: ObjectStore, *, scored: bool = False) -> tuple[ModelShape, int]:
     """Shape and vocabulary of the model in a folder, ours or Hugging Face's.
 
     Args:
-        scored: whether a model of Hugging Face's is to judge, and not to speak.
+        scored: whether a model of Hugging Face's is to score, and not to generate.
 
     Raises:
         SpecError: there is none, or one of a kind that Kindling has not.
@@ -89,12 +104,14 @@ def tokens_in(store: ObjectStore, shape: ModelShape) -> BaseTokens:
     """The tokens of the model in a folder, and how dialogues are written for it.
 
     Raises:
-        NotFoundError: it has no tokenizer.
+        SpecError: it has no tokenizer.
     """
-    from kindling_trainer.checkpoint.huggingface import read_chat_template  # not above: as before
+    from kindling_trainer.align.data.dry_run import BaseTokens  # not above: as before
+    from kindling_trainer.checkpoint.huggingface import read_chat_template, read_tokenizer
 
     folder = store.child(MODEL_FOLDER) if store.exists(MANIFEST) else store
-    return BaseTokens(folder.get(TOKENIZER), read_chat_template(folder), shape.context)
+    tokenizer, special = read_tokenizer(folder)
+    return BaseTokens(tokenizer, special.named, read_chat_template(folder), shape.context)
 
 
 def base_of(store: ObjectStore, manifest: ModelManifest) -> tuple[ObjectStore, ModelManifest] | None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from kindling_api.v1alpha1.status import DatasetResult, ModelResult
 from kindling_cli.figures import duration, short_digest
-from kindling_cli.rows import Row
+from kindling_cli.rows import StageRow
 
-PLAIN_SECONDS = 5.0
-"""Time between two plain lines of one stage."""
+PLAIN_PERCENT = 10.0
+"""What of the whole is done between two plain lines of one stage."""
+PLAIN_SECONDS = 60.0
+"""The longest time between two of them while anything changes."""
 WIDEST = 100
 """Columns of the live picture; wider terminals leave the rest empty."""
 
@@ -42,7 +46,7 @@ class Screen(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def show(self, rows: Sequence[Row]) -> None:
+    def show(self, rows: Sequence[StageRow]) -> None:
         """Draw the rows as they are now."""
 
 
@@ -66,17 +70,28 @@ class LiveScreen:
     ) -> None:
         self._live.stop()
 
-    def show(self, rows: Sequence[Row]) -> None:
+    def show(self, rows: Sequence[StageRow]) -> None:
         """Draw the rows as they are now."""
         self._live.update(picture(rows, min(WIDEST, self._live.console.width)), refresh=True)
 
 
+@dataclass(frozen=True)
+class _Said:
+    """The last plain line of a row."""
+
+    what: str = "waiting "
+    line: str = ""
+    percent: float = 0.0
+    at: float = 0.0
+
+
 class PlainScreen:
-    """A line for each change of stage, and one every few seconds between."""
+    """A line, with the time of day, for each change of stage, each tenth of the work, and each minute that changed
+    anything."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._said: dict[str, tuple[str, float]] = {}
+        self._said: dict[str, _Said] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -86,20 +101,32 @@ class PlainScreen:
     ) -> None:
         pass
 
-    def show(self, rows: Sequence[Row]) -> None:
+    def show(self, rows: Sequence[StageRow]) -> None:
         """Say what changed since the last line of each row."""
         for row in rows:
-            now, what = time.monotonic(), f"{row.state} {row.stage if row.state == 'running' else ''}"
-            before, at = self._said.get(row.title, ("waiting ", now))
-            if what != before or (row.state == "running" and now - at >= PLAIN_SECONDS):
-                self._said[row.title] = (what, now)
-                self._console.print(plain_line(row), markup=False, highlight=False, soft_wrap=True)
+            before = self._said.get(row.title, _Said())
+            now = _Said(
+                f"{row.state} {row.stage if row.state == 'running' else ''}",
+                plain_line(row),
+                row.percent,
+                time.monotonic(),
+            )
+            if now.what != before.what or (row.state == "running" and _is_news(before, now)):
+                self._said[row.title] = now
+                for line in (now.line, *(f"{row.title}: warning: {remark}" for remark in row.remarks)):
+                    stamped = f"{time.strftime('%H:%M:%S')} {line}"
+                    self._console.print(stamped, markup=False, highlight=False, soft_wrap=True)
 
 
-def plain_line(row: Row) -> str:
+def _is_news(before: _Said, now: _Said) -> bool:
+    advanced = now.percent - before.percent >= PLAIN_PERCENT
+    return now.line != before.line and (advanced or now.at - before.at >= PLAIN_SECONDS)
+
+
+def plain_line(row: StageRow) -> str:
     """One line that says where a row is: `PretrainRun/quickstart: training 46 % · step 322 of 700 · … · 1:12 left`."""
     if row.state == "running":
-        percent = f" {row.percent:.0f} %" if row.percent else ""
+        percent = f" {row.percent:.0f} %" if row.percent and row.is_counted else ""
         return f"{row.title}: " + " · ".join(part for part in (row.stage + percent, row.details, row.eta) if part)
     said = {
         "done": f"finished in {duration(row.seconds)}",
@@ -109,7 +136,7 @@ def plain_line(row: Row) -> str:
     return f"{row.title}: " + " · ".join(part for part in (said, row.details, _digest(row)) if part)
 
 
-def picture(rows: Sequence[Row], width: int) -> RenderableType:
+def picture(rows: Sequence[StageRow], width: int) -> RenderableType:
     """All rows, two lines each: title, bar and time left; below them the key figures."""
     title_width = max(len(row.title) for row in rows)
     lines: list[RenderableType] = [Text()]
@@ -123,15 +150,19 @@ def picture(rows: Sequence[Row], width: int) -> RenderableType:
         head.add_column(width=12, justify="right", no_wrap=True)
         mark, style = _MARKS[row.state]
         head.add_row(Text(mark, style), Text(row.title, "bold" if row.state == "running" else ""), *_state_cells(row))
-        lines += [head, Text("   " + row.details, "dim", no_wrap=True, overflow="ellipsis"), Text()]
+        lines += [head, Text("   " + row.details, "dim", no_wrap=True, overflow="ellipsis")]
+        lines += [Padding(Text(f"! {remark}", "yellow"), (0, 0, 0, 3)) for remark in row.remarks]
+        lines.append(Text())
     return Group(*lines)
 
 
-def _state_cells(row: Row) -> tuple[RenderableType, RenderableType, RenderableType]:
+def _state_cells(row: StageRow) -> tuple[RenderableType, RenderableType, RenderableType]:
     if row.state in ("running", "stopping"):
         bar = ProgressBar(total=100, completed=row.percent, complete_style="cyan", finished_style="cyan")
-        said = f"{row.stage} {row.percent:.0f} %" if row.state == "running" else "saving …"
-        return Text(said), bar, Text(row.eta, "dim")
+        if row.state == "stopping":
+            return Text("saving …"), bar, Text()
+        said = f"{row.stage} {row.percent:.0f} %" if row.is_counted else f"{row.stage} …"
+        return Text(said), bar, Text(row.eta or f"{duration(row.stage_seconds)} so far", "dim")
     said = f"done in {duration(row.seconds)}" if row.state == "done" else _STATE_WORDS[row.state]
     return Text(said, _MARKS[row.state][1]), Text(_digest(row), "dim"), Text()
 
@@ -139,6 +170,6 @@ def _state_cells(row: Row) -> tuple[RenderableType, RenderableType, RenderableTy
 _STATE_WORDS = {"waiting": "waiting", "reused": "already finished", "stopped": "stopped", "failed": "failed"}
 
 
-def _digest(row: Row) -> str:
+def _digest(row: StageRow) -> str:
     result = row.progress.result
     return f"digest {short_digest(result.digest)}" if isinstance(result, DatasetResult | ModelResult) else ""

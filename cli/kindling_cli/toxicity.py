@@ -32,6 +32,7 @@ def train(
     about: Annotated[
         list[str], typer.Option(metavar="TEXT", help="What the examples are, for the card. Repeatable.")
     ] = [],  # noqa: B006
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Learn from labelled texts; a fifth of them is held out, and the model card says how good the model is on those.
 
@@ -42,7 +43,7 @@ def train(
     """
     from kindling_cli.commands.toxicity import train_model
 
-    train_model(data, folder, text=text, label=label, toxic=toxic, about=about)
+    train_model(data, folder, text=text, label=label, toxic=toxic, about=about, as_json=json)
 
 
 @app.command("evaluate")
@@ -52,10 +53,11 @@ def evaluate(
     text: TextField = "text",
     label: LabelField = "label",
     toxic: ToxicLabels = [],  # noqa: B006
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Say how good a model is on labelled texts: ROC-AUC, precision and recall by threshold, calibration.
 
-    Give texts that the model has not learnt from: all of them count.
+    Give texts that the model was not trained on: all of them count.
 
     \b
     Examples:
@@ -64,4 +66,4 @@ def evaluate(
     """
     from kindling_cli.commands.toxicity import evaluate_model
 
-    evaluate_model(data, model=model, text=text, label=label, toxic=toxic)
+    evaluate_model(data, model=model, text=text, label=label, toxic=toxic, as_json=json)

@@ -2,53 +2,75 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from kindling_api.base import Digest
+from kindling_api.base import Digest, Status
 from kindling_api.resolve import content_of, without_folders
 from kindling_api.v1alpha1.products import INPUTS, DatasetManifest, Shard, dataset_folder
 from kindling_api.v1alpha1.runfile import DatasetBuildFile
-from kindling_api.v1alpha1.status import DatasetResult
+from kindling_api.v1alpha1.status import DatasetResult, InputDamage
 from kindling_api.versions import step_versions
-from kindling_dataprep import executors, ledger, tasks, work
-from kindling_dataprep.checks import check_bad_records, check_not_empty, check_shared, check_some_left
-from kindling_dataprep.executors import Executor
+from kindling_dataprep import executors
+from kindling_dataprep.executors import Executor, Task, collect, tasks
+from kindling_dataprep.executors.tasks import Job
 from kindling_dataprep.extras import Extras, fetch_extras
-from kindling_dataprep.manifest import (
+from kindling_dataprep.output import ledger, work
+from kindling_dataprep.output.damage import damage_of, largest_places
+from kindling_dataprep.output.facts import (
+    CleanFacts,
+    DuplicateFacts,
+    EncodingFacts,
+    LineFacts,
+    PersonalFacts,
+    RemovalFacts,
+    TokenizerFacts,
+)
+from kindling_dataprep.output.manifest import (
     document_counts,
     full_key,
     inputs_listing,
-    is_whole,
     product_files,
     result_of,
     tokenizer_entry,
 )
+from kindling_dataprep.output.shards import token_type
 from kindling_dataprep.records import InputFile, Span
-from kindling_dataprep.shards import token_type
 from kindling_dataprep.stages.clean import FEWEST_HOLDERS, CleanTask, clean, count_lines, put_sites
 from kindling_dataprep.stages.corpus import Corpus, Rows, corpus_of
-from kindling_dataprep.stages.decontaminate import decontaminate
+from kindling_dataprep.stages.decontaminate import decontaminate, unrecognised
 from kindling_dataprep.stages.deduplicate import deduplicate, removed_rows
 from kindling_dataprep.stages.encode import EncodeTask, encode, make_tokenizer
+from kindling_dataprep.stages.line_counts import merge_line_holders, range_count
 from kindling_dataprep.stages.pii import look_for_pii
-from kindling_dataprep.stages.repeated import merge_notes, range_count
-from kindling_dataprep.stages.toxicity import judge_toxicity
-from kindling_dataprep.stages.write import Split, shard_tasks, write
+from kindling_dataprep.stages.toxicity import filter_toxicity
+from kindling_dataprep.stages.write import shard_tasks, write
 from kindling_dataprep.steps.boilerplate import boilerplate_of
 from kindling_dataprep.steps.pii import settings_of
 from kindling_dataprep.steps.read import list_inputs
-from kindling_dataprep.supported import check_supported
-from kindling_dataprep.tasks import Job
+from kindling_dataprep.supported import (
+    check_bad_records,
+    check_not_empty,
+    check_shared,
+    check_some_left,
+    check_supported,
+)
 from kindling_dataprep.tracker import Tracker
-from kindling_storage import ObjectStore
-from kindling_storage.commit import commit, put_file, read_manifest
-from kindling_storage.hold import LOCK, confirm, hold
+from kindling_storage.commit import commit, discard_damaged, put_file, read_whole
+from kindling_storage.lock import LOCK, confirm, lock
 from kindling_storage.names import Published, publish
+from kindling_storage.origin import record_origin
+
+log = logging.getLogger(__name__)
+
+Counted = TypeVar("Counted", LineFacts, EncodingFacts, Shard)
+"""What parts say that count documents, for the progress."""
 
 
 def build(run: DatasetBuildFile, tracker: Tracker, *, cluster: bool = False) -> DatasetResult:
@@ -74,24 +96,20 @@ def build(run: DatasetBuildFile, tracker: Tracker, *, cluster: bool = False) -> 
     key = full_key(run, inputs_listing(inputs), extras.digests())
     job = Job(run.spec, run.output, dataset_folder(key))
     store = job.store()
-    manifest = _committed(store)
+    manifest = read_whole(store, DatasetManifest)
     if manifest is None or work.is_there(store):
-        with hold(store, LOCK, run) as held:
-            manifest = _committed(store)
+        with lock(store, LOCK, run) as held:
+            manifest = read_whole(store, DatasetManifest)
             if manifest is None:
+                discard_damaged(store, DatasetManifest)
+                record_origin(store, run)
                 manifest = _Build(job, run.name, key, inputs, spans, extras, tracker, cluster).run()
                 confirm(store, LOCK, held.token)
                 commit(store, manifest)
             work.clear(store)
-    product = Published(uri=store.uri, digest=manifest.digest, key=key)
+    product = Published(uri=store.uri, digest=manifest.digest, key=key, uid=run.uid)
     publish(everywhere(run.output.uri), "DatasetBuild", run.namespace, run.name, product)
     return result_of(manifest, store.uri)
-
-
-def _committed(store: ObjectStore) -> DatasetManifest | None:
-    """The manifest of the finished dataset, if it is finished and all its files are there."""
-    manifest = read_manifest(store, DatasetManifest)
-    return manifest if manifest is not None and is_whole(store, manifest) else None
 
 
 @dataclass(frozen=True)
@@ -115,44 +133,51 @@ class _Build:
         with self._executor(len(groups), input_bytes) as executor:
             put_sites(self.job, self.extras.blocklist)
             self._find_repeated_lines(groups, executor)
-            cleaned = self._clean(groups, executor)
+            cleaned, damage = self._clean(groups, executor)
             corpus = corpus_of(self.job, cleaned)
             deduplicated = self._deduplicate(corpus, executor)
-            judged, removed = self._judge_toxicity(corpus, removed_rows(corpus), executor)
+            scored, removed = self._filter_toxicity(corpus, removed_rows(corpus), executor)
             compared, removed = self._decontaminate(corpus, removed, executor)
             redacted, removed = self._look_for_pii(corpus, removed, executor)
-            counts = document_counts([*cleaned, deduplicated, *judged, *compared, *redacted])
+            removing: list[work.Part[RemovalFacts]] = [deduplicated, *scored, *compared, *redacted]
+            counts = document_counts(cleaned, removing)
             check_some_left(counts, self._ledger())
             made = self._make_tokenizer(corpus, removed)
             encoded = self._encode(corpus, removed, made, executor)
-            assert sum(part.facts["documents"] for part in encoded) == counts.kept, "the ledger must add up"
+            assert sum(part.facts.documents for part in encoded) == counts.kept, "the ledger must add up"
             written = self._write(made, encoded, executor)
         self.tracker.finish()
-        parts = [*cleaned, deduplicated, *judged, *compared, *redacted, made, *encoded, *(part for _, part in written)]
+        parts: list[work.Part[Status]] = [*cleaned, *removing, made, *encoded, *(part for _, part in written)]
         entry = tokenizer_entry(made)
         manifest = DatasetManifest(
             key=self.key,
-            files=product_files([work.Part(files=[listing], facts={}), *parts]),
+            files=product_files([listing, *(file for part in parts for file in part.files)]),
             spec=without_folders(content_of(self.job.spec)),
             inputs=listing.digest,
             versions=step_versions(self.job.spec),
             documents=counts,
+            damage=damage,
             tokenizer=entry,
             dtype=token_type(entry.vocab_size),
-            train=[Shard(**part.facts) for split, part in written if split == "train"],
-            validation=[Shard(**part.facts) for split, part in written if split == "validation"],
+            train=[part.facts for split, part in written if split == "train"],
+            validation=[part.facts for split, part in written if split == "validation"],
         )
-        from kindling_dataprep.report import Build, write_report  # not above: a finished build needs no matplotlib
+        from kindling_dataprep.report.report import (  # not above: a finished build needs no matplotlib
+            Build,
+            write_report,
+        )
 
-        lines, personal = _total(cleaned, "linesRemoved"), _total(redacted, "found")
-        facts = deduplicated.facts
-        write_report(Build(self.job, self.name, manifest, len(groups), lines, facts, personal, self.tracker.seconds))
+        lines = _total(part.facts.lines_removed for part in cleaned)
+        personal = _total(part.facts.found for part in redacted)
+        facts, places = deduplicated.facts, [remark for _, remark in largest_places(cleaned)]
+        seconds = self.tracker.seconds
+        write_report(Build(self.job, self.name, manifest, len(groups), lines, facts, personal, places, seconds))
         return manifest
 
-    def _executor(self, tasks: int, input_bytes: int) -> AbstractContextManager[Executor]:
+    def _executor(self, count: int, input_bytes: int) -> AbstractContextManager[Executor]:
         if self.cluster:
             return executors.join()
-        return executors.start(self.job.spec.engine.workers, tasks, input_bytes)
+        return executors.start(self.job.spec.engine.workers, count, input_bytes)
 
     def _find_repeated_lines(self, groups: Sequence[tuple[Span, ...]], executor: Executor) -> None:
         boilerplate, duplicates = boilerplate_of(self.job.spec), self.job.spec.deduplicate.lines
@@ -161,61 +186,66 @@ class _Build:
         self.tracker.stage("lines", f"Looking for lines that repeat in {len(self.inputs)} files", len(groups))
         ranges = range_count(sum(file.size for file in self.inputs))
         asked = [CleanTask(self.job, index, group, ranges) for index, group in enumerate(groups)]
-        counted = {}
-        for index, part in executor.each(count_lines, asked):
-            counted[index] = part
-            self.tracker.advance(part.facts["documents"])
-        parts = [counted[index] for index in range(len(groups))]
+        parts = self._parts(executor, count_lines, asked)
         if boilerplate is not None:
-            merge_notes(self.job, "boilerplate", parts, boilerplate.min_documents, executor)
+            merge_line_holders(self.job, "boilerplate", parts, boilerplate.min_documents, executor)
         if duplicates is not None:
-            merge_notes(self.job, "lines", parts, FEWEST_HOLDERS, executor)
+            merge_line_holders(self.job, "lines", parts, FEWEST_HOLDERS, executor)
 
-    def _clean(self, groups: Sequence[tuple[Span, ...]], executor: Executor) -> list[work.Part]:
+    def _clean(
+        self, groups: Sequence[tuple[Span, ...]], executor: Executor
+    ) -> tuple[list[work.Part[CleanFacts]], InputDamage | None]:
         self.tracker.stage("reading", f"Reading and filtering {len(self.inputs)} files", len(groups))
         asked = [CleanTask(self.job, index, group) for index, group in enumerate(groups)]
-        done = {}
-        for index, part in executor.each(clean, asked):
-            done[index] = part
-            self.tracker.advance(part.facts["kept"] + sum(part.facts["removed"].values()))
-        parts = [done[index] for index in range(len(groups))]
+        parts = [part for _, part in collect(executor, clean, asked, self._advance_cleaned)]
         counts = document_counts(parts)
         where = self._ledger()
-        bad = [record for part in parts for record in part.facts["badRecords"]]
-        check_bad_records(counts, self.job.spec, bad, where)
+        damage = damage_of(parts, sum(file.size for file in self.inputs))
+        for remark in damage.remarks if damage is not None else ():
+            log.warning("%s", remark)
+        bad = [record for part in parts for record in part.facts.bad_records]
+        check_bad_records(counts, damage, self.job.spec, bad, where)
         check_some_left(counts, where)
-        return parts
+        return parts, damage
 
     def _ledger(self) -> str:
         """Where a person finds the ledger of the removed."""
         store = self.job.store()
         return str(store.local_path(ledger.REMOVED) or f"{store.uri}/{ledger.REMOVED}")
 
-    def _deduplicate(self, corpus: Corpus, executor: Executor) -> work.Part:
+    def _deduplicate(self, corpus: Corpus, executor: Executor) -> work.Part[DuplicateFacts]:
         self.tracker.stage("deduplicating", f"Looking for duplicates among {corpus.documents:,} documents", 1)
         part = deduplicate(corpus, executor)
         self.tracker.advance(corpus.documents)
         return part
 
-    def _judge_toxicity(self, corpus: Corpus, removed: Rows, executor: Executor) -> tuple[list[work.Part], Rows]:
+    def _filter_toxicity(
+        self, corpus: Corpus, removed: Rows, executor: Executor
+    ) -> tuple[list[work.Part[RemovalFacts]], Rows]:
         if self.extras.classifier is None:
             return [], removed
         stay = corpus.documents - len(removed)
         self.tracker.stage("toxicity", f"Looking for toxic texts among {stay:,} documents", 1)
-        parts, removed = judge_toxicity(corpus, removed, self.extras.classifier, executor)
+        parts, removed = filter_toxicity(corpus, removed, self.extras.classifier, executor)
         self.tracker.advance(stay)
         return parts, removed
 
-    def _decontaminate(self, corpus: Corpus, removed: Rows, executor: Executor) -> tuple[list[work.Part], Rows]:
+    def _decontaminate(
+        self, corpus: Corpus, removed: Rows, executor: Executor
+    ) -> tuple[list[work.Part[RemovalFacts]], Rows]:
         if not self.extras.evaluations:
             return [], removed
         stay = corpus.documents - len(removed)
         self.tracker.stage("decontaminating", f"Comparing {stay:,} documents with evaluation sets", 1)
         parts, removed = decontaminate(corpus, self.extras.evaluations, removed, executor)
+        for sentence in unrecognised(self.job):
+            log.warning("%s", sentence)
         self.tracker.advance(stay)
         return parts, removed
 
-    def _look_for_pii(self, corpus: Corpus, removed: Rows, executor: Executor) -> tuple[list[work.Part], Rows]:
+    def _look_for_pii(
+        self, corpus: Corpus, removed: Rows, executor: Executor
+    ) -> tuple[list[work.Part[PersonalFacts]], Rows]:
         if settings_of(self.job.spec) is None:
             return [], removed
         stay = corpus.documents - len(removed)
@@ -224,7 +254,7 @@ class _Build:
         self.tracker.advance(stay)
         return parts, removed
 
-    def _make_tokenizer(self, corpus: Corpus, removed: Rows) -> work.Part:
+    def _make_tokenizer(self, corpus: Corpus, removed: Rows) -> work.Part[TokenizerFacts]:
         stay = corpus.documents - len(removed)
         kind, _ = self.job.spec.tokenizer.chosen
         self.tracker.stage("tokenizer", f"Making the tokenizer ({kind}) from {stay:,} documents", 1)
@@ -232,28 +262,37 @@ class _Build:
         self.tracker.advance(stay)
         return part
 
-    def _encode(self, corpus: Corpus, removed: Rows, made: work.Part, executor: Executor) -> list[work.Part]:
-        parts = range(corpus.parts)
+    def _encode(
+        self, corpus: Corpus, removed: Rows, made: work.Part[TokenizerFacts], executor: Executor
+    ) -> list[work.Part[EncodingFacts]]:
         self.tracker.stage("encoding", f"Encoding {corpus.documents - len(removed):,} documents", corpus.parts)
-        asked = [EncodeTask(self.job, index, corpus.rows(removed, index), made.facts["kind"]) for index in parts]
-        encoded = {}
-        for index, part in executor.each(encode, asked):
-            encoded[index] = part
-            self.tracker.advance(part.facts["documents"])
-        return [encoded[index] for index in parts]
+        kind, end = made.facts.kind, made.facts.end_of_document
+        asked = [EncodeTask(self.job, index, corpus.rows(removed, index), kind, end) for index in range(corpus.parts)]
+        return self._parts(executor, encode, asked)
 
-    def _write(self, made: work.Part, encoded: list[work.Part], executor: Executor) -> list[tuple[Split, work.Part]]:
+    def _write(
+        self, made: work.Part[TokenizerFacts], encoded: list[work.Part[EncodingFacts]], executor: Executor
+    ) -> list[tuple[str, work.Part[Shard]]]:
         kept = ledger.read_kept(self.job.store(), ["id", "source", "digest", "tokens"])
-        counts = np.array([part.facts["documents"] for part in encoded])
-        asked = shard_tasks(self.job, kept, counts, token_type(made.facts["vocabSize"]))
+        counts = np.array([part.facts.documents for part in encoded])
+        asked = shard_tasks(self.job, kept, counts, token_type(made.facts.vocab_size))
         tokens = sum(int(task.length.sum()) for task in asked)
         self.tracker.stage("writing", f"Writing {len(asked)} shards, {tokens:,} tokens", len(asked))
-        written = {}
-        for split, index, part in executor.each(write, asked):
-            written[split, index] = part
-            self.tracker.advance(part.facts["documents"])
-        return [(split, part) for (split, _), part in sorted(written.items())]
+        written = collect(executor, write, asked, self._advance)
+        return [(split, part) for (split, _), part in written]
+
+    def _parts(
+        self, executor: Executor, work_on: Callable[[Task], tuple[int, work.Part[Counted]]], asked: Sequence[Task]
+    ) -> list[work.Part[Counted]]:
+        """What the tasks made, in their order."""
+        return [part for _, part in collect(executor, work_on, asked, self._advance)]
+
+    def _advance_cleaned(self, part: work.Part[CleanFacts]) -> None:
+        self.tracker.advance(part.facts.kept + sum(part.facts.removed.values()), part.size)
+
+    def _advance(self, part: work.Part[LineFacts | EncodingFacts | Shard]) -> None:
+        self.tracker.advance(part.facts.documents, part.size)
 
 
-def _total(parts: Sequence[work.Part], fact: str) -> Counter[str]:
-    return sum((Counter(part.facts[fact]) for part in parts), Counter[str]())
+def _total(counts: Iterable[dict[str, int]]) -> Counter[str]:
+    return sum(map(Counter, counts), Counter[str]())

@@ -39,6 +39,11 @@ class InputFile:
     etag: str = ""
     """The store's; it changes whenever the file does. A copy elsewhere has another one, so no key depends on it."""
 
+    @property
+    def name(self) -> str:
+        r"""The path as text: a byte of a local name that is no UTF-8 is shown as `\xe9`."""
+        return self.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -110,8 +115,26 @@ class Removal:
     """The bound that the value broke."""
     kept: str | None = None
     """For a duplicate, the document that stays in its place."""
+    offset: int | None = None
+    """Of a bad record that cost bytes of its file: where in the file, as stored, they begin."""
+    unread: int | None = None
+    """How many they are; no byte of a file counts twice."""
+    note: str = ""
+    """What was found instead, for the message of a build that is refused."""
     excerpt: str
-    """Its beginning, on one line."""
+    """The beginning of the text, on one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A stretch of a file that was passed over, and cost nothing."""
+
+    path: str
+    offset: int
+    """Where in the file, as stored, it begins."""
+    size: int
+    """In bytes."""
+    what: str
 
 
 def excerpt_of(text: str | bytes) -> str:

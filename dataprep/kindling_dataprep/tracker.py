@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
-from typing import Protocol
 
+from kindling_api.logs import say
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import DatasetProgress
+from kindling_runtime.progress import Writer
 
 SHARE = {
     "lines": 16,
@@ -25,19 +26,14 @@ SHARE = {
 SURE_ENOUGH = 5.0
 """Percent; before that, the time left is not guessed."""
 
+LOG_SECONDS = 10.0
+"""At most so often the log says how far a stage is."""
 
-class Writer(Protocol):
-    """Where progress documents go."""
-
-    latest: Progress
-    """The last one that came."""
-
-    def write(self, progress: Progress, force: bool = False) -> None:
-        """One document; the last word, and what is forced, goes at once, others when it is time for one."""
+log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Counts tasks and documents, and writes progress documents."""
+    """Counts tasks, documents and bytes, and says so in progress documents and in the log."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -45,25 +41,38 @@ class Tracker:
         self.seconds: dict[str, float] = {}
         """How long each stage took, or has taken so far."""
         self._stage, self._message, self._tasks = "", "", 1
-        self._done, self._documents, self._since = 0, 0, self._started
+        self._done, self._documents, self._bytes, self._since = 0, 0, 0, self._started
+        self._next_line = 0.0  # on the monotonic clock
 
     def stage(self, name: str, message: str, tasks: int) -> None:
         """Stage `name` of SHARE begins; it has `tasks` tasks."""
         self._end_stage()
         self._stage, self._message, self._tasks = name, message, max(tasks, 1)
-        self._done, self._documents, self._since = 0, 0, time.monotonic()
-        print(message, file=sys.stderr, flush=True)
+        self._done, self._documents, self._bytes, self._since = 0, 0, 0, time.monotonic()
+        self._say(message)
         self._write(force=True)
 
-    def advance(self, documents: int) -> None:
-        """One more task of the stage is done; it had so many documents."""
+    def advance(self, documents: int, written: int = 0) -> None:
+        """One more task of the stage is done; it had so many documents, and left files of so many bytes."""
         self._done += 1
         self._documents += documents
+        self._bytes += written
         self._write()
+        if time.monotonic() > self._next_line:
+            megabytes = f", {self._bytes / 1e6:,.1f} MB written" if self._bytes else ""
+            done = f"{self._done} of {self._tasks} tasks, {self._documents:,} documents{megabytes}"
+            self._say(f"{self._stage}: {done}")
 
     def finish(self) -> None:
         """The last stage is over."""
         self._end_stage()
+
+    def _say(self, sentence: str) -> None:
+        self._next_line = time.monotonic() + LOG_SECONDS
+        say(
+            log, sentence, stage=self._stage, done=self._done, tasks=self._tasks, documents=self._documents,
+            bytes=self._bytes,
+        )  # fmt: skip
 
     def _end_stage(self) -> None:
         if self._stage:

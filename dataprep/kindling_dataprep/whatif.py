@@ -19,11 +19,11 @@ from pydantic import ValidationError
 from kindling_api.errors import SpecError, explain, near
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.products import DatasetManifest
-from kindling_dataprep import ledger
+from kindling_dataprep.output import ledger
+from kindling_dataprep.output.work import read_table
 from kindling_dataprep.stages.toxicity import RULE as TOXICITY
 from kindling_dataprep.stages.toxicity import SCORES
 from kindling_dataprep.steps.decide import Decision, bounds, decide
-from kindling_dataprep.work import read_table
 from kindling_storage import ObjectStore
 
 STAYS = "stays"
@@ -57,8 +57,8 @@ class Change:
 
 
 @dataclass
-class Answer:
-    """How the documents that the rules judged would fare."""
+class WhatIfResult:
+    """What would become of the documents that the rules measured."""
 
     now: Counter[str] = field(default_factory=Counter)
     """Documents by rule, and STAYS."""
@@ -72,7 +72,7 @@ class Answer:
         return [change.id for change in self.changes if change.now == STAYS]
 
 
-def ask(store: ObjectStore, manifest: DatasetManifest, settings: Sequence[Setting]) -> Answer:
+def ask(store: ObjectStore, manifest: DatasetManifest, settings: Sequence[Setting]) -> WhatIfResult:
     """Tries `settings` on the dataset in the folder `store`.
 
     Raises:
@@ -81,8 +81,8 @@ def ask(store: ObjectStore, manifest: DatasetManifest, settings: Sequence[Settin
     spec = DatasetBuildSpec.model_validate_json(json.dumps(manifest.spec))
     other = with_settings(spec, settings)
     scores = _scores(store) if spec.toxicity is not None else {}
-    answer = Answer()
-    for table in _parts(store):
+    answer = WhatIfResult()
+    for table in ledger.measures(store):
         rows = zip(table["id"].to_pylist(), _fates(table, spec, scores), _fates(table, other, scores), strict=True)
         for id, now, then in rows:
             answer.now[_rule(now)] += 1
@@ -143,7 +143,7 @@ def tokens_of(store: ObjectStore, ids: Sequence[str]) -> tuple[int, int]:
 
 
 def _thresholds(spec: DatasetBuildSpec) -> Iterator[str]:
-    """Those that can be tried, as a user spells them."""
+    """The thresholds that can be changed, as a user spells them."""
     for bound in bounds(spec.filters):
         side = "min" if bound.is_minimum else "max"
         yield f"{bound.rule}.{side}{bound.measure[0].upper()}{bound.measure[1:]}"
@@ -167,11 +167,6 @@ def _fates(table: pa.Table, spec: DatasetBuildSpec, scores: dict[str, float]) ->
 
 def _rule(decision: Decision | None) -> str:
     return STAYS if decision is None else decision.rule
-
-
-def _parts(store: ObjectStore) -> Iterator[pa.Table]:
-    for info in store.list(f"{ledger.MEASURES}/part-"):
-        yield read_table(store, info.path)
 
 
 def _scores(store: ObjectStore) -> dict[str, float]:

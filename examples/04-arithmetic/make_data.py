@@ -3,7 +3,7 @@
 sums.jsonl       a text of sums, to pretrain on
 dialogues.jsonl  questions and answers of which half are wrong, to learn from how one answers
 questions.jsonl  the same questions with what is right, for the reward
-tried.jsonl      all questions, a quarter of which stand in neither, to try the model on
+validation.jsonl all questions, a quarter of which stand in neither, to evaluate the model on
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
     write("sums.jsonl", ({"text": document} for document in documents))
     choose.shuffle(sums)
     asked = sums[NEVER_ASKED:]
-    write("tried.jsonl", (question(a, b, a + b) for a, b in sums))
+    write("validation.jsonl", (question(a, b, a + b) for a, b in sums))
     write("questions.jsonl", (question(a, b, a + b) for a, b in asked))
     write("dialogues.jsonl", (question(a, b, guess(a + b, choose)) for a, b in asked * TIMES))
 

@@ -22,7 +22,7 @@ from kindling_api.errors import EXIT_DONE, EXIT_OURS, EXIT_USER
 from kindling_operator import logs
 from kindling_operator.cluster import connect
 from kindling_operator.leader import Leader
-from kindling_operator.lease import Lease, LostError
+from kindling_operator.lease import LeaderLease, LostError
 from kindling_operator.settings import Settings, read_settings
 
 log = logging.getLogger("kindling_operator")
@@ -55,7 +55,7 @@ async def operate(settings: Settings, *, port: int) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     identity = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"
-    lease = Lease(namespace=settings.namespace, identity=identity)
+    lease = LeaderLease(namespace=settings.namespace, identity=identity)
     try:
         control, cluster = await connect(), await connect(may_write=lease.held)
     except ConfigException as error:
@@ -77,7 +77,7 @@ async def operate(settings: Settings, *, port: int) -> int:
 
 def _outcome(work: asyncio.Task[None]) -> int:
     if not work.done() or work.cancelled() or (error := work.exception()) is None:
-        log.info("the operator ends, as it was told to")
+        log.info("the operator ends, as it was asked to")
         return EXIT_DONE
     log.error("the operator ends: %s", error, exc_info=None if isinstance(error, LostError) else error)
     return EXIT_OURS

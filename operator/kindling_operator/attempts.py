@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from itertools import takewhile
 
+from kindling_api.bounds import ATTEMPT_MESSAGE, START_PAUSE_SECONDS, clip
 from kindling_api.v1alpha1.checkpoint import RestartSpec
 from kindling_api.v1alpha1.dataset_build import DatasetBuild
 from kindling_api.v1alpha1.status import (
+    MOST_ATTEMPTS,
     AlignmentRunStatus,
     AttemptStatus,
     DatasetBuildStatus,
@@ -15,7 +19,6 @@ from kindling_api.v1alpha1.status import (
     Reason,
 )
 from kindling_operator.causes import Cause
-from kindling_operator.conditions import shortened
 from kindling_operator.draft import Draft
 from kindling_operator.moments import moment, seconds_since, stamp
 
@@ -23,6 +26,11 @@ BARREN_ATTEMPTS = 3
 """After so many attempts in a row that ended alike and saved nothing new, another would end like them."""
 REPEATING: frozenset[Reason] = frozenset({"InternalError", "OutOfMemory"})
 """Failures that come back by themselves; a process that was killed, or hung, may do well the next time."""
+
+REFUSED_ATTEMPTS = MOST_ATTEMPTS - 1
+"""After so many attempts in a row, ever later and over a quarter of an hour, to which the store refused what it had
+granted before, nobody is about to change the key. A status remembers one more, which tells whether the first of them
+saved anything."""
 
 FIRST_DELAY_SECONDS = 5.0
 LONGEST_DELAY_SECONDS = 300.0
@@ -43,7 +51,7 @@ def end_attempt(draft: Draft, reason: Reason, message: str) -> Draft:
     return draft.update_attempt(
         ended=stamp(draft.now),
         reason=reason,
-        message=shortened(message, 512),
+        message=clip(message, ATTEMPT_MESSAGE),
         step=step,
         saved=saved,
         productive_seconds=productive,
@@ -52,8 +60,10 @@ def end_attempt(draft: Draft, reason: Reason, message: str) -> Draft:
 
 def fail_attempt(draft: Draft, cause: Cause) -> Draft:
     """The attempt has failed: the run has too, or another attempt follows."""
+    cause = _with_history(draft, cause)
     failure = cause.failure.model_copy(update={"attempt": draft.status.attempt, "time": stamp(draft.now)})
-    draft = end_attempt(draft, failure.reason, failure.message).update(last_failure=failure)
+    draft = end_attempt(draft, failure.reason, failure.message).update_attempt(refused=failure.refused)
+    draft = draft.update(last_failure=failure)
     if cause.is_final:
         return fail(draft, failure.reason, failure.message)
     limit, restarts = restart_of(draft).max_restarts, draft.status.restarts
@@ -63,23 +73,28 @@ def fail_attempt(draft: Draft, cause: Cause) -> Draft:
     if failure.reason in REPEATING and barren(draft.status.attempts, alike=True) >= BARREN_ATTEMPTS:
         why = f"{BARREN_ATTEMPTS} attempts in a row ended like this and saved nothing new."
         return fail(draft, failure.reason, f"{_sentence(failure)} {why}")
-    wait = delay_seconds(draft.status.attempts)
+    if failure.refused and refused_in_vain(draft.status.attempts) >= REFUSED_ATTEMPTS:
+        why = f"{REFUSED_ATTEMPTS} attempts in a row were refused, each with the Secret as it was then."
+        return fail(draft, "UserError", f"{_sentence(failure)} {why}")
+    wait = pause_seconds(draft)
     when = f"Attempt {draft.status.attempt + 1} starts {'at once' if wait == 0 else f'in {wait:.0f} seconds'}"
     whence = f", from step {_saved(draft)}" if _saved(draft) else ""
     message = f"{_sentence(failure)} {when}{whence}."
     draft = draft.update(restarts=restarts + cause.counts)
-    draft = draft.say("Running", "False", failure.reason, failure.message)
-    draft = draft.say("Restarting", "True", failure.reason, message).tell("Warning", "Restarting", message)
-    return draft.look_again(wait).settle()
+    draft = draft.set_condition("Running", "False", failure.reason, failure.message)
+    draft = draft.set_condition("Restarting", "True", failure.reason, message).emit_event(
+        "Warning", "Restarting", message
+    )
+    return draft.requeue_within(wait).stop()
 
 
 def fail(draft: Draft, reason: Reason, message: str) -> Draft:
     """The run has failed, for good."""
     saved = _saved(draft)
     kept = f" The checkpoint at step {saved} stays: a document with the same spec goes on from it." if saved else ""
-    draft = draft.unsay("Running", reason, message).unsay("Restarting", reason, message)
-    draft = draft.unsay("Queued", reason, message).update(completion_time=stamp(draft.now))
-    return draft.say("Failed", "True", reason, message + kept, note="Warning", note_reason="Failed").settle()
+    draft = draft.clear_condition("Running", reason, message).clear_condition("Restarting", reason, message)
+    draft = draft.clear_condition("Queued", reason, message).update(completion_time=stamp(draft.now))
+    return draft.set_condition("Failed", "True", reason, message + kept, event="Warning", event_reason="Failed").stop()
 
 
 def restart_of(draft: Draft) -> RestartSpec:
@@ -88,8 +103,27 @@ def restart_of(draft: Draft) -> RestartSpec:
     return RestartSpec() if isinstance(document, DatasetBuild) else document.spec.restart
 
 
+def pause_seconds(draft: Draft) -> float:
+    """Seconds between the end of the last attempt and the next; a while of its own for one that gave way to others."""
+    attempts = draft.status.attempts
+    own = START_PAUSE_SECONDS * (1 + share_of(draft)) if attempts[-1].reason == "PartialStart" else 0.0
+    return delay_seconds(attempts) + own
+
+
+def share_of(draft: Draft) -> float:
+    """A number from 0 to 1 that differs from run to run and from attempt to attempt, and is always the same."""
+    what = f"{draft.world.resource['metadata'].get('uid')}/{draft.status.attempt}"
+    return int.from_bytes(hashlib.sha256(what.encode()).digest()[:4], "big") / 2**32
+
+
 def delay_seconds(attempts: Sequence[AttemptStatus]) -> float:
-    """Seconds between the end of the last attempt and the next: none after one that got on, then 5, 10, 20, …"""
+    """Seconds between the end of the last attempt and the next: none after one that got on, then 5, 10, 20, …
+
+    After one whose key was refused there is no second immediate one.
+    """
+    refused = refused_in_vain(attempts)
+    if refused:  # the next pod reads the Secret anew, and somebody has to change it first
+        return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** (refused - 1))
     number = barren(attempts)
     if number <= 1:
         return 0.0
@@ -114,6 +148,32 @@ def barren(attempts: Sequence[AttemptStatus], *, alike: bool = False) -> int:
             break
         count += 1
     return count
+
+
+def refused_in_vain(attempts: Sequence[AttemptStatus]) -> int:
+    """How many of these newest attempts, in a row, the store refused."""
+    newest = attempts[len(attempts) - barren(attempts) :]
+    return sum(1 for _ in takewhile(lambda attempt: attempt.refused, reversed(newest)))
+
+
+def _with_history(draft: Draft, cause: Cause) -> Cause:
+    """The cause, in the light of what was before: a key that worked may be changed, and is then no user's mistake."""
+    if not cause.failure.refused or cause.failure.reason != "UserError" or not _has_reached_the_store(draft):
+        return cause
+    return Cause(cause.failure.model_copy(update={"reason": "StorageUnreachable"}), counts=False)
+
+
+def _has_reached_the_store(draft: Draft) -> bool:
+    """Whether the store granted this run anything so far: it has got on, or an earlier attempt ran."""
+    progress = getattr(draft.status, "progress", None)
+    moved = progress is not None and progress.percent > 0
+    return moved or _saved(draft) > 0 or any(map(_reached_the_store, draft.status.attempts[:-1]))
+
+
+def _reached_the_store(attempt: AttemptStatus) -> bool:
+    if attempt.reason == "StorageUnreachable":
+        return bool(attempt.refused)  # which is said so only of what was granted before
+    return attempt.running is not None and not attempt.refused
 
 
 def _lasted_long(attempt: AttemptStatus) -> bool:

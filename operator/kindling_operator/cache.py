@@ -17,10 +17,8 @@ from kindling_api.base import API_VERSION
 from kindling_api.documents import KINDS
 from kindling_api.references import Reference
 from kindling_operator.children import key_of_object
+from kindling_operator.labels import KIND, NAME
 from kindling_operator.world import Object, ObjectKey
-
-KIND_LABEL = "kindling.dev/kind"
-NAME_LABEL = "kindling.dev/name"
 
 BATCH, RAY = "batch/v1", "ray.io/v1"
 CHILDREN = ((BATCH, "Job"), (RAY, "RayJob"), ("v1", "Pod"), ("apps/v1", "Deployment"))
@@ -47,7 +45,7 @@ class _Entry:
     """Since when (monotonic seconds) the watch has not shown this object's newest version; None: it has."""
 
 
-class Cache:
+class ObjectCache:
     """The newest known version of every document, and of every Job, RayJob and pod of one.
 
     Events are no objects in this sense: the newest about a Job is kept as long as the Job.
@@ -93,7 +91,7 @@ class Cache:
         if len(self._warnings) > MOST_WARNINGS:
             self._warnings.popitem(last=False)
         if entry := self._entries.get(key):
-            self._tell(run_of(entry.item))
+            self._notify_run(run_of(entry.item))
 
     def saw(self, item: Object) -> None:
         """A watch shows the object."""
@@ -103,14 +101,11 @@ class Cache:
             entry.unconfirmed_since = None if version == entry.version else _later(entry, self._clock())
             return
         self._put(key, _Entry(_trimmed(item), version, None))
-        self._tell(run_of(item))
+        self._notify_run(run_of(item))
 
     def gone(self, item: Object) -> None:
         """A watch says that the object is deleted, or a look at the API server did."""
-        key = key_of_object(item)
-        entry = self._entries.get(key)
-        if entry and entry.version <= version_of(item):
-            self.forget(key)
+        self.forget(key_of_object(item), version_of(item))
 
     def learned(self, item: Object) -> None:
         """A list, or the answer to a write, brought the object; nobody is told but those who refer to it."""
@@ -120,9 +115,12 @@ class Cache:
             since = entry.unconfirmed_since if entry else None
             self._put(key, _Entry(_trimmed(item), version, self._clock() if since is None else since))
 
-    def forget(self, key: ObjectKey) -> None:
-        """The object is known to be gone."""
-        entry = self._entries.pop(key)
+    def forget(self, key: ObjectKey, version: int) -> None:
+        """The object is known to be gone that had this version; what has its name and is newer stays."""
+        entry = self._entries.get(key)
+        if entry is None or entry.version > version:
+            return
+        del self._entries[key]
         self._warnings.pop(key, None)
         run = run_of(entry.item)
         if key.api_version != API_VERSION:
@@ -131,12 +129,24 @@ class Cache:
                 del self._children[run]
         else:
             self.refers(run, ())
-            self._tell_referrers(run)
-        self._tell(run)
+            self._notify_referrers(run)
+        self._notify_run(run)
 
-    def keys(self, api_version: str, kind: str) -> set[ObjectKey]:
-        """The names of all known objects of a kind."""
-        return {key for key in self._entries if key.api_version == api_version and key.kind == kind}
+    def leave(self, namespace: str) -> None:
+        """Forget all that is in a namespace, which is not watched any more."""
+        for key, entry in list(self._entries.items()):
+            if key.namespace == namespace:
+                self.forget(key, entry.version)
+
+    def versions(self, api_version: str, kind: str) -> dict[ObjectKey, int]:
+        """The names of all known objects of a kind, each with its resourceVersion."""
+        entries = self._entries.items()
+        return {key: entry.version for key, entry in entries if (key.api_version, key.kind) == (api_version, kind)}
+
+    def version(self, key: ObjectKey) -> int:
+        """The resourceVersion of an object; 0 where it is not known."""
+        entry = self._entries.get(key)
+        return entry.version if entry else 0
 
     def refers(self, reference: Reference, targets: Iterable[Reference]) -> None:
         """Note whom a document refers to: it is looked at again whenever one of them comes, goes or ends."""
@@ -161,13 +171,13 @@ class Cache:
         if key.api_version != API_VERSION:
             self._children[run].add(key)
         elif before is None or _outcome(before.item) != _outcome(entry.item):
-            self._tell_referrers(run)
+            self._notify_referrers(run)
 
-    def _tell(self, run: Reference) -> None:
+    def _notify_run(self, run: Reference) -> None:
         if _document_key(run) in self._entries or run in self._children:
             self._notify(run)
 
-    def _tell_referrers(self, target: Reference) -> None:
+    def _notify_referrers(self, target: Reference) -> None:
         for referrer in self._referrers.get(target, ()):
             self._notify(referrer)
 
@@ -178,13 +188,13 @@ def run_of(item: Object) -> Reference:
     if item["apiVersion"] == API_VERSION:
         return Reference(item["kind"], metadata["namespace"], metadata["name"])
     labels = metadata["labels"]
-    return Reference(labels[KIND_LABEL], metadata["namespace"], labels[NAME_LABEL])
+    return Reference(labels[KIND], metadata["namespace"], labels[NAME])
 
 
 def is_ours(item: Object) -> bool:
     """Whether an object is a document, or carries the labels of a child of one."""
     labels = item["metadata"].get("labels") or {}
-    return item["apiVersion"] == API_VERSION or (labels.get(KIND_LABEL) in KINDS and NAME_LABEL in labels)
+    return item["apiVersion"] == API_VERSION or (labels.get(KIND) in KINDS and NAME in labels)
 
 
 def version_of(item: Object) -> int:

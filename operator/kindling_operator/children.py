@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from kindling_api.base import GROUP
+from kindling_operator.labels import attempt_of
+from kindling_operator.owners import owned
 from kindling_operator.world import Object, ObjectKey, World
 
 Ending = Literal["succeeded", "failed"]
@@ -40,7 +41,7 @@ class Child:
 
     @property
     def uid(self) -> str:
-        """As the API server made it."""
+        """The UID that the API server gave it."""
         return str(self.object["metadata"].get("uid", ""))
 
     @property
@@ -60,7 +61,7 @@ class Child:
 
     @property
     def key(self) -> ObjectKey:
-        """Its name."""
+        """The object's kind, namespace and name."""
         return key_of_object(self.object)
 
 
@@ -72,22 +73,16 @@ def key_of_object(thing: Object) -> ObjectKey:
 
 def children_of(world: World) -> tuple[Child, ...]:
     """The document's Jobs and RayJobs by attempt; those of an earlier document of the same name are not its own."""
-    own = [thing for thing in (*world.jobs, *world.ray_jobs) if _is_owned(thing, world.resource)]
+    own = owned((*world.jobs, *world.ray_jobs), world.resource)
     children = [_child(attempt, thing) for thing in own if (attempt := attempt_of(thing)) is not None]
     return tuple(sorted(children, key=lambda child: child.attempt))
-
-
-def attempt_of(thing: Object) -> int | None:
-    """The attempt that an object belongs to; None for objects that belong to none."""
-    text = str((thing["metadata"].get("labels") or {}).get(f"{GROUP}/attempt", ""))
-    return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
 def pods_of(world: World, child: Child) -> tuple[Object, ...]:
     """The pods of an attempt, by name. A Job's pods are those that it owns; KubeRay owns a RayJob's."""
     pods = [pod for pod in world.pods if attempt_of(pod) == child.attempt]
     if not child.is_ray:
-        pods = [pod for pod in pods if child.uid in _owners(pod)]
+        pods = list(owned(pods, child.object))
     return tuple(sorted(pods, key=lambda pod: str(pod["metadata"]["name"])))
 
 
@@ -131,14 +126,6 @@ def _ray_ending(status: Object) -> Ending | None:
             return "failed"
         case _:
             return None
-
-
-def _is_owned(thing: Object, resource: Object) -> bool:
-    return resource["metadata"].get("uid", "") in _owners(thing)
-
-
-def _owners(thing: Object) -> list[str]:
-    return [str(owner.get("uid", "")) for owner in thing["metadata"].get("ownerReferences") or ()]
 
 
 def _last_seen(warning: Object) -> str:

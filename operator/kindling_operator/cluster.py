@@ -14,7 +14,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from kindling_operator.world import Object, ObjectKey
+from kindling_operator.world import NAMESPACE_GOES, Object, ObjectKey
 
 PLURALS = {
     "AlignmentRun": "alignmentruns",
@@ -24,6 +24,7 @@ PLURALS = {
     "Event": "events",
     "Job": "jobs",
     "Lease": "leases",
+    "Namespace": "namespaces",
     "NetworkPolicy": "networkpolicies",
     "Pod": "pods",
     "PretrainRun": "pretrainruns",
@@ -50,6 +51,12 @@ class ClusterError(Exception):
 
 class NotWritableError(Exception):
     """A write was about to happen without leadership; the process must end."""
+
+
+FIELD_MANAGER = "kindling"
+STATUS_FIELD_MANAGER = "kindling-status"
+LEASE_FIELD_MANAGER = "kindling-lease"
+"""Who owns what is written, as `kubectl get --show-managed-fields` tells: of objects, of statuses, of the Lease."""
 
 
 class Cluster:
@@ -119,6 +126,10 @@ class Cluster:
         found = await self._unless_missing("GET", f"/apis/{api_version}")
         return found is not None and any(one["kind"] == kind for one in found["resources"])
 
+    async def serves(self, group: str) -> bool:
+        """Whether the API server knows the group, in whichever version."""
+        return await self._unless_missing("GET", f"/apis/{group}") is not None
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
@@ -186,6 +197,8 @@ def path_of_object(item: Object) -> str:
 def _refused(status: int, data: bytes) -> ClusterError:
     try:
         said: dict[str, Any] = json.loads(data)
-        return ClusterError(status, str(said.get("reason", "")), str(said.get("message", ""))[:1024])
+        causes = [cause.get("reason") for cause in (said.get("details") or {}).get("causes") or ()]
+        reason = NAMESPACE_GOES if NAMESPACE_GOES in causes else str(said.get("reason", ""))
+        return ClusterError(status, reason, str(said.get("message", ""))[:1024])
     except (ValueError, AttributeError):
         return ClusterError(status, "", data[:256].decode(errors="replace"))

@@ -6,15 +6,22 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
+from kindling_api.bounds import CONDITION_MESSAGE, clip
 from kindling_api.v1alpha1.status import Condition, ConditionType, Phase, Reason, RunStatus
 from kindling_operator.moments import stamp
 
 Truth = Literal["True", "False", "Unknown"]
 
-LONGEST_MESSAGE = 4096
-
 OBSTACLES: frozenset[Reason] = frozenset(
-    {"Unschedulable", "ImagePullFailed", "QuotaExceeded", "SecretMissing", "CannotStart", "EngineMissing"}
+    {
+        "Unschedulable",
+        "ImagePullFailed",
+        "QuotaExceeded",
+        "SecretMissing",
+        "CannotStart",
+        "EngineMissing",
+        "KueueMissing",
+    }
 )
 """Why pods that should run do not."""
 
@@ -50,7 +57,7 @@ def with_condition(
         type=type_,
         status=status,
         reason=reason,
-        message=shortened(message, LONGEST_MESSAGE),
+        message=clip(message, CONDITION_MESSAGE),
         last_transition_time=since,
         observed_generation=generation,
     )
@@ -59,30 +66,66 @@ def with_condition(
     return [said if condition.type == type_ else condition for condition in conditions]
 
 
-def shortened(text: str, characters: int) -> str:
-    """`text`, cut to at most `characters`, with an ellipsis where something is missing."""
-    return text if len(text) <= characters else text[: characters - 1] + "…"
-
-
 def phase_of(status: RunStatus) -> Phase:
     """One word for people, the first of these that fits.
 
     A document that is refused counts as failed: nothing happens to it until somebody acts.
     """
+    return _summary(status)[0]
+
+
+def with_kstatus(status: RunStatus, *, now: datetime, generation: int | None) -> list[Condition]:
+    """The conditions with those two that Helm, Flux and every other user of kstatus read: `Reconciling` while more is
+    to happen by itself, `Stalled` once it has failed or is refused.
+
+    Both tell the message of the condition that the phase is read off. A suspended run is as it was asked to be.
+
+    Source: kubernetes-sigs/cli-utils, pkg/kstatus/README.md, "The Reconciling and Stalled conditions".
+    """
+    phase, telling = _summary(status)
+    serving = find(status.conditions, "Serving")
+    message = telling.message if telling is not None else ""
+    stalled = telling if phase == "Failed" else None
+    if phase == "Succeeded" and serving is not None and serving.status == "False":
+        message = serving.message
+        stalled = serving if serving.reason in OBSTACLES else None
+        moving = serving.reason == "Starting"
+    else:
+        moving = phase not in ("Succeeded", "Failed", "Suspended")
+    said = with_condition(
+        status.conditions,
+        "Reconciling",
+        "True" if moving else "False",
+        "Progressing" if moving else "Settled",
+        message,
+        now=now,
+        generation=generation,
+    )
+    if stalled is not None:
+        return with_condition(said, "Stalled", "True", stalled.reason, stalled.message, now=now, generation=generation)
+    return [condition for condition in said if condition.type != "Stalled"]
+
+
+def _summary(status: RunStatus) -> tuple[Phase, Condition | None]:
+    """The phase, and the condition that it is read off."""
     said = {condition.type: condition for condition in status.conditions}
     true = {type_ for type_, condition in said.items() if condition.status == "True"}
+    running = said.get("Running")
     if "Succeeded" in true:
-        return "Succeeded"
-    if "Failed" in true or (status.attempt == 0 and "Accepted" in said and "Accepted" not in true):
-        return "Failed"
+        return "Succeeded", said["Succeeded"]
+    if "Failed" in true:
+        return "Failed", said["Failed"]
+    if status.attempt == 0 and "Accepted" in said and "Accepted" not in true:
+        return "Failed", said["Accepted"]
     if "Suspended" in true:
-        return "Suspended"
+        return "Suspended", said["Suspended"]
     if "Queued" in true:
-        return "Queued"
+        return "Queued", said["Queued"]
     if "Running" in true:
-        return "Running"
-    if any(type_ in said and type_ not in true for type_ in REFERENCES):
-        return "Waiting"
-    if "Running" in said and said["Running"].reason in OBSTACLES:
-        return "Waiting"
-    return "Restarting" if "Restarting" in true else "Pending"
+        return "Running", running
+    for type_ in REFERENCES:
+        if type_ in said and type_ not in true:
+            return "Waiting", said[type_]
+    if running is not None and running.reason in OBSTACLES:
+        return "Waiting", running
+    return ("Restarting", said["Restarting"]) if "Restarting" in true else ("Pending", running)

@@ -17,6 +17,6 @@ def decide(world: World) -> Plan:
     draft = Draft.of(world)
     for policy in POLICIES:
         draft = policy(draft)
-        if draft.settled:
+        if draft.stopped:
             break
-    return sweeping(draft).plan()
+    return sweeping(draft).finish()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 
+from kindling_api.bounds import EVENT_MESSAGE
 from kindling_api.documents import Document
 from kindling_api.v1alpha1.status import (
     MOST_ATTEMPTS,
@@ -22,10 +23,12 @@ from kindling_api.v1alpha1.status import (
     Reason,
     RunStatus,
 )
+from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_operator.children import Child, children_of
-from kindling_operator.conditions import Truth, find, phase_of, with_condition
+from kindling_operator.conditions import Truth, find, phase_of, with_condition, with_kstatus
 from kindling_operator.moments import stamp
-from kindling_operator.world import Note, Object, ObjectKey, Plan, World
+from kindling_operator.storages import storage_of
+from kindling_operator.world import EventRecord, Object, ObjectKey, Plan, World
 
 STATUSES: dict[str, type[RunStatus]] = {
     "DatasetBuild": DatasetBuildStatus,
@@ -33,7 +36,7 @@ STATUSES: dict[str, type[RunStatus]] = {
     "AlignmentRun": AlignmentRunStatus,
 }
 
-NoteType = Literal["Normal", "Warning"]
+EventType = Literal["Normal", "Warning"]
 
 
 @dataclass(frozen=True)
@@ -47,21 +50,17 @@ class Draft:
     """The status as it is to be."""
     children: tuple[Child, ...]
     """The Jobs and RayJobs that this document owns, of all attempts."""
-    apply: tuple[Object, ...] = ()
-    create: tuple[Object, ...] = ()
-    change: tuple[tuple[ObjectKey, Object], ...] = ()
-    delete: tuple[ObjectKey, ...] = ()
-    notes: tuple[Note, ...] = ()
-    again_after: float | None = None
-    settled: bool = False
+    plan: Plan
+    """What is to be done; `finish` puts the status into it."""
+    stopped: bool = False
     """Whether all is decided: no further policy is asked."""
 
     @classmethod
     def of(cls, world: World) -> Self:
         """The status as it was found, and nothing decided yet."""
-        children = children_of(world)
-        found = _status_of(world)
-        return cls(world, before=found, status=_caught_up(found, children, world.now), children=children)
+        children, found = children_of(world), _status_of(world)
+        status = _caught_up(found, children, world.now)
+        return cls(world, before=found, status=status, children=children, plan=Plan(status={}))
 
     @property
     def now(self) -> datetime:
@@ -73,6 +72,12 @@ class Draft:
         """The document, which policies after `validity` may rely on."""
         assert self.world.document is not None, "validity lets only documents pass"
         return self.world.document
+
+    @property
+    def storage(self) -> StorageSpec | None:
+        """Where its products are, or are to be; None where neither it nor the installation says so."""
+        world = self.world
+        return storage_of(world.resource.get("status") or {}, world.document, world.settings, world.written)
 
     @property
     def attempt(self) -> AttemptStatus | None:
@@ -88,17 +93,17 @@ class Draft:
         """What is said of this fact so far."""
         return find(self.status.conditions, type_)
 
-    def say(
+    def set_condition(
         self,
         type_: ConditionType,
         status: Truth,
         reason: Reason,
         message: str,
         *,
-        note: NoteType | None = None,
-        note_reason: str = "",
+        event: EventType | None = None,
+        event_reason: str = "",
     ) -> Self:
-        """A condition. With `note`, an Event tells of it once: when status or reason differ from what was found."""
+        """A condition. With `event`, an Event tells of it once: when status or reason differ from what was found."""
         generation = self.world.resource["metadata"].get("generation")
         conditions = with_condition(
             self.status.conditions, type_, status, reason, message, now=self.now, generation=generation
@@ -106,18 +111,18 @@ class Draft:
         before = find(self.before.conditions, type_)
         news = before is None or (before.status, before.reason) != (status, reason)
         said = self.update(conditions=conditions)
-        return said.tell(note, note_reason or reason, message) if note and news else said
+        return said.emit_event(event, event_reason or reason, message) if event and news else said
 
-    def unsay(self, type_: ConditionType, reason: Reason, message: str) -> Self:
+    def clear_condition(self, type_: ConditionType, reason: Reason, message: str) -> Self:
         """The condition no longer holds; nothing where it was not there, or not true."""
         before = self.condition(type_)
         if before is None or before.status == "False":
             return self
-        return self.say(type_, "False", reason, message)
+        return self.set_condition(type_, "False", reason, message)
 
-    def tell(self, type_: NoteType, reason: str, message: str) -> Self:
+    def emit_event(self, type_: EventType, reason: str, message: str) -> Self:
         """An Event."""
-        return replace(self, notes=(*self.notes, Note(type_, reason, message[:1024])))
+        return self._planned(events=(*self.plan.events, EventRecord(type_, reason, message[:EVENT_MESSAGE])))
 
     def update(self, **changes: Any) -> Self:
         """Other values for fields of the status."""
@@ -134,41 +139,45 @@ class Draft:
         attempts = [*self.status.attempts, AttemptStatus(attempt=number, started=stamp(self.now))]
         return self.update(attempt=number, attempts=attempts[-MOST_ATTEMPTS:])
 
+    def apply(self, *objects: Object) -> Self:
+        """Objects for server-side apply."""
+        return self._planned(apply=(*self.plan.apply, *objects))
+
+    def create(self, *objects: Object) -> Self:
+        """Objects that are made once."""
+        return self._planned(create=(*self.plan.create, *objects))
+
+    def patch(self, key: ObjectKey, patch: Object) -> Self:
+        """A merge patch of an object that is there."""
+        return self._planned(change=(*self.plan.change, (key, patch)))
+
     def remove(self, *keys: ObjectKey) -> Self:
         """Objects that go."""
-        return replace(self, delete=(*self.delete, *keys))
+        return self._planned(delete=(*self.plan.delete, *keys))
 
-    def look_again(self, seconds: float) -> Self:
+    def requeue_within(self, seconds: float) -> Self:
         """Decide again after so many seconds at the latest."""
-        seconds = max(0.0, seconds)
-        return replace(self, again_after=seconds if self.again_after is None else min(seconds, self.again_after))
+        seconds, known = max(0.0, seconds), self.plan.requeue_after
+        return self._planned(requeue_after=seconds if known is None else min(seconds, known))
 
-    def settle(self) -> Self:
+    def stop(self) -> Self:
         """No further policy is asked."""
-        return replace(self, settled=True)
+        return replace(self, stopped=True)
 
-    def plan(self) -> Plan:
-        """What is to be done."""
+    def finish(self) -> Plan:
+        """What is to be done, with the status as it is to be."""
         generation = self.world.resource["metadata"].get("generation")
-        status = self.status.model_copy(update={"observed_generation": generation, "phase": phase_of(self.status)})
-        return Plan(
-            status=_finite(status.document()),
-            apply=self.apply,
-            create=self.create,
-            change=self.change,
-            delete=self.delete,
-            notes=self.notes,
-            again_after=self.again_after,
-        )
+        conditions = with_kstatus(self.status, now=self.now, generation=generation)
+        changes = {"observed_generation": generation, "phase": phase_of(self.status), "conditions": conditions}
+        status = self.status.model_copy(update=changes)
+        return replace(self.plan, status=_finite(status.document()))
+
+    def _planned(self, **changes: Any) -> Self:
+        return replace(self, plan=replace(self.plan, **changes))
 
 
 Policy = Callable[[Draft], Draft]
 """One rule: what it makes of what has been decided so far."""
-
-
-def in_seconds(start: datetime, seconds: float) -> datetime:
-    """The moment so many seconds after `start`."""
-    return start + timedelta(seconds=seconds)
 
 
 def _status_of(world: World) -> RunStatus:

@@ -8,15 +8,15 @@ import logging
 from collections import OrderedDict
 from datetime import UTC, datetime
 
+from kindling_api.bounds import EVENT_MESSAGE
 from kindling_operator.cluster import Cluster, ClusterError
-from kindling_operator.world import Note, Object, ObjectKey
+from kindling_operator.world import EventRecord, Object, ObjectKey
 
 COMPONENT = "kindling-operator"
-LONGEST_MESSAGE = 1024
 REMEMBERED = 4096
 """Events whose count is known; one that is forgotten starts from 1 again."""
 
-MOST_UNTOLD = 10_000
+MOST_PENDING = 10_000
 """About a kilobyte each."""
 
 log = logging.getLogger(__name__)
@@ -29,19 +29,19 @@ class Recorder:
         self._cluster = cluster
         self._identity = identity
         self._counts: OrderedDict[ObjectKey, int] = OrderedDict()
-        self._untold: asyncio.Queue[Object] = asyncio.Queue(MOST_UNTOLD)
+        self._pending: asyncio.Queue[Object] = asyncio.Queue(MOST_PENDING)
 
-    def tell(self, about: Object, note: Note) -> None:
+    def record(self, about: Object, event: EventRecord) -> None:
         """Have it written soon; nobody waits for it, and nothing is held up by an API server that takes no Events."""
         try:
-            self._untold.put_nowait(self._event(about, note))
+            self._pending.put_nowait(self._event(about, event))
         except asyncio.QueueFull:
-            log.warning("the Event %s %r was not written: too many wait", note.reason, note.message)
+            log.warning("the Event %s %r was not written: too many wait", event.reason, event.message)
 
     async def run(self) -> None:
         """Write what is to be told, in its order, until cancelled; what cannot be written is logged."""
         while True:
-            await self._write(await self._untold.get())
+            await self._write(await self._pending.get())
 
     async def _write(self, event: Object) -> None:
         metadata = event["metadata"]
@@ -68,9 +68,9 @@ class Recorder:
                 raise
             await self._cluster.create(event, manager=COMPONENT)
 
-    def _event(self, about: Object, note: Note) -> Object:
+    def _event(self, about: Object, event: EventRecord) -> Object:
         metadata, now = about["metadata"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        words = "\n".join((metadata["uid"], note.type, note.reason, note.message))
+        words = "\n".join((metadata["uid"], event.type, event.reason, event.message))
         return {
             "apiVersion": "v1",
             "kind": "Event",
@@ -85,9 +85,9 @@ class Recorder:
                 "name": metadata["name"],
                 "uid": metadata["uid"],
             },
-            "type": note.type,
-            "reason": note.reason,
-            "message": note.message[:LONGEST_MESSAGE],
+            "type": event.type,
+            "reason": event.reason,
+            "message": event.message[:EVENT_MESSAGE],
             "firstTimestamp": now,
             "lastTimestamp": now,
             "count": 1,

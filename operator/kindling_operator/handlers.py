@@ -11,13 +11,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import kopf
+from kopf._cogs.structs.references import (
+    Insights,
+    NamespaceName,
+)  # what is watched: kopf has no public name for changing it
 
 from kindling_api.base import API_VERSION
-from kindling_operator.cache import KIND_LABEL, Cache, is_ours
+from kindling_operator import labels
+from kindling_operator.cache import ObjectCache, is_ours
 from kindling_operator.cluster import PLURALS
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 10.0
-"""Seconds between a watch's tries to reach the API server; a watch never gives up."""
+"""Seconds between a watch's attempts to reach the API server; a watch never gives up."""
 
 CANNOT_CREATE = "type=Warning,reason=FailedCreate"
 """The Events that are watched: a Job whose pods are refused says so in no other way."""
@@ -34,7 +39,7 @@ class Backoffs:
             yield min(FIRST_BACKOFF * 2 ** min(attempt, 10), LONGEST_BACKOFF) * random.uniform(0.7, 1.0)
 
 
-def registry(cache: Cache, kinds: Sequence[tuple[str, str]]) -> kopf.OperatorRegistry:
+def registry(cache: ObjectCache, kinds: Sequence[tuple[str, str]]) -> kopf.OperatorRegistry:
     """Watches of these kinds, given as API version and kind, that fill the cache."""
     handlers = kopf.OperatorRegistry()
     kopf.on.login(registry=handlers)(kopf.login_via_client)
@@ -60,6 +65,16 @@ def registry(cache: Cache, kinds: Sequence[tuple[str, str]]) -> kopf.OperatorReg
     return handlers
 
 
+async def watch_only(insights: Insights, namespaces: Sequence[str]) -> None:
+    """Let kopf watch these namespaces from now on, and no others."""
+    await insights.ready_namespaces.wait()
+    async with insights.revised:
+        if insights.namespaces != set(namespaces):
+            insights.namespaces.clear()
+            insights.namespaces.update(map(NamespaceName, namespaces))
+            insights.revised.notify_all()
+
+
 def settings(kinds: Sequence[tuple[str, str]]) -> kopf.OperatorSettings:
     """kopf's own settings: no writes, and watches that never fall silent for good."""
     chosen = kopf.OperatorSettings()
@@ -78,5 +93,5 @@ def settings(kinds: Sequence[tuple[str, str]]) -> kopf.OperatorSettings:
     for api_version, kind in kinds:
         if api_version != API_VERSION:
             group, _, version = api_version.rpartition("/")
-            chosen.watching.label_selectors[group, version, PLURALS[kind]] = KIND_LABEL
+            chosen.watching.label_selectors[group, version, PLURALS[kind]] = labels.KIND
     return chosen

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from kindling_operator.cache import Cache
+from kindling_operator.cache import ObjectCache
 from kindling_operator.cluster import Cluster, ClusterError
 from kindling_operator.metrics import LOOP_LAG_SECONDS
 
@@ -46,7 +46,7 @@ class Health:
             return f"runs wait to be looked at, and for {seconds:.0f} s none was done"
         return ""
 
-    async def listen(self, cluster: Cluster, cache: Cache) -> None:
+    async def listen(self, cluster: Cluster, cache: ObjectCache) -> None:
         """Watch the watches, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
@@ -74,14 +74,15 @@ class Health:
         return web.Response(text=problem or "ok", status=500 if problem else 200)
 
 
-async def missed(cluster: Cluster, cache: Cache) -> str:
+async def missed(cluster: Cluster, cache: ObjectCache) -> str:
     """Which watch has not shown what is there; objects that are gone are dropped from the cache on the way."""
     for key in cache.unconfirmed(longer_than=DEAF_SECONDS)[:MOST_CHECKED]:
+        version = cache.version(key)
         found = await cluster.get(key)
         if key not in cache.unconfirmed(longer_than=DEAF_SECONDS):
             continue  # meanwhile it came
         if found is None:
-            cache.forget(key)
+            cache.forget(key, version)
         else:
             return f"the watch of {key.kind} has not shown {key.namespace}/{key.name} for {DEAF_SECONDS:.0f} s"
     return ""

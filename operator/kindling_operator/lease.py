@@ -1,7 +1,7 @@
 """Leadership: of several operators, the one that holds the Lease works, and another takes over when it falls silent.
 
 A Lease that nobody renews for DURATION seconds is free; whoever has watched it be silent for so long takes it. The
-holder stops writing RENEW seconds after its last renewal, earlier than anybody else may begin, and judges that by its
+holder stops writing RENEW seconds after its last renewal, earlier than anybody else may begin, and measures that by its
 own monotonic clock, so clocks that disagree do no harm.
 """
 
@@ -12,13 +12,13 @@ import logging
 import time
 from datetime import UTC, datetime
 
-from kindling_operator.cluster import Cluster, ClusterError
+from kindling_operator.cluster import LEASE_FIELD_MANAGER, Cluster, ClusterError
 from kindling_operator.world import Object, ObjectKey
 
 DURATION, RENEW, RETRY = 15.0, 10.0, 2.0
-"""Seconds: of silence after which a Lease is free; until the holder gives up; between two tries."""
+"""Seconds: of silence after which a Lease is free; until the holder gives up; between two attempts."""
 
-MANAGER = "kindling-lease"
+_WAITS = "%s does nothing, for the Lease %s/%s is held by %s: one operator works in a namespace, of all releases in it"
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class LostError(Exception):
     """Somebody else leads, or the Lease could not be renewed in time; this process must end."""
 
 
-class Lease:
+class LeaderLease:
     """One candidate for leadership."""
 
     def __init__(self, *, namespace: str, identity: str, name: str = "kindling-operator") -> None:
@@ -36,6 +36,8 @@ class Lease:
         self._renewed = float("-inf")
         self._seen: tuple[object, ...] = ()
         self._seen_at = 0.0
+        self._holder = ""
+        """Who leads instead, as far as is known."""
 
     def held(self) -> bool:
         """Whether this process leads, and may write."""
@@ -43,7 +45,11 @@ class Lease:
 
     async def acquire(self, cluster: Cluster) -> None:
         """Wait until this process leads. `cluster` must let it write before that."""
+        waits_for = ""
         while not await self._try(cluster):
+            if self._holder not in ("", waits_for):
+                waits_for = self._holder
+                log.info(_WAITS, self._identity, self._key.namespace, self._key.name, waits_for)
             await asyncio.sleep(RETRY)
         log.info("%s leads", self._identity)
 
@@ -72,7 +78,7 @@ class Lease:
             there = await cluster.get(self._key)
             if there and there["spec"].get("holderIdentity") == self._identity:
                 there["spec"]["holderIdentity"] = ""
-                await cluster.replace(there, manager=MANAGER)
+                await cluster.replace(there, manager=LEASE_FIELD_MANAGER)
         except ClusterError as error:
             log.warning("the Lease was not released: %s", error)
 
@@ -82,11 +88,11 @@ class Lease:
         try:
             there = await cluster.get(self._key)
             if there is None:
-                await cluster.create(self._claim(None), manager=MANAGER)
+                await cluster.create(self._claim(None), manager=LEASE_FIELD_MANAGER)
             elif self._is_free(there):
-                await cluster.replace(self._claim(there), manager=MANAGER)
+                await cluster.replace(self._claim(there), manager=LEASE_FIELD_MANAGER)
             else:
-                self._renewed = float("-inf")
+                self._renewed, self._holder = float("-inf"), there["spec"]["holderIdentity"]
                 return False
         except ClusterError as error:
             log.warning("the Lease was not taken: %s", error)

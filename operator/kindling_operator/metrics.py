@@ -26,6 +26,12 @@ QUEUE_DEPTH = Gauge("kindling_queue_depth", "Runs that wait to be looked at.")
 LEADER = Gauge("kindling_leader", "1 on the replica that leads, 0 on the others.")
 LOOP_LAG_SECONDS = Gauge("kindling_loop_lag_seconds", "By how much the event loop was last late.")
 
+NAMESPACE_WATCHED = Gauge(
+    "kindling_namespace_watched",
+    "1 for a namespace of watch.namespaces that is watched, 0 where it is gone, goes, or may not be read.",
+    ["namespace"],
+)
+
 MOST_RUNS = 500
 """Runs of which single figures are told: more would be too many time series."""
 
@@ -36,7 +42,7 @@ FIGURES = {
     "tokensPerSecond": "Training speed.",
     "documentsPerSecond": "Speed of a build.",
 }
-"""Fields of `status.progress` that are told of every run that runs."""
+"""Fields of `status.progress` that are exported of every run that runs."""
 
 
 class Runs(Collector):
@@ -46,14 +52,14 @@ class Runs(Collector):
         self._documents = documents
 
     def collect(self) -> Iterator[Metric]:
-        """As prometheus_client wants it."""
+        """The metrics of the runs, as prometheus_client asks for them."""
         phases: Count[tuple[str, str]] = Count()
-        running: list[tuple[Reference, Object]] = []
+        running: list[tuple[Reference, str, Object]] = []
         for reference, resource in list(self._documents()):
             status = resource.get("status") or {}
             phases[reference.kind, status.get("phase") or "Pending"] += 1
             if status.get("phase") == "Running" and len(running) < MOST_RUNS:
-                running.append((reference, status.get("progress") or {}))
+                running.append((reference, resource["metadata"]["uid"], status.get("progress") or {}))
         runs = GaugeMetricFamily("kindling_runs", "Documents by kind and phase.", labels=("kind", "phase"))
         for labels, number in phases.items():
             runs.add_metric(labels, number)
@@ -67,10 +73,10 @@ def watch(documents: Callable[[], Iterable[tuple[Reference, Object]]]) -> None:
     REGISTRY.register(Runs(documents))
 
 
-def _figure(name: str, description: str, running: Iterable[tuple[Reference, Object]]) -> Metric:
+def _figure(name: str, description: str, running: Iterable[tuple[Reference, str, Object]]) -> Metric:
     spelt = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
-    family = GaugeMetricFamily(f"kindling_run_{spelt}", description, labels=("kind", "namespace", "name"))
-    for reference, progress in running:
+    family = GaugeMetricFamily(f"kindling_run_{spelt}", description, labels=("kind", "namespace", "name", "uid"))
+    for reference, uid, progress in running:
         if progress.get(name) is not None:
-            family.add_metric((reference.kind, reference.namespace, reference.name), progress[name])
+            family.add_metric((reference.kind, reference.namespace, reference.name, uid), progress[name])
     return family

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -14,12 +17,19 @@ from kindling_api.references import Reference, uses
 from kindling_api.resolve import Finished
 from kindling_api.v1alpha1.dataset_build import DatasetBuild
 from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_operator.cache import RAY, Cache
+from kindling_operator.cache import RAY, ObjectCache
+from kindling_operator.children import key_of_object
 from kindling_operator.cluster import Cluster
+from kindling_operator.labels import UID, attempt_of, label
+from kindling_operator.owners import owned, owners
 from kindling_operator.polling import Heard, Target, target_of
-from kindling_operator.render.cleanup import UID_LABEL
+from kindling_operator.render.pods import RUN_FILE
 from kindling_operator.settings import Settings
+from kindling_operator.storages import storage_of
 from kindling_operator.world import Object, Referred, World
+
+KUEUE = "kueue.x-k8s.io"
+"""Its API group."""
 
 QUIET_SECONDS = 3.0
 """A RayJob or pod that is younger than this has nothing to complain about yet."""
@@ -30,7 +40,8 @@ STARTING_RAY = (None, "", "New", "Initializing")
 MOST_PENDING = 3
 """Pods of one run whose Warning events are read: the others say the same."""
 
-RAY_CHECK_SECONDS = 10.0
+CHECK_SECONDS = 10.0
+"""Between two looks whether KubeRay or Kueue is installed by now."""
 
 
 class _Parsed(NamedTuple):
@@ -43,31 +54,34 @@ class _Parsed(NamedTuple):
 class Observer:
     """Makes Worlds."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, cache: Cache, heard: Mapping[Reference, Heard]) -> None:
-        """`heard` is what runs have said over the network; somebody else fills it."""
+    def __init__(self, settings: Settings, cluster: Cluster, cache: ObjectCache, heard: Mapping[str, Heard]) -> None:
+        """`heard` is what runs have said over the network, by their documents' UIDs; somebody else fills it."""
         self._settings = settings
         self._cluster = cluster
         self._cache = cache
         self._heard = heard
         self._parsed: dict[Reference, _Parsed] = {}
-        self._ray_installed = False
-        self._ray_checked = float("-inf")
-        self.refused: dict[Reference, Object] = {}
-        """Writes that the API server refused, as if it had been a Warning event; `enact` keeps it."""
+        self._installed: set[str] = set()
+        self._checked: dict[str, float] = {}
+        self.refused: dict[str, Object] = {}
+        """Writes that the API server refused, by the document's UID, as if in a Warning event; `apply` fills it."""
 
     async def observe(self, reference: Reference) -> World | None:
         """The world of one document; None where there is no such document (any more)."""
         resource = self._cache.document(reference)
         if resource is None:
-            self._parsed.pop(reference, None)
-            self.refused.pop(reference, None)
+            self._forget(reference)
             return None
-        now = datetime.now(UTC)
+        now, uid = datetime.now(UTC), resource["metadata"]["uid"]
         document, refusal = self._document(reference, resource)
-        jobs = _owned(self._cache.children(reference, "Job"), resource)
-        ray_jobs = _owned(self._cache.children(reference, "RayJob"), resource)
-        pods = _pods_of(self._cache.children(reference, "Pod"), jobs, ray_jobs)
-        heard = self._heard.get(reference)
+        jobs = owned(self._cache.children(reference, "Job"), resource)
+        ray_jobs = owned(self._cache.children(reference, "RayJob"), resource)
+        labelled = self._cache.children(reference, "Pod")
+        pods = _pods_of(labelled, jobs, ray_jobs)
+        cleanup = _cleanup(self._cache.children(reference, "Job"), resource)
+        deployments = owned(self._cache.children(reference, "Deployment"), resource)
+        pods_beside = _pods_beside(labelled, cleanup, deployments)
+        heard = self._heard.get(uid)
         if heard and heard.attempt != (resource.get("status") or {}).get("attempt"):
             heard = None
         return World(
@@ -76,16 +90,19 @@ class Observer:
             resource=resource,
             document=document,
             refusal=refusal,
-            references=self._references(reference, document),
+            references=self._references(reference, resource, document),
             jobs=jobs,
             ray_jobs=ray_jobs,
-            cleanup=_cleanup(self._cache.children(reference, "Job"), resource),
-            deployment=next(iter(_owned(self._cache.children(reference, "Deployment"), resource)), None),
+            cleanup=cleanup,
+            deployments=deployments,
             pods=pods,
-            warnings=await self._warnings(reference, now, jobs, ray_jobs, pods),
+            pods_beside=pods_beside,
+            written=await self._written(resource, document, (*jobs, *ray_jobs)),
+            warnings=await self._warnings(resource, now, jobs, ray_jobs, (*pods, *pods_beside)),
             progress=heard.progress if heard else None,
             progress_at=heard.at if heard else None,
-            ray_installed=await self._knows_ray(document),
+            ray_installed=not _wants_ray(document) or await self._has(RAY),
+            kueue_installed=not _wants_queue(document) or await self._has(KUEUE),
         )
 
     def targets(self) -> list[Target]:
@@ -94,30 +111,38 @@ class Observer:
         for reference, resource in self._cache.documents():
             status = resource.get("status") or {}
             if status.get("attempt") and status.get("phase") not in ("Succeeded", "Failed"):
-                jobs = _owned(self._cache.children(reference, "Job"), resource)
-                ray_jobs = _owned(self._cache.children(reference, "RayJob"), resource)
+                jobs = owned(self._cache.children(reference, "Job"), resource)
+                ray_jobs = owned(self._cache.children(reference, "RayJob"), resource)
                 pods = _pods_of(self._cache.children(reference, "Pod"), jobs, ray_jobs)
-                found.append(target_of(reference, status["attempt"], pods))
+                found.append(target_of(reference, resource["metadata"]["uid"], status["attempt"], pods))
         return [target for target in found if target]
 
     def _document(self, reference: Reference, resource: Object) -> tuple[Document | None, str]:
         """The document, parsed once for each generation of it."""
         metadata = resource["metadata"]
         known = self._parsed.get(reference)
+        if known is not None and known.uid != metadata["uid"]:
+            self._forget(reference)
         if known is None or (known.uid, known.generation) != (metadata["uid"], metadata["generation"]):
             try:
-                document = parse({**resource, "status": None}, source=str(reference))
+                document = parse({**resource, "status": None})
                 known = _Parsed(metadata["uid"], metadata["generation"], document, "")
             except SpecError as error:
-                sentences = str(error).replace(f"{reference}:1: ", "")
-                known = _Parsed(metadata["uid"], metadata["generation"], None, sentences)
+                known = _Parsed(metadata["uid"], metadata["generation"], None, str(error))
             self._parsed[reference] = known
         return known.document, known.refusal
 
-    def _references(self, reference: Reference, document: Document | None) -> dict[Reference, Referred]:
+    def _forget(self, reference: Reference) -> None:
+        """The document of this name is gone; another one may have its name."""
+        if known := self._parsed.pop(reference, None):
+            self.refused.pop(known.uid, None)
+
+    def _references(
+        self, reference: Reference, resource: Object, document: Document | None
+    ) -> dict[Reference, Referred]:
         targets = [target for use in uses(document) for target in use.candidates] if document else []
         self._cache.refers(reference, targets)
-        own = self._storage(document)
+        own = storage_of(resource.get("status") or {}, document, self._settings)
         return {
             target: self._referred(target, seen, own) for target in targets if (seen := self._cache.document(target))
         }
@@ -127,23 +152,35 @@ class Observer:
         phase, result = status.get("phase") or "Pending", status.get("result")
         if phase != "Succeeded" or not result:
             return Referred(phase, message=_why_failed(status))
-        storage = self._storage(self._document(target, resource)[0])
+        storage = storage_of(status, self._document(target, resource)[0], self._settings)
         return Referred(phase, Finished(result["uri"], result["digest"], storage if storage != own else None))
 
-    def _storage(self, document: Document | None) -> StorageSpec | None:
-        return (document.spec.storage if document else None) or self._settings.storage
+    async def _written(
+        self, resource: Object, document: Document | None, children: Sequence[Object]
+    ) -> StorageSpec | None:
+        """The storage in the run file of the newest attempt: asked for only where the status tells of none."""
+        known = (resource.get("status") or {}).get("storage") or (document.spec.storage if document else None)
+        if known or not children:
+            return None
+        newest = key_of_object(max(children, key=lambda child: attempt_of(child) or 0))
+        found = await self._cluster.get(replace(newest, api_version="v1", kind="ConfigMap"))
+        try:
+            return StorageSpec.model_validate(json.loads(owned([found or {}], resource)[0]["data"][RUN_FILE])["output"])
+        except (IndexError, KeyError, ValueError):
+            return None
 
     async def _warnings(
         self,
-        reference: Reference,
+        resource: Object,
         now: datetime,
         jobs: Iterable[Object],
         ray_jobs: Iterable[Object],
         pods: Iterable[Object],
     ) -> tuple[Object, ...]:
-        refused = self.refused.get(reference)
+        metadata = resource["metadata"]
+        refused = self.refused.get(metadata["uid"])
         names = _complaining(now, ray_jobs, pods)
-        pages = await asyncio.gather(*(self._events(reference.namespace, name) for name in names))
+        pages = await asyncio.gather(*(self._events(metadata["namespace"], name) for name in names))
         known = ([refused] if refused else []) + self._cache.warnings(jobs)
         return (*known, *(event for page in pages for event in page))
 
@@ -151,14 +188,21 @@ class Observer:
         fields = f"type=Warning,involvedObject.name={name}"
         return [event async for event in self._cluster.list("v1", "Event", namespace, fields=fields)]
 
-    async def _knows_ray(self, document: Document | None) -> bool:
-        """Whether RayJobs are known: asked only by a document that needs them, and now and then until they are."""
-        if not isinstance(document, DatasetBuild) or not document.spec.engine.workers:
-            return True
-        if not self._ray_installed and time.monotonic() - self._ray_checked > RAY_CHECK_SECONDS:
-            self._ray_checked = time.monotonic()
-            self._ray_installed = await self._cluster.installed(RAY, "RayJob")
-        return self._ray_installed
+    async def _has(self, what: str) -> bool:
+        """Whether KubeRay or Kueue is installed: asked now and then until it is."""
+        if what not in self._installed and time.monotonic() - self._checked.get(what, -math.inf) > CHECK_SECONDS:
+            self._checked[what] = time.monotonic()
+            found = self._cluster.installed(RAY, "RayJob") if what == RAY else self._cluster.serves(KUEUE)
+            self._installed |= {what} if await found else set()
+        return what in self._installed
+
+
+def _wants_ray(document: Document | None) -> bool:
+    return isinstance(document, DatasetBuild) and document.spec.engine.workers > 0
+
+
+def _wants_queue(document: Document | None) -> bool:
+    return document is not None and document.spec.queue is not None
 
 
 def _why_failed(status: Object) -> str:
@@ -169,16 +213,11 @@ def _why_failed(status: Object) -> str:
     return ""
 
 
-def _owned(children: Iterable[Object], resource: Object) -> tuple[Object, ...]:
-    """Those that this very document owns, and not one of the same name before it."""
-    uid = resource["metadata"]["uid"]
-    return tuple(child for child in children if any(owner["uid"] == uid for owner in owners(child)))
-
-
 def _cleanup(jobs: Iterable[Object], resource: Object) -> Object | None:
-    """The Job that deletes this document's data; it has no owner, and says whose it is in a label."""
+    """The Job that deletes this document's data, of no attempt and without owner; whose it is, it says in a label."""
     uid = resource["metadata"]["uid"]
-    return next((job for job in jobs if job["metadata"]["labels"].get(UID_LABEL) == uid), None)
+    found = (job for job in jobs if label(job, UID) == uid)
+    return next((job for job in found if attempt_of(job) is None and not owners(job)), None)
 
 
 def _pods_of(pods: Iterable[Object], jobs: Iterable[Object], ray_jobs: Iterable[Object]) -> tuple[Object, ...]:
@@ -193,10 +232,16 @@ def _pods_of(pods: Iterable[Object], jobs: Iterable[Object], ray_jobs: Iterable[
     return tuple(pod for pod in pods if any(map(belongs, owners(pod))))
 
 
-def owners(child: Object) -> list[Object]:
-    """The ownerReferences of an object."""
-    found: list[Object] = child["metadata"].get("ownerReferences") or []
-    return found
+def _pods_beside(pods: Iterable[Object], cleanup: Object | None, deployments: Iterable[Object]) -> tuple[Object, ...]:
+    """Those of the clean-up Job, and those of Deployments: a ReplicaSet between them has its name and a hash."""
+    job = str(cleanup["metadata"]["uid"]) if cleanup else None
+    names = {str(deployment["metadata"]["name"]) for deployment in deployments}
+
+    def belongs(owner: Object) -> bool:
+        above = str(owner["name"]).rpartition("-")[0] if owner["kind"] == "ReplicaSet" else ""
+        return str(owner["uid"]) == job or above in names
+
+    return tuple(pod for pod in pods if any(map(belongs, owners(pod))))
 
 
 def _complaining(now: datetime, ray_jobs: Iterable[Object], pods: Iterable[Object]) -> list[str]:

@@ -24,7 +24,7 @@ _EVICTED_STATUS = ("NodeShutdown", "Shutdown", "Terminated", "Preempting", "Node
 
 
 def name_of(pod: Object) -> str:
-    """Its name."""
+    """The pod's name."""
     return str(pod["metadata"]["name"])
 
 
@@ -89,6 +89,12 @@ def held_up(pod: Object) -> tuple[str, str]:
         if waiting := (container.get("state") or {}).get("waiting"):
             return str(waiting.get("reason") or ""), str(waiting.get("message") or "")
     return "", ""
+
+
+def waits_for_node(pod: Object) -> bool:
+    """Whether the scheduler has found no node for it."""
+    scheduled = condition(pod, "PodScheduled")
+    return scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
 
 
 def condition(pod: Object, type_: str) -> Object:

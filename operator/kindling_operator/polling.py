@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from kindling_api.references import Reference
 from kindling_api.v1alpha1.runfile import PROGRESS_PORT, Progress
-from kindling_operator.children import attempt_of
+from kindling_operator.labels import attempt_of
 from kindling_operator.pods import is_running, reporter
 from kindling_operator.world import Object
 
@@ -50,16 +50,22 @@ class Target:
     """Whom to ask."""
 
     reference: Reference
+    uid: str
+    """Of the document: another one may come to have its name."""
     attempt: int
     address: str
+
+    def is_of(self, progress: Progress) -> bool:
+        """Whether it is this attempt that says so, and not what has come to have its address."""
+        return progress.uid in (None, self.uid) and progress.attempt in (None, self.attempt)
 
 
 class Poller:
     """Asks all running runs in turn, and passes on who has news."""
 
     def __init__(self, targets: Callable[[], Iterable[Target]], notify: Callable[[Reference], None]) -> None:
-        self.heard: dict[Reference, Heard] = {}
-        """The newest of each run; those that do not run any more are dropped."""
+        self.heard: dict[str, Heard] = {}
+        """The newest of each run, by its document's UID; those that do not run any more are dropped."""
         self._targets = targets
         self._notify = notify
         self._news: OrderedDict[Reference, None] = OrderedDict()
@@ -73,7 +79,7 @@ class Poller:
             aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False) as session,
             asyncio.TaskGroup() as group,
         ):
-            group.create_task(self._tell())
+            group.create_task(self._pass_on())
             while True:
                 targets = list(self._targets())
                 self._drop_others(targets)
@@ -90,12 +96,15 @@ class Poller:
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 log.debug("%s at %s does not say how far it is: %s", target.reference, target.address, error)
                 return
-        before = self.heard.get(target.reference)
-        self.heard[target.reference] = Heard(target.attempt, progress, datetime.now(UTC))
+        if not target.is_of(progress):
+            log.debug("at the address of %s, %s, another answers: %s", target.reference, target.address, progress.uid)
+            return
+        before = self.heard.get(target.uid)
+        self.heard[target.uid] = Heard(target.attempt, progress, datetime.now(UTC))
         if before is None or before.progress != progress:
             self._news.setdefault(target.reference)
 
-    async def _tell(self) -> None:
+    async def _pass_on(self) -> None:
         """Pass on who has news, the longest waiting first, at the pace that the API server is to be written at."""
         while True:
             await asyncio.sleep(1 / NEWS_A_SECOND)
@@ -103,9 +112,9 @@ class Poller:
                 self._notify(self._news.popitem(last=False)[0])
 
     def _drop_others(self, targets: Iterable[Target]) -> None:
-        running = {target.reference for target in targets}
-        for reference in self.heard.keys() - running:
-            del self.heard[reference]
+        running = {target.uid for target in targets}
+        for uid in self.heard.keys() - running:
+            del self.heard[uid]
 
 
 async def ask(session: aiohttp.ClientSession, address: str) -> Progress:
@@ -130,8 +139,8 @@ async def ask(session: aiohttp.ClientSession, address: str) -> Progress:
         raise ValueError(f"not a progress document: {error.error_count()} errors") from None
 
 
-def target_of(reference: Reference, attempt: int, pods: Iterable[Object]) -> Target | None:
+def target_of(reference: Reference, uid: str, attempt: int, pods: Iterable[Object]) -> Target | None:
     """The pod that speaks for the attempt; None while it is not up."""
     pod = reporter(pod for pod in pods if attempt_of(pod) == attempt)
     address = pod["status"].get("podIP") if pod and is_running(pod) else None
-    return Target(reference, attempt, address) if address else None
+    return Target(reference, uid, attempt, address) if address else None

@@ -32,7 +32,7 @@ class Queue(Generic[Key]):
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._waiting: set[Key] = set()
         self._working: set[Key] = set()
-        self._again: set[Key] = set()
+        self._requeued: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._moved = 0.0
@@ -43,7 +43,7 @@ class Queue(Generic[Key]):
         """The key's turn is now."""
         self._forget_timer(key)
         if key in self._working:
-            self._again.add(key)
+            self._requeued.add(key)
         elif key not in self._waiting:
             if not self._waiting and not self._working:
                 self._moved = _now()
@@ -95,8 +95,8 @@ class Queue(Generic[Key]):
     def _finish(self, key: Key, after: float | None) -> None:
         self._working.discard(key)
         self._moved = _now()
-        if key in self._again:  # not in a tight loop, though, however often a failing key is added
-            self._again.discard(key)
+        if key in self._requeued:  # not in a tight loop, though, however often a failing key is added
+            self._requeued.discard(key)
             after = FIRST_BACKOFF if key in self._failures else 0.0
         if after is not None:
             self.add_after(key, after)

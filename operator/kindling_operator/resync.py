@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kindling_api.base import API_VERSION
 from kindling_api.references import Reference
-from kindling_operator.cache import KIND_LABEL, Cache, is_ours
+from kindling_operator import labels
+from kindling_operator.cache import ObjectCache, is_ours
 from kindling_operator.children import key_of_object
 from kindling_operator.cluster import Cluster, ClusterError
 from kindling_operator.queue import Queue
@@ -23,38 +24,45 @@ SPREAD_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
-async def fill(cluster: Cluster, cache: Cache, kinds: Sequence[tuple[str, str]], namespaces: Sequence[str]) -> None:
-    """Bring the cache to what the API server has now. `namespaces` empty means all of them.
+async def fill(
+    cluster: Cluster, cache: ObjectCache, kinds: Sequence[tuple[str, str]], namespaces: Sequence[str]
+) -> None:
+    """Bring the cache to what the API server has now in these namespaces; the empty name means all of them.
 
     Raises:
         ClusterError: it did not answer. What may not be read is left out, with a warning.
     """
-    for namespace in namespaces or ("",):
+    for namespace in namespaces:
         for api_version, kind in kinds:
-            known = {key for key in cache.keys(api_version, kind) if namespace in ("", key.namespace)}
-            labels = "" if api_version == API_VERSION else KIND_LABEL
+            versions = cache.versions(api_version, kind)
+            known = {key: version for key, version in versions.items() if namespace in ("", key.namespace)}
+            selector = "" if api_version == API_VERSION else labels.KIND
             try:
-                async for item in cluster.list(api_version, kind, namespace, labels=labels):
+                async for item in cluster.list(api_version, kind, namespace, labels=selector):
                     if is_ours(item):
-                        known.discard(key_of_object(item))
+                        known.pop(key_of_object(item), None)
                         cache.learned(item)
             except ClusterError as error:
                 if error.status != 403:
                     raise
                 log.warning("%s in %s may not be read: %s", kind, namespace or "all namespaces", error)
                 continue
-            for key in known & cache.keys(api_version, kind):
-                cache.forget(key)
+            for key, version in known.items():
+                cache.forget(key, version)
 
 
 async def resync(
-    cluster: Cluster, cache: Cache, queue: Queue[Reference], kinds: Sequence[tuple[str, str]], namespaces: Sequence[str]
+    cluster: Cluster,
+    cache: ObjectCache,
+    queue: Queue[Reference],
+    kinds: Sequence[tuple[str, str]],
+    namespaces: Callable[[], Sequence[str]],
 ) -> None:
     """Read and look at everything again, every few minutes, until cancelled."""
     while True:
         await asyncio.sleep(random.uniform(*EVERY_SECONDS))
         try:
-            await fill(cluster, cache, kinds, namespaces)
+            await fill(cluster, cache, kinds, namespaces())
         except ClusterError as error:
             log.warning("the resync is put off: %s", error)
             continue

@@ -1,6 +1,6 @@
 """What is seen of one document and its children, and what is to be done about it: plain data, no effects.
 
-`observe` makes a World, `decide` turns it into a Plan, and `enact` carries the Plan out. Objects of Kubernetes stay
+`observe` makes a World, `decide` turns it into a Plan, and `apply` carries the Plan out. Objects of Kubernetes stay
 what they are on the wire, dictionaries.
 """
 
@@ -15,10 +15,14 @@ from kindling_api.documents import Document
 from kindling_api.references import Reference
 from kindling_api.resolve import Finished
 from kindling_api.v1alpha1.runfile import Progress
+from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_operator.settings import Settings
 
 Object = dict[str, Any]
 """A Kubernetes object, as the API server gives it or takes it."""
+
+NAMESPACE_GOES = "NamespaceTerminating"
+"""Why nothing new is let into a namespace that is being deleted, in the API server's word."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Referred:
     phase: str
     """Its `status.phase`, "Pending" where it has no status yet."""
     finished: Finished | None = None
-    """Its product, once it has succeeded."""
+    """The product of the document referred to, once it has succeeded."""
     message: str = ""
     """Where it failed: why."""
 
@@ -46,21 +50,26 @@ class World:
     resource: Object
     """The custom resource as it is on the API server, with its status."""
     document: Document | None
-    """The same, parsed; None where it is refused."""
+    """The document, parsed; None where it is refused."""
     refusal: str = ""
     """Why it is refused, as a sentence for the user."""
     references: Mapping[Reference, Referred] = field(default_factory=dict)
     """The documents it refers to that exist."""
     jobs: tuple[Object, ...] = ()
-    """Its Jobs, of all attempts."""
+    """The document's Jobs, of all attempts."""
     ray_jobs: tuple[Object, ...] = ()
-    """Its RayJobs, of all attempts."""
+    """The document's RayJobs, of all attempts."""
     cleanup: Object | None = None
     """The Job that deletes its data from the store, once it is being deleted."""
-    deployment: Object | None = None
-    """What serves its model."""
+    deployments: tuple[Object, ...] = ()
+    """What serves its model; one of an earlier version of the operator may be among them."""
     pods: tuple[Object, ...] = ()
-    """Its pods, of all attempts, those of Ray included."""
+    """The document's pods, of all attempts, those of Ray included."""
+    pods_beside: tuple[Object, ...] = ()
+    """The pods that belong to no attempt: those that serve its model, and that of the clean-up Job."""
+    written: StorageSpec | None = None
+    """The storage in the run file of the newest attempt; looked for only where the status, which an earlier version
+    wrote, names none."""
     warnings: tuple[Object, ...] = ()
     """Events of type Warning about its Jobs, RayJobs and pods: a quota used up, a pod that cannot be scheduled."""
     progress: Progress | None = None
@@ -69,6 +78,8 @@ class World:
     """When it said that."""
     ray_installed: bool = True
     """Whether the cluster knows RayJobs."""
+    kueue_installed: bool = True
+    """Whether the cluster has Kueue; looked for only where the document asks for a queue."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class ObjectKey:
 
 
 @dataclass(frozen=True)
-class Note:
+class EventRecord:
     """What is to be told as a Kubernetes Event about the document."""
 
     type: Literal["Normal", "Warning"]
@@ -108,7 +119,7 @@ class Plan:
     """Merge patches of objects that are there: the document's finalizers."""
     delete: tuple[ObjectKey, ...] = ()
     """Objects that go, with what they own."""
-    notes: tuple[Note, ...] = ()
+    events: tuple[EventRecord, ...] = ()
     """Events."""
-    again_after: float | None = None
-    """Seconds after which to look again, whether or not anything changed; None: at the next resync."""
+    requeue_after: float | None = None
+    """Seconds after which to decide again, whether or not anything changed; None: at the next resync."""

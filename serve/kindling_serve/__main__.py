@@ -7,32 +7,41 @@ import logging
 import os
 import sys
 
+from kindling_api import logs
 from kindling_api.errors import KindlingError
+from kindling_api.logs import say
 from kindling_api.v1alpha1.products import MANIFEST, MODEL_FOLDER
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_serve.server import listen_at, serve
 from kindling_serve.settings import KEY_VARIABLE, ServeSettings
 from kindling_storage import open_store
-from kindling_trainer.generate import load_model
+from kindling_trainer.inference.generate import load_model
+
+log = logging.getLogger(__name__)
 
 
 def main() -> int:
     """Serve the model that the arguments name; returns the exit code."""
     arguments = _parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logs.set_up(arguments.log)
+    logs.about(model=arguments.name)
     settings = ServeSettings(
         name=arguments.name,
         api_key=os.environ.get(KEY_VARIABLE) or None,
+        origins=tuple(arguments.allow_origin),
         page=arguments.page,
         slots=arguments.slots,
     )
     try:
-        listener = listen_at(arguments.host, arguments.port, settings.patience)
+        listener = listen_at(arguments.host, arguments.port, settings.client_timeout)
+        say(log, f"reading {arguments.model}", uri=arguments.model)
         store = open_store(StorageSpec(uri=arguments.model, endpoint=arguments.endpoint, region=arguments.region))
         generator = load_model(store.child(MODEL_FOLDER) if store.exists(MANIFEST) else store)
     except KindlingError as error:
-        logging.error("%s", error)
+        log.error("%s", error)
         return error.exit_code
+    host, port = listener.getsockname()[:2]
+    say(log, f"{arguments.name} is served at http://{host}:{port}")
     serve(generator, settings, listener)
     return 0
 
@@ -40,12 +49,15 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("kindling_serve", description="Serve a model over HTTP.")
     parser.add_argument("model", metavar="URI", help="a model that Kindling made, or a Hugging Face folder")
+    logs.add_option(parser)
     parser.add_argument("--name", default="model", help="the model's name in requests")
     parser.add_argument("--endpoint", help="the S3 server's address")
     parser.add_argument("--region", help="the S3 region")
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--slots", type=int, default=ServeSettings.slots, help="texts continued at the same time")
+    origin = "a web page's address whose scripts may use the endpoint, or *; repeatable"
+    parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help=origin)
     parser.add_argument("--no-page", dest="page", action="store_false", help="the endpoint alone")
     return parser
 

@@ -10,17 +10,17 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from kindling_serve.detokenizer import Detokenizer
 from kindling_serve.engine import End, Session
-from kindling_serve.protocol import ApiError
-from kindling_serve.speech import Speech
-from kindling_trainer.batching import Chosen
-from kindling_trainer.generate import INCOMPLETE
+from kindling_serve.errors import ApiError
+from kindling_trainer.inference.batching import Chosen
+from kindling_trainer.inference.generate import INCOMPLETE
 
 Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Said:
+class AnswerPiece:
     """A piece of one choice."""
 
     number: int
@@ -34,23 +34,28 @@ class Said:
     """With the first piece, where it was asked for: what the model thought of the prompt."""
 
 
-async def listen(session: Session, tokenizer: Tokenizer, stops: Sequence[str]) -> AsyncIterator[Said]:
-    """All that is said in a session, as it comes.
+async def stream_pieces(
+    session: Session, tokenizer: Tokenizer, stops: Sequence[str], texts: Sequence[Sequence[int]] = ()
+) -> AsyncIterator[AnswerPiece]:
+    """All that is said in a session, as it comes; `texts` are the tokens that the choices are one text with, if any.
 
     Raises:
         ApiError: a text could not be continued.
     """
-    speeches: dict[int, Speech] = {}
+    detokenizers: dict[int, Detokenizer] = {}
     async for event in session:
         if event.end == "error":
             raise ApiError(500, "The model failed to continue the text; the server's log says why.")
-        speech = speeches.setdefault(event.number, Speech(tokenizer, stops))
-        text = speech.add(event.chosen.token) if event.chosen else ""
+        detokenizer = detokenizers.get(event.number)
+        if detokenizer is None:
+            before = texts[event.number] if texts else ()
+            detokenizer = detokenizers[event.number] = Detokenizer(tokenizer, stops, before)
+        text = detokenizer.add(event.chosen.token) if event.chosen else ""
         if event.end:
-            text += speech.end()
-        if speech.stopped:
+            text += detokenizer.end()
+        if detokenizer.stopped:
             session.stop(event.number)
-        yield Said(event.number, text, event.chosen, "stop" if speech.stopped else event.end, event.prompt)
+        yield AnswerPiece(event.number, text, event.chosen, "stop" if detokenizer.stopped else event.end, event.prompt)
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Envelope:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def around(self, choices: list[Document], **more: Any) -> Document:
+    def document(self, choices: list[Document], **more: Any) -> Document:
         """A whole document."""
         prefix = "chatcmpl" if self.object.startswith("chat") else "cmpl"
         head = {"id": f"{prefix}-{self.id}", "object": self.object, "created": self.created, "model": self.model}
@@ -78,12 +83,12 @@ def usage(prompt_tokens: int, completion_tokens: int) -> Document:
 def chat_log_probabilities(chosen: Sequence[Chosen], tokenizer: Tokenizer) -> Document:
     """`logprobs` of a chat answer."""
 
-    def told(token: int, chance: float) -> Document:
+    def entry(token: int, chance: float) -> Document:
         text = text_of(tokenizer, token)
         return {"token": text, "logprob": chance, "bytes": list(text.encode())}
 
     content = [
-        {**told(one.token, one.log_probability), "top_logprobs": [told(*other) for other in one.likeliest]}
+        {**entry(one.token, one.log_probability), "top_logprobs": [entry(*other) for other in one.likeliest]}
         for one in chosen
     ]
     return {"content": content, "refusal": None}
@@ -113,8 +118,8 @@ def text_of(tokenizer: Tokenizer, token: int) -> str:
 
 def _with_likeliest(chosen: Chosen, tokenizer: Tokenizer) -> dict[str, float]:
     """The likeliest tokens, and the one that was chosen whether or not it is among them."""
-    told = {text_of(tokenizer, token): chance for token, chance in chosen.likeliest}
-    return told | {text_of(tokenizer, chosen.token): chosen.log_probability}
+    entry = {text_of(tokenizer, token): chance for token, chance in chosen.likeliest}
+    return entry | {text_of(tokenizer, chosen.token): chosen.log_probability}
 
 
 def _offsets(tokens: Sequence[str], start: int) -> Iterator[int]:

@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import json
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,26 +18,31 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from kindling_api.errors import UserError
-from kindling_serve.answers import Document, Said, listen
+from kindling_api.errors import UserError, explain
+from kindling_serve.access import TOKENS, AccessLog
+from kindling_serve.answers import AnswerPiece, Document, stream_pieces
 from kindling_serve.completions import ChatExchange, Exchange, TextExchange
-from kindling_serve.engine import Busy, Engine, Session
-from kindling_serve.metrics import Metrics
-from kindling_serve.protocol import ApiError, ChatRequest, CompletionRequest, Sampling, parse
+from kindling_serve.description import describe
+from kindling_serve.engine import Busy, GenerationEngine, Session
+from kindling_serve.errors import ApiError, refused
+from kindling_serve.metrics import ServeMetrics
+from kindling_serve.protocol import ChatRequest, CompletionRequest, Sampling, parse
 from kindling_serve.settings import ServeSettings
-from kindling_trainer.generate import Generator
+from kindling_trainer.inference.generate import Generator
 
 CLIENT_GONE = 499  # as nginx logs it; nobody reads it
 
 log = logging.getLogger(__name__)
 
 
-def build_app(generator: Generator, settings: ServeSettings, engine: Engine) -> Starlette:
+def build_app(generator: Generator, settings: ServeSettings, engine: GenerationEngine) -> Starlette:
     """The endpoint as an ASGI application; the engine runs as long as it does."""
     endpoint = _Endpoint(generator, settings, engine)
 
@@ -50,20 +56,25 @@ def build_app(generator: Generator, settings: ServeSettings, engine: Engine) -> 
         Route("/v1/models/{name:path}", endpoint.guarded(endpoint.model)),
         Route("/v1/chat/completions", endpoint.guarded(endpoint.chat), methods=["POST"]),
         Route("/v1/completions", endpoint.guarded(endpoint.complete), methods=["POST"]),
+        Route("/openapi.json", endpoint.description),
         Route("/health", endpoint.health),
         Route("/metrics", endpoint.figures),
     ]
     handlers: dict[Any, Any] = {HTTPException: _on_http_error}
-    return Starlette(routes=routes, exception_handlers=handlers, lifespan=running)
+    pages = Middleware(
+        CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+    )
+    middleware = [Middleware(AccessLog), *([pages] if settings.origins else [])]
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=running)
 
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class _Endpoint:
-    def __init__(self, generator: Generator, settings: ServeSettings, engine: Engine) -> None:
+    def __init__(self, generator: Generator, settings: ServeSettings, engine: GenerationEngine) -> None:
         self.generator, self.settings, self.engine = generator, settings, engine
-        self.metrics = Metrics(engine)
+        self.metrics = ServeMetrics(engine)
         self.started = int(time.time())
 
     def guarded(self, handler: Handler) -> Handler:
@@ -76,7 +87,7 @@ class _Endpoint:
             except ApiError as error:
                 response = _refusal(error)
             except UserError as error:
-                response = _refusal(ApiError(400, str(error)))
+                response = _refusal(refused(error))
             except Busy:
                 message = "All slots are taken and the line is full; try again later."
                 response = _refusal(ApiError(429, message, code="rate_limit_exceeded"))
@@ -102,12 +113,17 @@ class _Endpoint:
     async def chat(self, request: Request) -> Response:
         asked = parse(ChatRequest, await self._body(request))
         self._check_model(asked.model)
-        return await self._answer(request, asked, ChatExchange(asked, self.generator, self.settings))
+        exchange = await asyncio.to_thread(ChatExchange, asked, self.generator, self.settings)  # a long text takes long
+        return await self._answer(request, asked, exchange)
 
     async def complete(self, request: Request) -> Response:
         asked = parse(CompletionRequest, await self._body(request))
         self._check_model(asked.model)
-        return await self._answer(request, asked, TextExchange(asked, self.generator, self.settings))
+        exchange = await asyncio.to_thread(TextExchange, asked, self.generator, self.settings)
+        return await self._answer(request, asked, exchange)
+
+    async def description(self, _: Request) -> Response:
+        return JSONResponse(describe(self.settings.name))
 
     async def health(self, _: Request) -> Response:
         alive = self.engine.is_alive
@@ -119,28 +135,37 @@ class _Endpoint:
     async def _answer(self, request: Request, asked: Sampling, exchange: Exchange) -> Response:
         session = self.engine.submit(exchange.tasks)
         self.metrics.prompt_tokens.inc(exchange.prompt_tokens)
-        said = self._counted(listen(session, self.generator.tokenizer, asked.stops()))
+        counts = {"promptTokens": exchange.prompt_tokens, "tokens": 0}
+        setattr(request.state, TOKENS, counts)
+        pieces = self._counted(stream_pieces(session, self.generator.tokenizer, asked.stops(), exchange.texts), counts)
         if asked.stream:
-            return _Stream(session, _events(exchange.pieces(said)))
+            return _Stream(session, _events(exchange.pieces(pieces)))
         with session:
-            return JSONResponse(await _unless_gone(request, exchange.whole(said)))
+            return JSONResponse(await _unless_gone(request, exchange.whole(pieces)))
 
-    async def _counted(self, said: AsyncIterator[Said]) -> AsyncIterator[Said]:
+    async def _counted(self, pieces: AsyncIterator[AnswerPiece], counts: dict[str, int]) -> AsyncIterator[AnswerPiece]:
         start, is_first = time.monotonic(), True
-        async for one in said:
+        async for one in pieces:
             if is_first:
                 self.metrics.first_token.observe(time.monotonic() - start)
                 is_first = False
             self.metrics.tokens.inc(one.chosen is not None)
+            counts["tokens"] += one.chosen is not None
             yield one
         self.metrics.duration.observe(time.monotonic() - start)
 
     async def _body(self, request: Request) -> bytes:
-        """The body. Of one that is too large no more than is allowed is ever held; the rest is read all the same, for
+        """The body, of the kind that no web page can send to this machine without being asked first, unless a key keeps
+        it out. Of one that is too large no more than is allowed is ever held; the rest is read all the same, for
         a client that is cut off while it writes would not see the answer."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if self.settings.api_key is None and kind != "application/json" and not kind.endswith("+json"):
+            found, allowed = kind or "none", "application/json"
+            message = explain("Content-Type", found=found, allowed=allowed, remedy="send it with the request")
+            raise ApiError(415, message, param="Content-Type")
         chunks, size = [], 0
         try:
-            async with asyncio.timeout(self.settings.patience):
+            async with asyncio.timeout(self.settings.client_timeout):
                 async for chunk in request.stream():
                     size += len(chunk)
                     if size <= self.settings.body_bytes:
@@ -149,22 +174,26 @@ class _Endpoint:
                         chunks.clear()
         except TimeoutError as error:
             raise ApiError(
-                408, f"The request took more than {self.settings.patience:.0f} seconds to arrive."
+                408, f"The request took more than {self.settings.client_timeout:.0f} seconds to arrive."
             ) from error
         if size > self.settings.body_bytes:
             raise ApiError(413, f"The request has {size} bytes; at most {self.settings.body_bytes} are allowed.")
         return b"".join(chunks)
 
     def _check_key(self, request: Request) -> None:
-        kind, _, given = request.headers.get("authorization", "").partition(" ")
-        key = self.settings.api_key
-        if key is None or (kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), key.encode())):
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if self.settings.api_key is None:
+            return
+        key = os.fsencode(self.settings.api_key)
+        sent = given.strip(" \t").encode("latin-1")  # as Starlette reads headers: these are the bytes that came
+        also = sent.decode("latin-1").encode()  # from a client that writes headers in Latin-1
+        if scheme.lower() == "bearer" and (hmac.compare_digest(sent, key) | hmac.compare_digest(also, key)):
             return
         what = "Wrong API key." if given else "No API key."
         raise ApiError(401, f"{what} Send it as `Authorization: Bearer KEY`.", code="invalid_api_key")
 
-    def _check_model(self, name: str) -> None:
-        if name != self.settings.name:
+    def _check_model(self, name: str | None) -> None:
+        if name not in (None, self.settings.name):
             message = f"The model `{name}` does not exist here; there is `{self.settings.name}`."
             raise ApiError(404, message, code="model_not_found", param="model")
 

@@ -7,12 +7,20 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kindling_serve.answers import Document, Envelope, Said, chat_log_probabilities, text_log_probabilities, usage
+from kindling_serve.answers import (
+    AnswerPiece,
+    Document,
+    Envelope,
+    chat_log_probabilities,
+    text_log_probabilities,
+    usage,
+)
 from kindling_serve.engine import Task
-from kindling_serve.protocol import MOST_CHOICES, ApiError, ChatRequest, CompletionRequest, Sampling
+from kindling_serve.errors import ApiError
+from kindling_serve.protocol import MOST_CHOICES, ChatRequest, CompletionRequest, Sampling
 from kindling_serve.settings import ServeSettings
-from kindling_trainer.batching import Chosen
-from kindling_trainer.generate import Generator
+from kindling_trainer.inference.batching import Chosen
+from kindling_trainer.inference.generate import Generator
 
 CONTEXT_EXCEEDED = "context_length_exceeded"
 """OpenAI's code for a prompt that the model cannot read as a whole."""
@@ -29,12 +37,12 @@ class Choice:
     is_first: bool = True
     """Whether nothing of it was told before."""
 
-    def add(self, said: Said) -> None:
+    def add(self, piece: AnswerPiece) -> None:
         """Takes in what came next."""
-        self.text += said.text
-        self.chosen += [said.chosen] if said.chosen is not None else []
-        self.prompt = said.prompt or self.prompt
-        self.end = said.end
+        self.text += piece.text
+        self.chosen += [piece.chosen] if piece.chosen is not None else []
+        self.prompt = piece.prompt or self.prompt
+        self.end = piece.end
 
 
 class Exchange(ABC):
@@ -45,8 +53,12 @@ class Exchange(ABC):
     piece_object: str
     """The form of its pieces."""
 
-    def __init__(self, request: Sampling, generator: Generator, prompts: list[list[int]], tasks: list[Task]) -> None:
-        self.request, self.generator, self.tasks = request, generator, tasks
+    def __init__(
+        self, request: Sampling, generator: Generator, name: str, prompts: list[list[int]], tasks: list[Task]
+    ) -> None:
+        self.request, self.generator, self.name, self.tasks = request, generator, name, tasks
+        self.texts: list[Sequence[int]] = []
+        """The tokens that each choice is one text with; none where it is a text of its own."""
         self.prompt_tokens = sum(map(len, prompts))
 
     @abstractmethod
@@ -57,31 +69,31 @@ class Exchange(ABC):
     def piece(self, number: int, choice: Choice) -> Document:
         """A piece of one."""
 
-    async def whole(self, said: AsyncIterator[Said]) -> Document:
+    async def whole(self, pieces: AsyncIterator[AnswerPiece]) -> Document:
         """The answer, once all of it is said."""
         choices = [Choice() for _ in self.tasks]
-        async for one in said:
+        async for one in pieces:
             choices[one.number].add(one)
         documents = [_numbered(number, choice, self.choice(number, choice)) for number, choice in enumerate(choices)]
         counted = usage(self.prompt_tokens, sum(len(choice.chosen) for choice in choices))
-        return Envelope(self.object, self.request.model).around(documents, usage=counted)
+        return Envelope(self.object, self.name).document(documents, usage=counted)
 
-    async def pieces(self, said: AsyncIterator[Said]) -> AsyncIterator[Document]:
+    async def pieces(self, pieces: AsyncIterator[AnswerPiece]) -> AsyncIterator[Document]:
         """The answer as it comes; tokens without text wait for the text."""
-        envelope = Envelope(self.piece_object, self.request.model)
+        envelope = Envelope(self.piece_object, self.name)
         options = self.request.stream_options
         more: dict[str, Any] = {"usage": None} if options and options.include_usage else {}
         choices = [Choice() for _ in self.tasks]
         count = 0
-        async for one in said:
+        async for one in pieces:
             count += one.chosen is not None
             choice = choices[one.number]
             choice.add(one)
             if choice.text or choice.end or choice.is_first:
-                yield envelope.around([_numbered(one.number, choice, self.piece(one.number, choice))], **more)
+                yield envelope.document([_numbered(one.number, choice, self.piece(one.number, choice))], **more)
                 choices[one.number] = Choice(is_first=False)
         if more:
-            yield envelope.around([], usage=usage(self.prompt_tokens, count))
+            yield envelope.document([], usage=usage(self.prompt_tokens, count))
 
 
 class ChatExchange(Exchange):
@@ -89,24 +101,28 @@ class ChatExchange(Exchange):
 
     object, piece_object = "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, request: ChatRequest, generator: Generator, settings: ServeSettings) -> None:
-        """Raises UserError or ApiError where the request cannot be honoured."""
-        messages = [message.plain() for message in request.messages]
-        if generator.chat is not None:
-            prompt = generator.chat.prompt(messages)
-        else:  # a base model does not answer, it continues
-            prompt = generator.encode("".join(message.content for message in messages))
-        _check_context([prompt], generator)
+    def __init__(
+        self, request: ChatRequest, generator: Generator, settings: ServeSettings, *, forget: bool = False
+    ) -> None:
+        """With `forget`, the oldest turns of a dialogue that is too long are left out.
+
+        Raises UserError or ApiError where the request cannot be honoured.
+        """
         asked = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
         if asked == 0:
             raise ApiError(400, "max_tokens: found 0; allowed: from 1.", param="max_tokens")
         most = _most_tokens(asked, settings)
-        likeliest = request.top_logprobs or 0 if request.logprobs else 0
-        tasks = [
-            Task(prompt, request.options(most, choice), generator.stops, likeliest) for choice in range(request.n or 1)
-        ]
-        super().__init__(request, generator, [prompt], tasks)
-        self._scored = bool(request.logprobs)
+        messages = [message.plain() for message in request.messages]
+        prompt = generator.prompt(generator.recent(messages, most) if forget else messages)
+        _check_context([prompt], generator)
+        most = min(
+            most, max(1, generator.model.shape.context - len(prompt))
+        )  # past it, the question would be forgotten
+        likeliest = request.top_logprobs or 0
+        stops = frozenset[int]() if request.ignore_eos else generator.stops
+        tasks = [Task(prompt, request.options(most, choice), stops, likeliest) for choice in range(request.n)]
+        super().__init__(request, generator, settings.name, [prompt], tasks)
+        self._scored = request.logprobs
 
     def choice(self, number: int, choice: Choice) -> Document:
         """The assistant's message."""
@@ -129,7 +145,7 @@ class TextExchange(Exchange):
 
     def __init__(self, request: CompletionRequest, generator: Generator, settings: ServeSettings) -> None:
         """Raises UserError or ApiError where the request cannot be honoured."""
-        given, choices = request.prompts(), request.n or 1
+        given, choices = request.prompts(), request.n
         if len(given) * choices > MOST_CHOICES:
             raise ApiError(400, f"prompt: {len(given)} of them with n = {choices}; allowed: {MOST_CHOICES} together.")
         prompts = [_tokens_of(prompt, generator) for prompt in given]
@@ -137,12 +153,12 @@ class TextExchange(Exchange):
         if request.max_tokens == 0 and not request.echo:
             raise ApiError(400, "max_tokens: found 0; allowed: from 1, or 0 with echo.", param="max_tokens")
         most = _most_tokens(request.max_tokens, settings)
-        self._scored, self._echo = request.logprobs is not None, bool(request.echo)
+        self._scored, self._echo = request.logprobs is not None, request.echo
         tasks = [
             Task(
                 prompt,
                 request.options(most, choice),
-                generator.stops,
+                frozenset() if request.ignore_eos else generator.stops,
                 likeliest=request.logprobs or 0,
                 score_prompt=self._scored and self._echo,
                 only_read=most == 0,
@@ -150,13 +166,14 @@ class TextExchange(Exchange):
             for prompt in prompts
             for choice in range(choices)
         ]
-        super().__init__(request, generator, prompts, tasks)
+        super().__init__(request, generator, settings.name, prompts, tasks)
+        self.texts = [task.tokens for task in tasks]
         self._echoed = [
             prompt if isinstance(prompt, str) else generator.tokenizer.decode(prompt, skip_special_tokens=False)
             for prompt in given
             for _ in range(choices)
         ]
-        self._offsets = [len(text) if self._echo else 0 for text in self._echoed]
+        self._offsets = [0] * len(tasks)
 
     def choice(self, number: int, choice: Choice) -> Document:
         """The text, after its prompt where that is wanted."""
@@ -169,11 +186,10 @@ class TextExchange(Exchange):
         return {"text": text, "logprobs": self._scores(number, choice, echo) if self._scored else None}
 
     def _scores(self, number: int, choice: Choice, echo: bool) -> Document:
-        tokenizer = self.generator.tokenizer
+        chosen, first = choice.chosen, None
         if echo:
-            first = self.tasks[number].tokens[0]
-            return text_log_probabilities([*choice.prompt, *choice.chosen], tokenizer, first=first)
-        scores = text_log_probabilities(choice.chosen, tokenizer, offset=self._offsets[number])
+            chosen, first = [*choice.prompt, *choice.chosen], self.tasks[number].tokens[0]
+        scores = text_log_probabilities(chosen, self.generator.tokenizer, first=first, offset=self._offsets[number])
         self._offsets[number] += sum(map(len, scores["tokens"]))
         return scores
 
@@ -185,9 +201,7 @@ def _numbered(number: int, choice: Choice, document: Document) -> Document:
 def _tokens_of(prompt: str | list[int], generator: Generator) -> list[int]:
     if isinstance(prompt, str):
         return generator.encode(prompt)
-    if max(prompt) >= generator.vocab_size:
-        allowed = f"tokens below {generator.vocab_size}"
-        raise ApiError(400, f"prompt: found token {max(prompt)}; allowed: {allowed}.", param="prompt")
+    generator.check("prompt", prompt)
     return prompt
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
-from kindling_trainer.batching import Batch, Chosen, Row
+from kindling_trainer.inference.batching import Chosen, DecodingBatch, Row
+from kindling_trainer.inference.sampling import GenerationOptions
 from kindling_trainer.models import Decoder
-from kindling_trainer.sampling import GenerationOptions
 
 End = Literal["stop", "length", "error"]
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Busy(Exception):
-    """As many texts wait as are allowed to."""
+    """The queue is full: as many texts wait as may."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,13 @@ class _Text:
     """Set on the event loop, read in the engine's thread."""
 
 
+TextEvent = tuple[_Text, Event]
+
+
 class Session:
     """The texts of one request; its end, or leaving its `with`, frees their slots."""
 
-    def __init__(self, engine: Engine, tasks: Sequence[Task]) -> None:
+    def __init__(self, engine: GenerationEngine, tasks: Sequence[Task]) -> None:
         self._engine = engine
         self._texts = [_Text(self, number, task) for number, task in enumerate(tasks)]
         self._running = len(tasks)
@@ -112,7 +115,7 @@ class Session:
 
 
 @dataclass
-class Engine:
+class GenerationEngine:
     """Continues texts of many requests in one batch."""
 
     model: Decoder
@@ -168,51 +171,61 @@ class Engine:
             self._wanted.notify()
 
     def _work(self) -> None:
-        batch = Batch(self.model, self.vocab_size)
+        batch = DecodingBatch(self.model, self.vocab_size)
         while True:
             with self._wanted:
                 self._wanted.wait_for(lambda: self.waiting or self.active or self._closing)
                 if self._closing:
                     return
-                self._admit(batch)
+                events = self._admit(batch)
             try:
-                events = [event for row, chosen in batch.step() for event in self._told(batch, row, chosen)]
-            except Exception:  # whatever it was, the next request may do better
+                events += [self._events_of(batch, *outcome) for outcome in batch.step()]
+            except Exception:  # a fault that no text can be blamed for; the next request may do better
                 log.exception("%d texts could not be continued", len(self.active))
-                events = [(text, Event(text.number, None, "error")) for text in self.active.values()]
+                events += [(text, Event(text.number, None, "error")) for text in self.active.values()]
                 self.active.clear()
-                batch = Batch(self.model, self.vocab_size)
+                batch = DecodingBatch(self.model, self.vocab_size)
             if events and self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(_deliver, events)
 
-    def _admit(self, batch: Batch) -> None:
+    def _admit(self, batch: DecodingBatch) -> list[TextEvent]:
         for row in [row for row, text in self.active.items() if text.unwanted]:
             del self.active[row]
             batch.leave(row)
         self.waiting = deque(text for text in self.waiting if not text.unwanted)
+        events: list[TextEvent] = []
         while self.waiting and len(self.active) < self.slots:
             text = self.waiting.popleft()
             task = text.task
-            row = batch.join(task.tokens, task.options, likeliest=task.likeliest, score_prompt=task.score_prompt)
-            self.active[row] = text
+            try:
+                row = batch.join(task.tokens, task.options, likeliest=task.likeliest, score_prompt=task.score_prompt)
+            except Exception:
+                log.exception("a text could not be taken in")
+                events.append((text, Event(text.number, None, "error")))
+            else:
+                self.active[row] = text
+        return events
 
-    def _told(self, batch: Batch, row: Row, chosen: Chosen) -> list[tuple[_Text, Event]]:
+    def _events_of(self, batch: DecodingBatch, row: Row, outcome: Chosen | Exception) -> TextEvent:
         text = self.active[row]
         text.added += 1
         end: End | None = None
-        if text.task.only_read or text.added >= text.task.options.max_tokens:
-            end = "length"
-        if chosen.token in text.task.stops and not text.task.only_read:
+        shown: Chosen | None = None
+        if isinstance(outcome, Exception):
+            end = "error"
+        elif outcome.token in text.task.stops and not text.task.only_read:
             end = "stop"
+        elif text.task.only_read or text.added >= text.task.options.max_tokens:
+            end = "length"
+        if not isinstance(outcome, Exception) and end != "stop" and not text.task.only_read:
+            shown = outcome
         if end is not None:
             del self.active[row]
             batch.leave(row)
-        shown = None if end == "stop" or text.task.only_read else chosen
-        prompt = row.prompt if text.added == 1 else ()
-        return [(text, Event(text.number, shown, end, prompt))]
+        return text, Event(text.number, shown, end, row.prompt if text.added == 1 else ())
 
 
-def _deliver(events: list[tuple[_Text, Event]]) -> None:
+def _deliver(events: list[TextEvent]) -> None:
     for text, event in events:
         if not text.unwanted:
             text.session.queue.put_nowait(event)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from kindling_serve.engine import Engine
+from kindling_serve.engine import GenerationEngine
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
-class Metrics:
+class ServeMetrics:
     """The figures of one server."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: GenerationEngine) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "kindling_serve_requests", "Answered requests.", ["route", "status"], registry=self.registry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import os
 from collections.abc import AsyncIterator
@@ -13,19 +14,21 @@ import gradio as gr
 from starlette.applications import Starlette
 
 from kindling_api.errors import UserError
-from kindling_serve.answers import listen
-from kindling_serve.completions import CONTEXT_EXCEEDED, ChatExchange
-from kindling_serve.engine import Busy, Engine
-from kindling_serve.protocol import ApiError, ChatMessage, ChatRequest
+from kindling_serve.answers import stream_pieces
+from kindling_serve.completions import ChatExchange
+from kindling_serve.engine import Busy, GenerationEngine
+from kindling_serve.errors import ApiError
+from kindling_serve.messages import ChatMessage
+from kindling_serve.protocol import ChatRequest
 from kindling_serve.settings import ServeSettings
-from kindling_trainer.generate import Generator
+from kindling_trainer.inference.generate import Generator
 
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 BASE_MODEL = "A base model: it does not answer, it continues what you write."
 ANSWERS = "Write a message; an answer can be stopped, and asked for again."
 
 
-def mount_page(app: Starlette, generator: Generator, settings: ServeSettings, engine: Engine) -> None:
+def mount_page(app: Starlette, generator: Generator, settings: ServeSettings, engine: GenerationEngine) -> None:
     """Puts the page at `/` of an application. With an API key, it asks for a password, which is the key."""
     page = _Page(generator, settings, engine)
     gr.mount_gradio_app(
@@ -48,12 +51,12 @@ def mount_page(app: Starlette, generator: Generator, settings: ServeSettings, en
 
 
 class _Page:
-    def __init__(self, generator: Generator, settings: ServeSettings, engine: Engine) -> None:
+    def __init__(self, generator: Generator, settings: ServeSettings, engine: GenerationEngine) -> None:
         self.generator, self.settings, self.engine = generator, settings, engine
 
     def knows(self, _: str, password: str) -> bool:
         """Whether somebody may come in."""
-        return hmac.compare_digest(password.encode(), (self.settings.api_key or "").encode())
+        return hmac.compare_digest(password.encode(errors="replace"), os.fsencode(self.settings.api_key or ""))
 
     def blocks(self) -> gr.Blocks:
         """Dialogues that the browser remembers on the left, the settings on the right."""
@@ -114,34 +117,23 @@ class _Page:
         try:
             request = ChatRequest(
                 model=self.settings.name,
-                messages=[asked],
+                messages=[*instruction, *said, asked],
                 temperature=float(temperature),
                 top_k=int(top_k),
                 top_p=float(top_p),
                 max_tokens=int(max_tokens),
                 stop=[line for line in stop.splitlines() if line] or None,
             )
-            exchange = self._exchange(request, instruction, [*said, asked])
+            exchange = await asyncio.to_thread(ChatExchange, request, self.generator, self.settings, forget=True)
             text = ""
             with self.engine.submit(exchange.tasks) as session:
-                async for piece in listen(session, self.generator.tokenizer, request.stops()):
+                async for piece in stream_pieces(session, self.generator.tokenizer, request.stops()):
                     text += piece.text
                     yield text
         except Busy:
             gr.Warning("Too many people are talking to the model; try again in a moment.")
         except (ApiError, UserError, ValueError) as error:
             gr.Warning(str(error))
-
-    def _exchange(self, request: ChatRequest, instruction: list[ChatMessage], said: list[ChatMessage]) -> ChatExchange:
-        """With as much of the dialogue as fits into the model's context; the oldest is left out first."""
-        while True:
-            try:
-                messages = [*instruction, *said]
-                return ChatExchange(request.model_copy(update={"messages": messages}), self.generator, self.settings)
-            except ApiError as error:
-                if error.code != CONTEXT_EXCEEDED or len(said) == 1:
-                    raise
-                said = said[1:]
 
 
 def _text_of(content: Any) -> str:

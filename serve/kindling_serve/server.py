@@ -12,15 +12,15 @@ from starlette.applications import Starlette
 
 from kindling_api.errors import SpecError, explain
 from kindling_serve.app import build_app
-from kindling_serve.engine import Engine
+from kindling_serve.engine import GenerationEngine
 from kindling_serve.settings import ServeSettings
-from kindling_trainer.generate import Generator
+from kindling_trainer.inference.generate import Generator
 
 END_SECONDS = 20
 """What answers that are being given may still take when the server is asked to end."""
 
 
-def listen_at(host: str, port: int, patience: float) -> socket.socket:
+def listen_at(host: str, port: int, client_timeout: float) -> socket.socket:
     """A socket that takes connections; one whose client takes nothing for so many seconds is closed by the kernel.
 
     Raises:
@@ -34,7 +34,7 @@ def listen_at(host: str, port: int, patience: float) -> socket.socket:
         allowed, remedy = "a free port of this machine", "choose another --port, or 0 for any"
         raise SpecError(explain(f"{host}:{port}", found=found, allowed=allowed, remedy=remedy)) from error
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(client_timeout * 1000))
     return listener
 
 
@@ -42,6 +42,7 @@ def serve(generator: Generator, settings: ServeSettings, listener: socket.socket
     """Serve until SIGINT or SIGTERM; then answers that are being given are finished, and nobody new is let in."""
     config = uvicorn.Config(
         application(generator, settings),
+        log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -65,7 +66,7 @@ class _Server(uvicorn.Server):
 
 def application(generator: Generator, settings: ServeSettings) -> Starlette:
     """Endpoint and page as one ASGI application."""
-    engine = Engine(generator.model, generator.vocab_size, settings.slots, settings.line)
+    engine = GenerationEngine(generator.model, generator.vocab_size, settings.slots, settings.line)
     app = build_app(generator, settings, engine)
     if settings.page:
         from kindling_serve.page import mount_page  # Gradio takes seconds to load

@@ -16,6 +16,8 @@ class ServeSettings:
     """The model's name in requests."""
     api_key: str | None = None
     """What clients must send as `Authorization: Bearer …`; None lets everybody in."""
+    origins: tuple[str, ...] = ()
+    """Web pages of other addresses whose scripts may use the endpoint, as `https://example.org`, or `*` for all."""
     page: bool = True
     """Whether there is a chat page at `/`."""
     slots: int = 16
@@ -28,5 +30,5 @@ class ServeSettings:
     """The most where a request does not say."""
     body_bytes: int = 2**20
     """The largest request."""
-    patience: float = 30.0
+    client_timeout: float = 30.0
     """Seconds that a client may take to send its request, or to read nothing of an answer that waits for it."""

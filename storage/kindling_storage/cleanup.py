@@ -1,11 +1,12 @@
 """`python -m kindling_storage.cleanup --storage-json JSON --prefix FOLDER`: delete a product that nobody wants.
 
 The name that leads to the product goes first, then its manifest, without which it does not exist, and then the rest.
-What another document's name leads to stays, for two documents that ask for the same work share it. Doing it again is
-fine.
+What another document's name leads to stays, for two documents that ask for the same work share it; and so does what is
+not finished and another document was the last to work at. A later document of the same name is another one: on a
+cluster UIDs tell them apart. Doing it again is fine.
 
-Exit code 0: it is gone, or was not there, or is another's too. 2: it was refused. 1: the store was away, or we are at
-fault; it may be tried again.
+Exit code 0: it is gone, or was not there, or is another's too. 3: it was not there, although --must-exist says that it
+is. 2: it was refused. 1: the store was away, or we are at fault; it may be run again.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import sys
 
 from pydantic import ValidationError
 
-from kindling_api.errors import EXIT_DONE, KindlingError, SpecError, explain
+from kindling_api import logs
+from kindling_api.errors import EXIT_DONE, EXIT_NOTHING, KindlingError, NotFoundError, SpecError, explain
 from kindling_api.v1alpha1.products import MANIFEST
 from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_storage.hold import LOCK, hold
+from kindling_storage.holder import read_holder
+from kindling_storage.lock import LOCK, lock
 from kindling_storage.names import lookup_all, unpublish
 from kindling_storage.opening import open_store
 from kindling_storage.store import ObjectStore
@@ -39,18 +42,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--name", metavar="KIND/NAMESPACE/NAME", help="the document that goes; without it, all that lead to FOLDER"
     )
+    parser.add_argument("--uid", help="its UID; without it, documents of one name count as one")
+    parser.add_argument("--must-exist", action="store_true", help="FOLDER is known to hold something")
+    logs.add_option(parser)
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logs.set_up(options.log)
     try:
-        delete_product(_store(options.storage_json), options.prefix, options.name)
+        store = _store(options.storage_json)
+        found = delete_product(store, options.prefix, options.name, options.uid)
     except KindlingError as error:
-        print(error, file=sys.stderr)
+        log.error("%s", error)
         return error.exit_code
-    return EXIT_DONE
+    if found or not options.must_exist:
+        return EXIT_DONE
+    remedy = "see whether it was moved, or deleted by hand; if it lies elsewhere, delete it there"
+    log.error("%s", explain(store.child(options.prefix).uri, found="nothing", allowed="the product", remedy=remedy))
+    return EXIT_NOTHING
 
 
-def delete_product(store: ObjectStore, folder: str, name: str | None = None) -> None:
-    """Delete the product in `folder` of `store`, for the document `name`; see above.
+def delete_product(store: ObjectStore, folder: str, name: str | None = None, uid: str | None = None) -> bool:
+    """Delete the product in `folder` of `store`, for the document `name` with this `uid`; see above.
+
+    Returns:
+        Whether there was anything of it.
 
     Raises:
         SpecError: `folder` is not the folder of a product.
@@ -61,18 +75,38 @@ def delete_product(store: ObjectStore, folder: str, name: str | None = None) -> 
         allowed, remedy = "datasets/<key> or models/<key>, 16 hexadecimal digits", "name the product's own folder"
         raise SpecError(explain("--prefix", found=repr(folder), allowed=allowed, remedy=remedy))
     product = store.child(folder)
-    leading = {other for other, published in lookup_all(store) if published.uri == product.uri}
-    for leaving in leading if name is None else leading & {name}:
+    leading = {other: published.uid for other, published in lookup_all(store) if published.uri == product.uri}
+    own = {other for other, whose in leading.items() if name is None or (other == name and _is_same(whose, uid))}
+    for leaving in own:
         unpublish(store, leaving)
         log.info("the name %s is gone", leaving)
-    if others := sorted(leading - {name}) if name is not None else []:
+    if others := sorted(leading.keys() - own):
         log.info("%s stays: it is the product of %s, too", product.uri, " and ".join(others))
-        return
-    with hold(product, LOCK):
+        return True
+    if not product.exists(MANIFEST) and not _is_same(_last_at_work(product), uid):
+        log.info("%s stays: another document was the last to work there", product.uri)
+        return True
+    with lock(product, LOCK):
+        found = any(one.path != LOCK for one in product.list())
         product.delete(MANIFEST)
         product.delete_prefix("")
     product.delete(LOCK)
     log.info("%s is gone", product.uri)
+    return found
+
+
+def _is_same(one: str | None, other: str | None) -> bool:
+    """Whether two UIDs may be of the same document; where one is not known, the name decides."""
+    return one is None or other is None or one == other
+
+
+def _last_at_work(product: ObjectStore) -> str | None:
+    """UID of the document of which a process was the last to have the folder's lock; None where nobody said."""
+    try:
+        uid = read_holder(product.get(LOCK)).get("uid")
+    except NotFoundError:
+        return None
+    return uid if isinstance(uid, str) else None
 
 
 def _store(text: str) -> ObjectStore:

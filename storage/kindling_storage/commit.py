@@ -1,13 +1,13 @@
 """Making a product exist: its files first, its manifest last.
 
 A product either has a manifest and is whole, or has none and does not exist. The manifest is put with one conditional
-write, so that of two processes with different results one is told of the other.
+write, so that of two processes with different results one learns of the other.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO, TypeVar
 
 from pydantic import ValidationError
@@ -89,6 +89,54 @@ def read_manifest(store: ObjectStore, model: type[AnyManifest]) -> AnyManifest |
                 remedy="check the URI; a damaged product is made again once its folder is deleted",
             )
         ) from error
+
+
+def damage(manifest: Manifest, sizes: Mapping[str, int]) -> list[str]:
+    """A sentence for each file of a product that is not there, or not of its size; content is left to `verify`.
+
+    Args:
+        sizes: of the objects in the product's folder, in bytes.
+    """
+    lost = [f"{file.path} is missing" for file in manifest.files if file.path not in sizes]
+    wrong = [
+        f"{file.path} has {sizes[file.path]} bytes, not {file.size}"
+        for file in manifest.files
+        if sizes.get(file.path, file.size) != file.size
+    ]
+    return [*lost, *wrong]
+
+
+def faults_of(store: ObjectStore, model: type[Manifest]) -> list[str]:
+    """What of the product in the folder `store` is not as promised, as far as sizes tell; nothing where there is none.
+
+    Raises:
+        StorageError: as `ObjectStore.list`.
+    """
+    try:
+        manifest = read_manifest(store, model)
+    except IntegrityError:
+        return [f"{MANIFEST} is torn, or of another kind of product"]
+    return [] if manifest is None else damage(manifest, {info.path: info.size for info in store.list()})
+
+
+def read_whole(store: ObjectStore, model: type[AnyManifest]) -> AnyManifest | None:
+    """The manifest of the product in the folder `store`, if there is one and the product is whole; None where it has to
+    be made, or made again.
+
+    Raises:
+        StorageError: as `ObjectStore.list`.
+    """
+    return read_manifest(store, model) if not faults_of(store, model) else None
+
+
+def discard_damaged(store: ObjectStore, model: type[Manifest]) -> None:
+    """Let a product that is not whole exist no more, so that another can be committed; the caller has its lock.
+
+    Raises:
+        StorageError: as `ObjectStore.delete`.
+    """
+    if faults_of(store, model):
+        store.delete(MANIFEST)
 
 
 def verify(store: ObjectStore, manifest: Manifest) -> Iterator[str]:

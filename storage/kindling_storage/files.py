@@ -95,7 +95,7 @@ class FileStore(ObjectStore):
             with suppress(FileNotFoundError):  # deleted since, or a link that leads nowhere
                 status = (self.root / path).stat()
                 if stat.S_ISREG(status.st_mode):
-                    yield ObjectInfo(path, status.st_size, _etag(status))
+                    yield ObjectInfo(path, status.st_size, _etag(status), modified=status.st_mtime)
 
     def delete(self, path: str) -> None:
         local = self.local_path(path)
@@ -117,15 +117,31 @@ class FileStore(ObjectStore):
 
 
 def _files_under(start: Path) -> Iterator[str]:
-    """Paths of all files under a folder, in no order, without those that are being written."""
+    """Paths of all files under a folder, in no order, without those that are being written.
 
-    def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise error
-
+    A link to a folder is followed unless that folder was listed already: no link leads round in a circle, and none to a
+    folder beside it gives its files twice.
+    """
     with local_errors(start):
-        for folder, _, names in os.walk(start, onerror=refuse):
-            yield from (os.path.join(folder, name) for name in names if not name.startswith(TEMPORARY_PREFIX))
+        listed: set[tuple[int, int]] = set()
+        folders, links = [os.fspath(start)], list[str]()
+        while folders or links:
+            folder = folders.pop() if folders else links.pop(0)
+            try:
+                status = os.stat(folder)
+                entries = [] if (status.st_dev, status.st_ino) in listed else list(os.scandir(folder))
+            except (FileNotFoundError, NotADirectoryError):  # deleted since
+                continue
+            listed.add((status.st_dev, status.st_ino))
+            for entry in sorted(entries, key=lambda entry: os.fsencode(entry.name)):
+                try:
+                    is_folder = entry.is_dir()
+                except OSError:  # a link to itself
+                    continue
+                if is_folder:
+                    (links if entry.is_symlink() else folders).append(entry.path)
+                elif not entry.name.startswith(TEMPORARY_PREFIX):
+                    yield entry.path
 
 
 def _etag(status: os.stat_result) -> str:

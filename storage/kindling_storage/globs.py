@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from urllib.parse import quote, unquote
 
 from kindling_api.errors import SpecError, explain
+from kindling_api.hub import is_hub, parse_hub_uri
 from kindling_storage.store import ObjectStore
 
 OpenStore = Callable[[str], ObjectStore]
@@ -23,8 +24,17 @@ class Found:
     uri: str
     """The store."""
     paths: list[str]
+    sizes: Mapping[str, int]
+    """Of each, in bytes."""
     is_folder: bool = False
     """Whether a whole folder was named, and not files."""
+
+
+def remedy_for_nothing(uri: str) -> str:
+    """What to do where `uri` names nothing."""
+    if any(part.startswith(("~", "$")) for part in uri.split("/")):
+        return "write the path out: ~ and $NAME are the shell's, and stay as they are in a document"
+    return "correct the path"
 
 
 def find(uri: str, *, where: str, allowed: str, open_store: OpenStore) -> Found:
@@ -32,7 +42,7 @@ def find(uri: str, *, where: str, allowed: str, open_store: OpenStore) -> Found:
     folders), or all those in a folder, to its bottom. Names that begin with a dot are left out of folders and globs.
 
     Args:
-        uri: `s3://…`, `file://…`, or a path relative to the working folder.
+        uri: `s3://…`, `file://…`, `hf://datasets/…`, or a path relative to the working folder.
         where: the field that holds it, for the message.
         allowed: the forms that `where` may have, for the message.
 
@@ -40,15 +50,15 @@ def find(uri: str, *, where: str, allowed: str, open_store: OpenStore) -> Found:
         SpecError: another scheme.
     """
     base, parts = _absolute(uri, where, allowed)
-    folder = open_store(_join(base, parts[:-1]))
-    if parts and folder.exists(parts[-1]):
-        return Found(_join(base, parts[:-1]), [parts[-1]])
-    fixed = list(takewhile(lambda part: not _is_pattern(part), parts))
+    above = list(takewhile(bool, parts[:-1]))
+    folder, name = open_store(_join(base, above)), "/".join(parts[len(above) :])
+    if name and folder.exists(name):
+        return Found(_join(base, above), [name], {name: folder.info(name).size})
+    fixed = list(takewhile(lambda part: part and not _is_pattern(part), parts))
     pattern = parts[len(fixed) :]
-    paths = [each.path for each in open_store(_join(base, fixed)).list() if not is_hidden(each.path)]
-    if pattern:
-        paths = [path for path in paths if _matches(path.split("/"), pattern)]
-    return Found(_join(base, fixed), paths, is_folder=not pattern)
+    sizes = {each.path: each.size for each in open_store(_join(base, fixed)).list() if not is_hidden(each.path)}
+    paths = [path for path in sizes if not pattern or _matches(path.split("/"), pattern)]
+    return Found(_join(base, fixed), paths, sizes, is_folder=not pattern)
 
 
 def is_hidden(path: str) -> bool:
@@ -57,14 +67,18 @@ def is_hidden(path: str) -> bool:
 
 
 def _absolute(uri: str, where: str, allowed: str) -> tuple[str, list[str]]:
-    """`s3://bucket/a/b` → (`s3://bucket`, [a, b]); a path or `file://` → (`file://`, its parts from the root)."""
+    """`s3://bucket/a/b` → (`s3://bucket`, [a, b]); a path or `file://` → (`file://`, its parts from the root);
+    `hf://datasets/o/n/a` → (`hf://datasets/o/n@main`, [a])."""
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme == "file":
         path = unquote(rest) if separator else uri
         return "file://", _parts(os.path.abspath(path))
     if scheme == "s3":
         bucket, _, key = rest.partition("/")
-        return f"s3://{bucket}", _parts(key)
+        return f"s3://{bucket}", key.removesuffix("/").split("/") if key.strip("/") else []
+    if is_hub(uri):
+        place = parse_hub_uri(uri, where)
+        return place.repository, _parts(place.path)
     raise SpecError(explain(where, found=repr(uri), allowed=allowed, remedy="fetch the files and name them by a path"))
 
 

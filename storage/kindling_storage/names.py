@@ -22,11 +22,13 @@ class Published(Status):
     """A finished product, as its name leads to it."""
 
     uri: str
-    """Its folder."""
+    """The product's folder."""
     digest: Digest
     """Digest of its manifest."""
     key: Digest
     """Identity of the work that made it."""
+    uid: str | None = None
+    """UID of the document that let the name lead to it, where it was one of a cluster."""
 
 
 def publish(store: ObjectStore, kind: Kind, namespace: str, name: str, product: Published) -> None:

@@ -10,7 +10,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,13 +33,15 @@ class ObjectInfo:
     """Changes whenever the content does; means nothing else."""
     digest: str | None = None
     """`sha256:…` of the content; known only of what this very call has put."""
+    modified: float | None = field(default=None, compare=False)
+    """When it was written, in seconds since 1970 by the clock of where it lies; known of what is listed."""
 
 
 class ObjectStore(ABC):
     """A folder or an S3 prefix, holding objects under relative paths with forward slashes.
 
     Safe to use from several threads. Can be pickled and opened again in another process. A server that stops answering
-    is waited for, for minutes; `kindling_storage.trouble` tells of that.
+    is waited for, for minutes; `kindling_storage.outage` tells of that.
 
     Every method raises StorageError where the store cannot be reached (UnreachableError), refuses, or is full, and
     where a path is not a plain relative one; methods that read one object raise NotFoundError (a StorageError) where it

@@ -14,6 +14,7 @@ import yaml
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import load_kube_config
 
+from kindling_api.documents import KINDS
 from kindling_operator.cluster import Cluster
 
 PROJECT = Path(__file__).parents[2]
@@ -78,5 +79,6 @@ async def _prepare(cluster: Cluster) -> None:
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
     binding = {"metadata": {"name": "operator"}, "roleRef": role, "subjects": [{"kind": "User", "name": "operator"}]}
     await post(cluster, "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
-    while not await cluster.installed("kindling.dev/v1alpha1", "AlignmentRun"):
-        await asyncio.sleep(0.1)
+    for kind in KINDS:
+        while not await cluster.installed("kindling.dev/v1alpha1", kind):
+            await asyncio.sleep(0.1)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from kindling_api.references import Reference
-from kindling_operator.cache import Cache
+from kindling_operator.cache import ObjectCache
 from kindling_operator.cluster import Cluster
 from kindling_operator.health import DEAF_SECONDS, missed
 from kindling_operator.world import ObjectKey
@@ -89,8 +89,10 @@ def apply(on_cluster: OnCluster, namespace: str, name: str) -> None:
 
 
 def has_job(on_cluster: OnCluster, namespace: str, name: str) -> bool:
-    key = ObjectKey("batch/v1", "Job", namespace, f"{name}-ptr-1")
-    return on_cluster(lambda cluster: cluster.get(key)) is not None
+    async def jobs(cluster: Cluster) -> list[Any]:
+        return [job async for job in cluster.list("batch/v1", "Job", namespace, labels=f"kindling.dev/name={name}")]
+
+    return bool(on_cluster(jobs))
 
 
 def test_a_run_that_is_applied_gets_its_job_and_a_signal_hands_leadership_on(
@@ -110,7 +112,7 @@ def test_a_run_that_is_applied_gets_its_job_and_a_signal_hands_leadership_on(
     assert operator.process.wait(timeout=20) == 0
     assert wait(second.leads, 10, second.log) < 10
     lines = [json.loads(line) for line in operator.log.read_text().splitlines()]
-    assert lines[-1]["message"] == "the operator ends, as it was told to"
+    assert lines[-1]["message"] == "the operator ends, as it was asked to"
 
 
 def test_an_api_server_that_comes_back_finds_the_operator_at_work(
@@ -135,7 +137,7 @@ def test_what_a_watch_does_not_show_though_it_is_there_proves_the_watch_deaf(
 
     async def go(cluster: Cluster) -> None:
         key = ObjectKey("kindling.dev/v1alpha1", *tiny)
-        cache = Cache(lambda reference: None, clock=lambda: now[0])
+        cache = ObjectCache(lambda reference: None, clock=lambda: now[0])
         cache.learned(await cluster.get(key) or {})
         assert await missed(cluster, cache) == ""
         now[0] += DEAF_SECONDS + 1

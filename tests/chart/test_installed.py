@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,14 @@ IN_WATCHED = {
     "networkpolicies.networking.k8s.io": {"get", "create", "patch", "delete"},
     "events": {"list", "watch", "create", "patch"},
 }
+OUTLIVING = {
+    **{f"{kind}.kindling.dev": {"get", "list", "patch"} for kind in _KINDS},
+    "namespaces team-a": {"get"},
+}
+"""What the operator may do without the Roles of watched namespaces."""
+
+ORDERS = tuple(permutations(("role", "rolebinding", "pretrainrun")))
+"""In which a namespace that is deleted may lose what is in it."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test may build Helm
 
@@ -111,6 +120,12 @@ class Release:
                 for name in rule.get("resourceNames", [""]):
                     found.setdefault(f"{resource} {name}".rstrip(), set()).update(rule["verbs"])
         return found
+
+    def finalize(self, namespace: str) -> None:
+        """Let a namespace go that is being deleted, as its controller does once nothing is in it."""
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}, "spec": {"finalizers": []}}
+        where = f"--raw=/api/v1/namespaces/{namespace}/finalize"
+        self.kubectl("replace", where, "--filename=-", text=json.dumps(body))
 
     @contextmanager
     def operator(self) -> Iterator[Path]:
@@ -209,15 +224,93 @@ def test_the_operators_rights_are_enough(installed: Release) -> None:
             f"--patch={json.dumps({'spec': {'suspend': True}})}",
         )
         wait(lambda: status().get("phase") == "Suspended", log)
+        uid = release.get("pretrainrun", "tiny", "--namespace=team-a")["metadata"]["uid"]
         release.kubectl("delete", "pretrainrun", "tiny", "--namespace=team-a", "--wait=false")
-        wait(lambda: jobs() == {"tiny-ptr-delete"}, log)
+        wait(lambda: jobs() == {f"tiny-ptr-{uid[:8]}-delete"}, log)
         said = log.read_text(encoding="utf-8")
         assert "orbidden" not in said and "403" not in said, said[-4000:]
 
 
 def test_the_operator_may_no_more(installed: Release) -> None:
-    everywhere = installed.get("configmap", "kindling-settings", "--namespace=kindling")["data"]["settings.json"]
-    elsewhere = OF_EVERYBODY if json.loads(everywhere)["namespaces"] else OF_EVERYBODY | IN_WATCHED
-    assert installed.rights("team-a") == OF_EVERYBODY | IN_WATCHED
+    settings = installed.get("configmap", "kindling-settings", "--namespace=kindling")["data"]["settings.json"]
+    namespaced = bool(json.loads(settings)["namespaces"])
+    elsewhere = OF_EVERYBODY | (OUTLIVING if namespaced else IN_WATCHED)
+    assert installed.rights("team-a") == elsewhere | IN_WATCHED
     assert installed.rights("team-b") == elsewhere
     assert installed.rights("kindling") == elsewhere | OF_THE_LEADER
+
+
+def test_the_operators_account_changes_finalizers_and_nothing_else(installed: Release) -> None:
+    """Whatever its rights to patch documents are."""
+    document = RUN.replace("name: tiny", "name: guarded")
+    installed.kubectl("apply", "--filename=-", text=document)
+
+    def patch(**changes: Object) -> str:
+        options = ("--type=merge", f"--patch={json.dumps(changes)}", "--namespace=team-a", f"--as={ACCOUNT}")
+        command = ("kubectl", f"--kubeconfig={installed.server.kubeconfig()}", "patch", "pretrainrun", "guarded")
+        return subprocess.run((*command, *options), check=False, capture_output=True, text=True).stderr
+
+    wait(lambda: "may not change a spec" in patch(spec={"suspend": True}), installed.server.folder / "values.yaml")
+    assert "no labels" in patch(metadata={"labels": {"mine": "yes"}})
+    assert "no labels" in patch(metadata={"annotations": {"mine": "yes"}})
+    assert "no finalizer but its own" in patch(metadata={"finalizers": ["example.com/other"]})
+    assert patch(metadata={"finalizers": ["kindling.dev/retention"]}) == ""
+    assert patch(metadata={"finalizers": []}) == ""
+    installed.kubectl("delete", "pretrainrun", "guarded", "--namespace=team-a")
+
+
+@pytest.mark.parametrize("mode", ["in namespaces", "in the cluster"])
+def test_a_namespace_goes_whatever_in_it_goes_first_and_is_watched_again_when_it_is_back(
+    mode: str, helm: Any, tmp_path: Path
+) -> None:
+    names = [f"going-{number}" for number in range(len(ORDERS))]
+    storage = {"uri": "s3://llm", "credentials": {"accessKeyId": "id", "secretAccessKey": "for-tests-only"}}
+    values: Object = {"watch": {"namespaces": ["team-a", *names]}, "storage": storage}
+    if mode == "in the cluster":
+        values = {"watch": {"cluster": True}, "storage": {**storage, "namespaces": names}}
+    with releasable(helm, tmp_path) as release:
+
+        def documents(namespace: str) -> list[Object]:
+            found: list[Object] = release.get("pretrainruns", f"--namespace={namespace}")["items"]
+            return found
+
+        def gone() -> bool:
+            return not any(documents(name) for name in names)
+
+        for name in names:
+            release.kubectl("create", "namespace", name)
+        release.upgrade(values)
+        with release.operator() as log:
+            for name in names:
+                release.kubectl("apply", "--filename=-", text=RUN.replace("namespace: team-a", f"namespace: {name}"))
+            wait(lambda: all(one["metadata"].get("finalizers") for name in names for one in documents(name)), log)
+            for name, order in zip(names, ORDERS, strict=True):
+                release.kubectl("delete", "namespace", name, "--wait=false")
+                for kind in order:
+                    options = ("--all", "--wait=false", "--ignore-not-found")
+                    release.kubectl("delete", kind, f"--namespace={name}", *options)
+            wait(gone, log, 150)
+            if mode == "in namespaces":  # the others cannot be named
+                release.upgrade(values)
+                said = log.read_text(encoding="utf-8")
+                assert [said.count(f"the namespace {name} is being deleted") for name in names] == [1] * len(names)
+                release.finalize(names[0])
+                wait(lambda: f"there is no namespace {names[0]}" in log.read_text(encoding="utf-8"), log)
+                release.kubectl("create", "namespace", names[0])
+                release.upgrade(values)
+                release.kubectl("apply", "--filename=-", text=RUN.replace("team-a", names[0]))
+                wait(lambda: documents(names[0])[0].get("status", {}).get("attempt") == 1, log)
+                assert '"level": "error"' not in log.read_text(encoding="utf-8")
+
+
+def test_a_namespace_that_went_while_the_operator_was_away_is_let_go(helm: Any, tmp_path: Path) -> None:
+    with releasable(helm, tmp_path) as release:
+        release.upgrade(NAMESPACED)
+        release.kubectl("apply", "--filename=-", text=RUN)
+        with release.operator() as log:
+            wait(lambda: release.get("pretrainrun", "tiny", "--namespace=team-a")["metadata"].get("finalizers"), log)
+        release.kubectl("delete", "namespace", "team-a", "--wait=false")
+        for kind in ORDERS[0]:
+            release.kubectl("delete", kind, "--all", "--namespace=team-a", "--wait=false")
+        with release.operator() as log:
+            wait(lambda: not release.get("pretrainruns", "--namespace=team-a")["items"], log)

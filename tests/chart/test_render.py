@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kindling_api import __version__
 from kindling_api.crds import path_of
 from kindling_api.documents import KINDS
 from kindling_api.v1alpha1.storage import StorageSpec
@@ -71,9 +72,11 @@ def test_the_operator_understands_its_settings(objects: Objects, case: str) -> N
 
 def test_settings_name_images_storage_and_namespaces(objects: Objects) -> None:
     settings = settings_of(objects(HERE / "values" / "production.yaml"))
-    assert settings.images.trainer == "registry.example.com/mirror/kindling-trainer:0.1.0"
-    assert settings.images.dataprep == "registry.example.com/mirror/kindling-dataprep:0.1.0"
+    assert settings.images.trainer == f"registry.example.com/mirror/kindling-trainer:{__version__}"
+    assert settings.images.dataprep == f"registry.example.com/mirror/kindling-dataprep:{__version__}"
     assert settings.images.pull_secrets == ("registry",)
+    assert settings.rewards.allowed_modules == ("team.rewards",)
+    assert settings.hugging_face.endpoint == "https://hub.example.com"
     assert settings.storage == StorageSpec(
         uri="s3://llm/products",
         endpoint="https://s3.example.com",

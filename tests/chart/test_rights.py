@@ -10,7 +10,7 @@ import pytest
 
 HERE = Path(__file__).parent
 CASES = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
-OPERATORS = ("kindling-kindling", "kindling-leader")
+OPERATORS = ("kindling-kindling", "kindling-kindling-finalizers", "kindling-leader")
 """The operator's roles; the others are for people."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test may build Helm
@@ -70,11 +70,38 @@ def test_the_operator_has_rights_in_the_watched_namespaces_and_nowhere_else(obje
         (role["kind"], role["metadata"].get("namespace"))
         for role, _ in roles(objects({"watch": {"namespaces": ["a", "b"]}}))
     }
-    assert given == {("Role", "kindling"), ("Role", "a"), ("Role", "b")}  # in its own, the Lease
+    everywhere = ("ClusterRole", None)  # what is left where a namespace takes its Role along
+    assert given == {("Role", "kindling"), ("Role", "a"), ("Role", "b"), everywhere}  # in its own, the Lease
     given = {
         (role["kind"], role["metadata"].get("namespace")) for role, _ in roles(objects({"watch": {"cluster": True}}))
     }
     assert given == {("Role", "kindling"), ("ClusterRole", None)}
+
+
+def test_outside_of_watched_namespaces_it_may_read_documents_and_change_their_finalizers(objects: Objects) -> None:
+    items = objects({"watch": {"namespaces": ["a", "b"]}})
+    rules = [rule for role, rule in roles(items) if role["kind"] == "ClusterRole"]
+    kinds = ["datasetbuilds", "pretrainruns", "alignmentruns"]
+    assert rules == [
+        {"apiGroups": ["kindling.dev"], "resources": kinds, "verbs": ["get", "list", "patch"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["a", "b"], "verbs": ["get"]},
+    ]
+
+
+@pytest.mark.parametrize("values", [{}, {"watch": {"cluster": True}}, {"rbac": {"serviceAccount": "mine"}}])
+def test_a_policy_keeps_the_operators_patches_at_finalizers(objects: Objects, values: Object) -> None:
+    items = {item["kind"]: item for item in objects(values) if item["kind"].startswith("Validating")}
+    policy, binding = items["ValidatingAdmissionPolicy"]["spec"], items["ValidatingAdmissionPolicyBinding"]["spec"]
+    assert binding["policyName"] == items["ValidatingAdmissionPolicy"]["metadata"]["name"]
+    assert (binding["validationActions"], policy["failurePolicy"]) == (["Deny"], "Fail")
+    account = values.get("rbac", {}).get("serviceAccount", "kindling")
+    (by_whom,) = policy["matchConditions"]
+    assert by_whom["expression"] == f"request.userInfo.username == 'system:serviceaccount:kindling:{account}'"
+
+
+def test_a_kubernetes_without_admission_policies_gets_none(objects: Objects) -> None:
+    items = objects({}, "--kube-version=1.29.0")
+    assert not [item for item in items if item["kind"].startswith("Validating")]
 
 
 def test_the_rules_are_the_same_wherever_they_hold(objects: Objects) -> None:
@@ -97,12 +124,12 @@ def test_every_role_is_bound_to_the_operator_where_it_is(objects: Objects) -> No
     bound = {
         (item["roleRef"]["kind"], item["roleRef"]["name"], item["metadata"].get("namespace"))
         for item in items
-        if item["kind"].endswith("Binding")
+        if item["kind"].endswith("RoleBinding")
     }
     assert bound == {
         (role["kind"], role["metadata"]["name"], role["metadata"].get("namespace")) for role, _ in roles(items)
     }
-    subjects = [item["subjects"] for item in items if item["kind"].endswith("Binding")]
+    subjects = [item["subjects"] for item in items if item["kind"].endswith("RoleBinding")]
     assert all(
         subject == [{"kind": "ServiceAccount", "name": "kindling", "namespace": "kindling"}] for subject in subjects
     )

@@ -7,7 +7,7 @@ that is started and stopped. `KUBECONFIG` itself is not looked at: who runs all 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from kubenode.certificates import kubeconfig
 from kubenode.client import Cluster, wait_until
 from kubenode.installation import Installation, installed
 from kubenode.node import Node, all_nodes, node
+from kubenode.shared import shared, turn
 from kubenode.store import Store, forwarded
 from runs import Run, dataset
 
@@ -25,17 +26,42 @@ LONGEST_START = 75 * 60
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of this folder are marked; the first one may have to wait for Kubernetes to be built."""
+    """All tests of this folder are marked, and those that disturb others are the last.
+
+    The first one may have to wait for Kubernetes to be built.
+    """
     ours = [item for item in items if Path(__file__).parent in item.path.parents]
     for item in ours:
         item.add_marker(pytest.mark.cluster)
         item.add_marker(pytest.mark.slow)
+    items.sort(key=is_serial)
     if ours:
-        ours[0].add_marker(pytest.mark.timeout(LONGEST_START))
+        min(ours, key=is_serial).add_marker(pytest.mark.timeout(LONGEST_START))
+
+
+def is_serial(item: pytest.Item) -> bool:
+    """Whether no other test on the cluster may run meanwhile."""
+    return item.get_closest_marker("serial") is not None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test has its turn from its first fixture to its last; no timeout counts while it waits."""
+    if item.get_closest_marker("cluster") is None:
+        return (yield)
+    with turn(serial=is_serial(item)):
+        return (yield)
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all processes of this run of tests."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def cluster(_folder: Path) -> Iterator[Cluster]:
     """A cluster with MinIO, KubeRay and the project's images."""
     if given := os.environ.get("E2E_KUBECONFIG"):
         if Path(given) == kubeconfig():
@@ -44,11 +70,15 @@ def cluster() -> Iterator[Cluster]:
         return
     if problem := tools.missing_requirement():
         pytest.skip(f"{problem}; `make e2e` runs them on the cluster of KUBECONFIG")
+    with shared(_folder, "cluster", _start, lambda started: lifecycle.down() if started else None):
+        yield Cluster(kubeconfig())
+
+
+def _start() -> str:
+    """Empty if it was up before, and is to stay so."""
     was_up = lifecycle.is_up()
     lifecycle.up()
-    yield Cluster(kubeconfig())
-    if not was_up:
-        lifecycle.down()
+    return "" if was_up else "started"
 
 
 @pytest.fixture(scope="session")
@@ -69,10 +99,10 @@ def minio(_store: Store) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="session")
-def kindling(cluster: Cluster, _store: Store) -> Iterator[Installation]:
+def kindling(cluster: Cluster, _store: Store, _folder: Path) -> Iterator[Installation]:
     """Kindling, as its chart installs it, serving the namespace `runs`."""
     _store.wait()
-    with installed(cluster, _store) as installation:
+    with installed(cluster, _store, _folder) as installation:
         yield installation
 
 

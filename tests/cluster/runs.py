@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from kubenode.client import Cluster, Found, Object, wait_until
+from kubenode.installation import Installation
 from kubenode.store import ENDPOINT, Store
 
 SECRET = "kindling-storage"
 """What the chart calls the Secret of the default storage, in the namespaces that it serves."""
+
+
+FAST: Object = {"batch": {"tokens": "1Ki"}, "compile": "never", "precision": "fp32"}
+ONE_POD: Object = {"parallelism": {}, "resources": {"nodes": 1, "cpu": "500m", "memory": "2Gi"}}
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Run:
         """
         return wait_until(f"{self.kind}/{self.name}: {what}", lambda: ask(self.status()), seconds, self.describe)
 
-    def finish(self, seconds: float = 180) -> Object:
+    def finish(self, seconds: float = 420) -> Object:
         """The status of a run that has succeeded."""
         found = self.cluster.wait_for_condition(self.kind, self.name, "Succeeded", self.namespace, seconds)
         status: Object = found["status"]
@@ -91,12 +97,40 @@ def pretraining(name: str, source: str | Object, **spec: Any) -> Object:
     default = {
         "dataset": {"name": source} if isinstance(source, str) else source,
         "model": {"architecture": "llama", "layers": 2, "heads": 4, "kvHeads": 2, "width": 64, "context": 128},
-        "training": {"steps": 300, "batch": {"tokens": "1Ki"}, "compile": "never", "precision": "fp32"},
+        "training": {"steps": 300, **FAST},
         "parallelism": {"tensor": 2},
         "resources": {"nodes": 2, "cpu": "500m", "memory": "2Gi"},
         "checkpoint": {"every": 50},
     }
     return _document("PretrainRun", name, {**default, **spec})
+
+
+def aligned(name: str, base: str, kind: str, method: Object, data: Object) -> Object:
+    """An AlignmentRun of a few steps."""
+    training = {"steps": 12, **FAST}
+    spec = {"base": {"name": base, "kind": kind}, "method": method, "data": [data], "training": training, **ONE_POD}
+    return _document("AlignmentRun", name, spec)
+
+
+def upload(kindling: Installation, name: str, records: list[Object]) -> Object:
+    """The entry of `spec.data` for records, which are in the store from now on."""
+    key = f"inputs/{name}.jsonl"
+    body = "".join(json.dumps(each) + "\n" for each in records).encode()
+    kindling.store.client.put_object(Bucket=kindling.bucket, Key=key, Body=body)
+    return {"uri": f"s3://{kindling.bucket}/{key}"}
+
+
+def dialogues() -> list[Object]:
+    """Sums, asked and answered."""
+    return [
+        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+        for question, answer, _ in sums()
+    ]
+
+
+def sums() -> list[tuple[str, str, str]]:
+    """Questions, each with a right and a wrong answer."""
+    return [(f"What is {a} and {b}?", f"It is {a + b}.", f"It is {a + b + 1}!") for a in range(9) for b in range(9)]
 
 
 def storage(bucket: str, folder: str, secret: str = SECRET) -> Object:

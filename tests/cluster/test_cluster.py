@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from kubenode.client import Cluster, Object
 from kubenode.images import reference
 from kubenode.store import ENDPOINT, Store
@@ -32,6 +34,7 @@ def test_the_trainer_image_compiles(cluster: Cluster, namespace: str) -> None:
     assert cluster.logs("job/compile", namespace).strip() == "16.0"
 
 
+@pytest.mark.serial
 def test_a_pod_and_the_test_see_the_same_objects(cluster: Cluster, minio: Store, namespace: str) -> None:
     bucket = minio.new_bucket()
     cluster.apply(minio.secret("store"), namespace=namespace)
@@ -47,12 +50,14 @@ client.put_object(Bucket="{bucket}", Key="greeting", Body=b"hello")
     assert minio.read(bucket, "greeting") == b"hello"
 
 
+@pytest.mark.exhaustive
 def test_kuberay_runs_a_job_on_two_nodes(cluster: Cluster, namespace: str) -> None:
     cluster.apply(ray_job(), namespace=namespace)
-    cluster.wait_for_condition("job", "hello", "Complete", namespace, 240)
+    cluster.wait_for_condition("job", "hello", "Complete", namespace, 480)
     assert "two nodes: 2" in cluster.logs("job/hello", namespace)
 
 
+@pytest.mark.serial
 def test_a_node_without_power_is_noticed_and_comes_back(cluster: Cluster, power, namespace: str) -> None:
     power.kill_node("node-2")
     start = time.monotonic()
@@ -63,6 +68,7 @@ def test_a_node_without_power_is_noticed_and_comes_back(cluster: Cluster, power,
     cluster.wait_for_condition("job", "after", "Complete", namespace, 60)
 
 
+@pytest.mark.serial
 def test_the_api_server_comes_back(cluster: Cluster, power, namespace: str) -> None:
     power.restart("apiserver")
     cluster.apply(job("after", "operator", "print('here')"), namespace=namespace)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from kubenode.client import RESTRICTED, Object, wait_until
 from kubenode.installation import Installation
 from kubenode.store import Store
-from runs import Run, dataset, pretraining, storage
+from runs import ONE_POD, Run, dataset, pretraining, storage
 
 CHILDREN = ("jobs", "pods", "configmaps", "services", "networkpolicies")
 IN_TIME = 30
 """Seconds."""
-ONE_POD: Object = {"parallelism": {}, "resources": {"nodes": 1, "cpu": "500m", "memory": "2Gi"}}
 
 
 def test_a_run_that_is_deleted_half_way_goes_on_when_it_is_applied_again(
@@ -44,7 +45,7 @@ def test_two_documents_of_one_content_share_the_product(kindling: Installation, 
     for twin in (first, second):
         document = pretraining(twin.name, corpus.name, storage=where, training=training, **ONE_POD)
         cluster.apply(document, namespace=namespace)
-    ends = [twin.finish(300) for twin in (first, second)]
+    ends = [twin.finish() for twin in (first, second)]
     assert ends[0]["result"] == ends[1]["result"]
     assert {reason for end in ends for reason in reasons(end)} == {"HeldElsewhere", "Completed"}
     assert [end["restarts"] for end in ends] == [0, 0], "neither is at fault"
@@ -52,6 +53,7 @@ def test_two_documents_of_one_content_share_the_product(kindling: Installation, 
         twin.delete()
 
 
+@pytest.mark.serial
 def test_a_namespace_that_is_deleted_disturbs_no_other(kindling: Installation, corpus: Run) -> None:
     cluster = kindling.cluster
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "doomed", "labels": RESTRICTED}})

@@ -12,16 +12,20 @@ import pytest
 from kubenode.client import Object
 from kubenode.installation import Installation
 from kubenode.store import Store
-from runs import Run, pretraining, seconds_between, storage, weights
+from runs import FAST, Run, pretraining, seconds_between, storage, weights
 
-DETECTION, RESUMPTION = 45, 60
-"""Seconds: from the end of a node to the end of the attempt, and from there to the first new step."""
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(1200)]
+
+TRAINING: Object = {"steps": 200, **FAST}
+HALF_WAY, DETECTION, RESUMPTION = 300, 90, 180
+"""Seconds, at most, on a machine that is busy: to a committed checkpoint, from the end of a node to the end of the
+attempt, and from there to the first new step."""
 
 
 @pytest.fixture(scope="module")
 def undisturbed(kindling: Installation, corpus: Run) -> Object:
     """The status of the run that nothing happened to."""
-    kindling.cluster.apply(pretraining("undisturbed", corpus.name), namespace=kindling.runs)
+    kindling.cluster.apply(pretraining("undisturbed", corpus.name, training=TRAINING), namespace=kindling.runs)
     run = Run(kindling.cluster, "PretrainRun", "undisturbed", kindling.runs)
     status = run.finish()
     assert len(status["attempts"]) == 1
@@ -31,11 +35,13 @@ def undisturbed(kindling: Installation, corpus: Run) -> Object:
 @contextmanager
 def half_way(kindling: Installation, corpus: Run, name: str) -> Iterator[Run]:
     """The same run in a storage of its own, once some of it is committed."""
-    spec: dict[str, Any] = {"storage": storage(kindling.bucket, name)}
+    spec: dict[str, Any] = {"storage": storage(kindling.bucket, name), "training": TRAINING}
     kindling.cluster.apply(pretraining(name, corpus.name, **spec), namespace=kindling.runs)
     run = Run(kindling.cluster, "PretrainRun", name, kindling.runs)
     try:
-        run.wait("a checkpoint is committed", lambda status: status.get("checkpoint", {}).get("step", 0) >= 100, 120)
+        run.wait(
+            "a checkpoint is committed", lambda status: status.get("checkpoint", {}).get("step", 0) >= 100, HALF_WAY
+        )
         yield run
     finally:
         run.delete()

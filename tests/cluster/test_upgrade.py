@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kubenode.client import Object
 from kubenode.installation import Installation
 from runs import Run, pretraining, storage
+
+pytestmark = pytest.mark.serial
 
 OPERATOR = "app.kubernetes.io/name=kindling"
 

@@ -92,7 +92,8 @@ def test_no_bound_that_excludes_itself_is_a_fraction() -> None:
 
 
 def test_a_status_has_no_defaults_and_conditions_are_keyed_by_type() -> None:
-    assert [path for _, path, part in LEVELS if ".status" in path and "default" in part] == []
+    defaults = [(path, part["default"]) for _, path, part in LEVELS if ".status" in path and "default" in part]
+    assert defaults == [(f"{kind}.status", {"observedGeneration": -1}) for kind in KINDS], "for kstatus alone"
     for kind in KINDS:
         conditions = schema_of(kind)["properties"]["status"]["properties"]["conditions"]
         assert (conditions["x-kubernetes-list-type"], conditions["x-kubernetes-list-map-keys"]) == ("map", ["type"])
@@ -102,8 +103,8 @@ def test_a_status_has_no_defaults_and_conditions_are_keyed_by_type() -> None:
     ("kind", "short_name", "columns"),
     [
         ("DatasetBuild", "dsb", "Phase Progress Stage Documents ETA Attempt Age"),
-        ("PretrainRun", "ptr", "Phase Progress Step Loss ETA Attempt Age"),
-        ("AlignmentRun", "alr", "Phase Progress Step Loss Reward ETA Attempt Age"),
+        ("PretrainRun", "ptr", "Phase Progress Stage Step Loss ETA Attempt Age"),
+        ("AlignmentRun", "alr", "Phase Progress Stage Step Loss Reward ETA Attempt Age"),
     ],
 )
 def test_names_category_and_columns_are_those_that_users_know(kind: str, short_name: str, columns: str) -> None:

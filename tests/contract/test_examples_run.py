@@ -19,8 +19,10 @@ pytestmark = pytest.mark.slow
 
 def test_chat_answers_after_what_it_was_taught(tmp_path: Path) -> None:
     short = "training={steps: 2, batch: {tokens: 1Ki}, compile: never}"
-    aligned = [f"AlignmentRun/{name}:spec.{short}" for name in ("small-talk", "friendly-talk")]
-    printed = run("03-chat", "small-world", "What does a cow say?", tmp_path, *aligned)
+    asked = "evaluation={every: 50, prompts: [What does a cow say?], promptTokens: 4}"
+    both = ("small-talk", "friendly-talk")
+    aligned = [f"AlignmentRun/{name}:spec.{change}" for name in both for change in (short, asked)]
+    printed = run("03-chat", "small-world", "What does a cow say?", tmp_path, *aligned, compiled=False)
     assert "› What does a cow say?" in printed
     taught, friendly = (model_of(name, tmp_path, "AlignmentRun") for name in ("small-talk", "friendly-talk"))
     assert friendly["tokenizer"] == taught["tokenizer"], "the template of the base, whose tokens are there"
@@ -44,17 +46,23 @@ def test_arithmetic_is_rewarded_for_what_is_right(tmp_path: Path) -> None:
     short = "spec.training={steps: 2, batch: {tokens: 1Ki}, compile: never}"
     rounds = "spec.method.grpo.rollout={prompts: 2, maxNewTokens: 4}"
     aligned = [f"AlignmentRun/adder-{name}:{short}" for name in ("chat", "rewarded")]
-    run("04-arithmetic", "adder", "3 + 4 =", tmp_path, *aligned, f"AlignmentRun/adder-rewarded:{rounds}")
+    aligned.append(f"AlignmentRun/adder-rewarded:{rounds}")
+    run("04-arithmetic", "adder", "3 + 4 =", tmp_path, *aligned, compiled=False)
     rewarded = model_of("adder-rewarded", tmp_path, "AlignmentRun")
     assert rewarded["steps"] == 2
     assert {"reward", "reward_before"} <= set(rewarded["evaluation"])  # type: ignore[call-overload]
 
 
-def run(example: str, name: str, prompt: str, store: Path, *settings: str) -> str:
-    """What `kindling run` prints on its way through the example, with three steps of training."""
+def run(example: str, name: str, prompt: str, store: Path, *settings: str, compiled: bool = True) -> str:
+    """What `kindling run` prints on its way through the example, with three steps of training.
+
+    Args:
+        compiled: as the example has it; one of each architecture is enough, for it takes longer than all else.
+    """
     command = [sys.executable, "-m", "kindling_cli.main", "run", str(EXAMPLES / example)]
     command += ["--store", str(store), "--prompt", prompt]
-    for setting in (f"PretrainRun/{name}:spec.training.steps=3", *settings):
+    never = () if compiled else (f"PretrainRun/{name}:spec.training.compile=never",)
+    for setting in (f"PretrainRun/{name}:spec.training.steps=3", *never, *settings):
         command += ["--set", setting]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert finished.returncode == 0, finished.stderr[-2000:]

@@ -9,10 +9,18 @@ import pytest
 
 Object = dict[str, Any]
 
-VOLUMES = {"configMap", "emptyDir"}
-ENVIRONMENT = {"HOME": "/tmp", "RAY_USAGE_STATS_ENABLED": "0"}
+VOLUMES = {"configMap", "emptyDir", "projected"}
+ENVIRONMENT = {
+    "HOME": "/tmp",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "KINDLING_CREDENTIALS": "/etc/kindling-credentials",
+    "KINDLING_SOURCE_CREDENTIALS": "/etc/kindling-source-credentials",
+    "HF_ENDPOINT": "https://hub.example.com",
+    "HF_TOKEN_PATH": "/etc/kindling-hugging-face/token",
+}
 """All that is ever passed by value."""
-SECRET_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "KINDLING_API_KEY"}
+SECRET_FILES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "token"}
+SECRET_VARIABLES = {"KINDLING_API_KEY"}
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +100,11 @@ def _ours(spec: Object) -> Iterator[str]:
         yield "what a user has no say in"
     if len(_containers(spec)) != 1:
         yield f"{len(_containers(spec))} containers"
+    for volume in spec.get("volumes", ()):
+        for source in volume.get("projected", {}).get("sources", ()):
+            items = source.get("secret", {}).get("items", ())
+            if set(source) != {"secret"} or not items or not {item["key"] for item in items} <= SECRET_FILES:
+                yield f"volume {volume['name']} is more than the keys that are needed"
     for container in _containers(spec):
         if container.get("securityContext", {}).get("readOnlyRootFilesystem") is not True:
             yield "a writable root file system"

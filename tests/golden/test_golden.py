@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,8 @@ from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_operator.render import render
 from kindling_operator.render.cleanup import cleanup_job
 from kindling_operator.render.manifests import manifests, text_of
-from kindling_operator.render.serving import serving
-from kindling_operator.settings import Images, Settings
+from kindling_operator.render.serving import serving_objects
+from kindling_operator.settings import HuggingFace, Images, Settings
 from kindling_operator.world import Object
 
 HERE = Path(__file__).resolve().parent
@@ -54,6 +55,18 @@ RESOURCES: Object = {
 PRETRAIN: Object = {"dataset": {"uri": "s3://llm/d"}, "model": {"preset": "llama-124m"}, "training": {"steps": 10}}
 ALIGN: Object = {"base": {"uri": "s3://llm/m"}, "method": {"dpo": {}}, "data": [{"uri": "s3://llm/pairs.jsonl"}]}
 BUILD: Object = {"sources": [{"uri": "s3://raw/books/*.jsonl"}]}
+ELSEWHERE: Object = {
+    "sources": [
+        {"uri": "s3://lake/*.parquet", "storage": {"endpoint": "https://lake.example.org", "credentialsSecret": "lake"}}
+    ]
+}
+OF_THE_HUB: Object = {
+    "base": {"uri": "hf://me/tiny@0123456789abcdef0123456789abcdef01234567"},
+    "method": {"sft": {}},
+    "data": [{"uri": "hf://datasets/me/talks@76543210fedcba9876543210fedcba9876543210"}],
+    "huggingFace": {"tokenSecret": "hugging-face"},
+}
+MIRRORED = PLAIN.model_copy(update={"hugging_face": HuggingFace(endpoint="https://hub.example.com")})
 OWN_IMAGE = {"image": "registry.example.com/mine:2"}
 ANONYMOUS = {"storage": {"uri": "s3://open"}}
 
@@ -65,7 +78,7 @@ def document(kind: str, spec: Object, **metadata: str) -> Object:
 
 
 def attempt(resource: Object, settings: Settings, number: int = 1) -> list[Object]:
-    """The objects of one attempt. What the run file says is not shown: other tests read it."""
+    """The objects of one attempt. What the run file says, and its key, are not shown: other tests read them."""
     run_file = resolve(parse(resource), storage=STORAGE, finished={}, attempt=number)
     assert not isinstance(run_file, Waiting)
     rendered = render(settings, resource, run_file)
@@ -77,7 +90,7 @@ def served(settings: Settings, **serve: Any) -> list[Object]:
     resource = document("AlignmentRun", {**ALIGN, "serve": serve})
     run = parse(resource)
     assert isinstance(run, AlignmentRun)
-    return serving(settings, resource, run, "s3://llm/products/models/0123456789abcdef/model", STORAGE)
+    return serving_objects(settings, resource, run, "s3://llm/products/models/0123456789abcdef/model", STORAGE)
 
 
 def example(name: str) -> list[Object]:
@@ -93,7 +106,9 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     "training-on-gpus": lambda: attempt(document("PretrainRun", PRETRAIN | {"resources": RESOURCES}), GUARDED, 12),
     "training-in-a-queue": lambda: attempt(document("PretrainRun", PRETRAIN | {"queue": "team-a"}), PLAIN),
     "alignment": lambda: attempt(document("AlignmentRun", ALIGN | OWN_IMAGE), GUARDED),
+    "alignment-of-the-hub": lambda: attempt(document("AlignmentRun", OF_THE_HUB), MIRRORED),
     "dataset-in-one-pod": lambda: attempt(document("DatasetBuild", BUILD), PLAIN),
+    "dataset-from-another-store": lambda: attempt(document("DatasetBuild", ELSEWHERE), PLAIN),
     "dataset-on-ray": lambda: attempt(document("DatasetBuild", BUILD | {"engine": {"workers": 2}}), PLAIN),
     "dataset-on-ray-in-a-queue": lambda: attempt(
         document("DatasetBuild", BUILD | {"engine": {"workers": 2}, "queue": "team-a"}), GUARDED
@@ -109,7 +124,7 @@ def written(name: str) -> str:
     for item in objects:
         if item["kind"] == "ConfigMap":
             item["data"] = {"run.json": "(the run file)"}
-    return "---\n".join(map(text_of, objects))
+    return re.sub(r"sha256:[0-9a-f]{64}", "(the key)", "---\n".join(map(text_of, objects)))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,8 +1,8 @@
 """A classifier over hashed n-grams and patterns of words that says how toxic a text is, and its file.
 
 The score of a passage is σ(b + Σ w / √n + p) over its n different n-grams, where p is what the patterns say, and that
-of a longer text the mean over its passages: about the share of it that is toxic. `kindling_dataprep.classifier` learns
-the weights.
+of a longer text the mean over its passages: about the share of it that is toxic. `kindling_toxicity.training.train`
+learns the weights.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _BATCH = 256
 """Passages that are looked at together."""
 
 _SIZES = {"weights": (BUCKETS,), "rows": (2, WORDS, PATTERNS), "least": (PATTERNS,), "says": (PATTERNS,)}
-"""Of the arrays in a file."""
+"""Shapes of the arrays in a model file."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """What the classifier has learnt; the calibration is part of it."""
+    """The classifier's weights; the calibration is part of them."""
 
     weights: NDArray[np.float32]
     """[BUCKETS] Log-odds."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kindling_runtime.splitmix import GOLDEN
+
 Integers = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 Owners = NDArray[np.uint32]
@@ -27,7 +29,7 @@ CHARACTERS = (3, 4, 5)
 MOST_TEXTS = 1 << (32 - BUCKETS_LOG2)
 """That `ngrams` takes at once: a text's position and a bucket share 32 bits, which sort twice as fast as 64."""
 
-_BASE = 0x9E3779B97F4A7C15
+_BASE = int(GOLDEN)
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _FACTOR = np.uint64(0xD6E8FEB86659FD93)
 _WORD, _PAIR, _PLACE = np.uint64(0xA5A5A5A5), np.uint64(0x5A5A5A5A), np.uint64(0x3C3C3C3C)

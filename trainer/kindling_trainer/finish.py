@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
+from kindling_api.hub import is_hub
 from kindling_api.resolve import content_of
 from kindling_api.v1alpha1.products import MODEL_FOLDER, REPORT, ModelManifest
 from kindling_storage.commit import commit
 from kindling_trainer.checkpoint.huggingface import export
-from kindling_trainer.metrics import BEFORE
+from kindling_trainer.data.inputs import learns_tokens
+from kindling_trainer.loop.divergence import divergence
+from kindling_trainer.loop.objective import Evaluation
+from kindling_trainer.loop.setup import Setup
 from kindling_trainer.models.scored import is_scored
-from kindling_trainer.objective import Evaluation
 from kindling_trainer.parallel.pipeline import whole_parameters
-from kindling_trainer.progress import Reporter
-from kindling_trainer.setup import Setup
+from kindling_trainer.telemetry.metrics import BEFORE
+from kindling_trainer.telemetry.reporter import Reporter
 
 VALUE = "value.weight"
 """The parameter of a value head."""
@@ -41,6 +44,7 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
         vocab_size=vocabulary.size,
         tokenizer=vocabulary.file,
         end_of_document=vocabulary.end_of_document,
+        special=vocabulary.special,
         chat=vocabulary.chat,
         scored=is_scored(setup.model),
     )
@@ -53,6 +57,7 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
         dataset_uri=origin.dataset_uri,
         inputs=origin.inputs,
         base=origin.base,
+        base_uri=_hub_base(setup),
         tokenizer=vocabulary.digest,
         shape=setup.shape,
         vocab_size=vocabulary.size,
@@ -61,16 +66,22 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
         loss=reporter.last_loss,
         validation_loss=evaluation.loss,
         evaluation=_before_and_after(reporter.first_evaluation(), evaluation),
+        divergence=divergence(reporter.losses()) if learns_tokens(setup.run) else None,
     )
-    from kindling_trainer.report import render  # not above: matplotlib takes half a second of every start
+    from kindling_trainer.telemetry.report import render  # not above: matplotlib takes half a second of every start
 
     confirm()
-    setup.store.put(REPORT, render(reporter.course(setup.run, manifest)).encode())
+    setup.store.put(REPORT, render(reporter.course(setup.run, manifest, setup.plan)).encode())
     commit(setup.store, manifest)
 
 
+def _hub_base(setup: Setup) -> str | None:
+    given = setup.run.base if setup.run.kind == "AlignmentRun" else setup.run.initialize
+    return given.uri if given is not None and is_hub(given.uri) else None
+
+
 def _before_and_after(before: dict[str, float], found: Evaluation) -> dict[str, float] | None:
-    """The figures of the last evaluation, beside those of the base, where it was tried, too."""
+    """The figures of the last evaluation, beside those of the base, where it was evaluated, too."""
     if not before and not found.figures:
         return None
     after = found.figures if found.loss is None else found.figures | {"validation_loss": found.loss}

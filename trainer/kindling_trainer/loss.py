@@ -45,7 +45,7 @@ class VocabParallelLogProbability(torch.autograd.Function):
     """Log-probabilities over a sharded vocabulary (Shoeybi et al. 2019, Megatron-LM, §3).
 
     Two small all-reduces forward (the largest logit; the sum of exponentials and the target's logit) and none backward,
-    since a process's share of the gradient, one-hot - softmax, needs its own logits only.
+    since a process's part of the gradient, one-hot - softmax, needs its own logits only.
     """
 
     @staticmethod

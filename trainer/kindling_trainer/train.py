@@ -1,6 +1,7 @@
 """One training process: builds the parts of the run and takes its steps.
 
-Started by `kindling_trainer.launch`, or by torchrun: `torchrun --nproc-per-node N -m kindling_trainer.train RUNFILE`.
+Started by `kindling_trainer.launch.launcher`, or by torchrun: `torchrun --nproc-per-node N -m kindling_trainer.train
+RUNFILE`.
 """
 
 from __future__ import annotations
@@ -14,52 +15,59 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from functools import partial
+from operator import length_hint
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from kindling_api import logs
 from kindling_api.errors import EXIT_SIGNALLED
 from kindling_api.quantities import seconds
 from kindling_api.v1alpha1.products import CheckpointManifest
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, Progress, read_run_file
 from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
-from kindling_storage.hold import LOCK, confirm
-from kindling_storage.progress import ProgressWriter
-from kindling_storage.trouble import trouble
-from kindling_trainer import pretrain
+from kindling_runtime.exit import about_run
+from kindling_runtime.failure import recorded_failure
+from kindling_runtime.progress import ProgressWriter
+from kindling_runtime.signals import StopFlag, Stopped, die_with
+from kindling_storage.lock import LOCK, confirm
+from kindling_storage.outage import outage
+from kindling_trainer.align.rewards.confinement import hide_from_functions
 from kindling_trainer.checkpoint.save import Saver
-from kindling_trainer.failure import recorded_failure
+from kindling_trainer.data.inputs import TrainingRun, learns_tokens
+from kindling_trainer.estimate.sizes import flops_per_token
 from kindling_trainer.finish import finish
-from kindling_trainer.gang import ENDING, GATHERING, HEARTBEAT, TELL_STACKS
-from kindling_trainer.hardware import peak_flops
-from kindling_trainer.inputs import TrainingRun, learns_tokens
-from kindling_trainer.metrics import Metrics
-from kindling_trainer.objective import Evaluation, Item
+from kindling_trainer.launch.workers import DUMP_STACKS, ENDING, HEARTBEAT, RENDEZVOUS
+from kindling_trainer.loop import pretrain
+from kindling_trainer.loop.objective import Evaluation, Item
+from kindling_trainer.loop.restore import restore
+from kindling_trainer.loop.setup import Setup
+from kindling_trainer.loop.step import Stepper, Taken
 from kindling_trainer.optim.adamw import set_learning_rate
 from kindling_trainer.optim.schedule import cosine
 from kindling_trainer.parallel.mesh import Ranks, join
-from kindling_trainer.progress import Reporter, row_interval
-from kindling_trainer.setup import Setup
-from kindling_trainer.sizes import flops_per_token
-from kindling_trainer.start import restore
-from kindling_trainer.step import Stepper, Taken
-from kindling_trainer.stopping import StopFlag, Stopped, die_with
+from kindling_trainer.telemetry.metrics import Metrics
+from kindling_trainer.telemetry.peak_flops import peak_flops
+from kindling_trainer.telemetry.reporter import Reporter, row_interval
 
 
 def main() -> int:
     """Train; 0 when the model is finished, 128 + signal when asked to stop."""
     stop = StopFlag()
     options = _options()
-    faulthandler.register(TELL_STACKS)
+    faulthandler.register(DUMP_STACKS)
     if options.parent:
         die_with(options.parent)
     rank = int(os.environ.get("RANK", "0"))
-    logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logs.set_up(options.log, level=logging.INFO if rank == 0 else logging.WARNING)
     _quieten()
     with recorded_failure(options.folder, rank, options.attempt):
         run = read_run_file(options.runfile)
         assert not isinstance(run, DatasetBuildFile)
+        about_run(run)
+        if isinstance(run, AlignmentRunFile):
+            hide_from_functions(run)
         code = Training(run, options, stop).go()
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -79,11 +87,12 @@ def _quieten() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m kindling_trainer.train", description=__doc__)
     parser.add_argument("runfile", type=Path)
+    logs.add_option(parser)
     parser.add_argument("--progress", type=Path, help="where the progress document is written")
     parser.add_argument("--attempt", type=int, default=1, help="which start of the run this is")
     parser.add_argument("--started", type=float, default=time.time(), help="when the first start was (Unix time)")
     parser.add_argument("--folder", type=Path, help="where signs of life and the error that ends this process go")
-    parser.add_argument("--hold", help="the token of the right to write in the run's folder")
+    parser.add_argument("--lock", help="the token of the right to write in the run's folder")
     parser.add_argument("--parent", type=int, help="the process with which this one is to end")
     return parser.parse_args()
 
@@ -95,13 +104,13 @@ class Training:
         self.run, self.stop = run, stop
         self.signs = options.folder if os.environ.get("LOCAL_RANK", "0") == "0" else None
         """Where the machine's first process gives its signs of life."""
-        ranks = join(run.spec.layout(), run.spec.resources, partial(_waiting, options))
+        ranks = join(run.spec.layout(), run.spec.resources, partial(_waiting, options), _attempt(run))
         self.setup = setup = _prepare(run, ranks)
         self.finished = self.saved = restore(setup)
         """Optimizer steps done, and those of them that are in a checkpoint."""
         self.last_save = time.monotonic()
         facts = _checkpoint_facts(setup, ranks.from_first(options.attempt))
-        self.confirm = partial(_confirm, setup, options.hold)
+        self.confirm = partial(_confirm, setup, options.lock)
         self.reporter = _reporter(setup, options, self.finished) if ranks.leads else None
         self.saver = Saver(
             setup.store, facts, keep=run.spec.checkpoint.keep, group=ranks.background,
@@ -140,7 +149,7 @@ class Training:
         self._step()
         self.save_due |= self._wants_save()
         signal, due, waiting = self.setup.ranks.largest(
-            self.stop.signal, self.save_due, self.saver.is_writing and bool(trouble())
+            self.stop.signal, self.save_due, self.saver.is_writing and bool(outage())
         )
         if signal:
             raise Stopped(signal)
@@ -156,19 +165,19 @@ class Training:
         done = self.finished
         rate = _learning_rate(self.setup, done)
         set_learning_rate(self.setup.optimizer, rate)
-        taken = self.stepper.take(self.setup.objective.share(done, self._interruptible), done)
+        taken = self.stepper.take(self.setup.objective.local_batch(done, self._interruptible), done)
         self.finished += 1
         written = self.finished % self.interval == 0 or self.finished == self.setup.steps
         loss, figures = self._whole(taken) if written else (0.0, {})
         if self.reporter is not None:
-            self.reporter.stepped(time.perf_counter() - began)
+            self.reporter.stepped(self.finished, time.perf_counter() - began, has_row=written)
             if written:
                 self.reporter.row(self.finished, loss=loss, rate=rate, norm=taken.norm, figures=figures)
         else:
             self._sign(HEARTBEAT)
 
     def _whole(self, taken: Taken) -> tuple[float, dict[str, float]]:
-        """The loss and the figures of a step over all processes' shares."""
+        """The loss and the figures of a step over all processes."""
         loss = float(self.setup.ranks.sum_over_batch(taken.loss))
         if not taken.figures:
             return loss, {}
@@ -213,12 +222,13 @@ class Training:
         return evaluation
 
     def _interruptible(self, batches: Iterable[Item]) -> Iterator[Item]:
-        for batch in batches:
+        total = length_hint(batches)
+        for done, batch in enumerate(batches):
             (signal,) = self.setup.ranks.largest(self.stop.signal)
             if signal:
                 raise Stopped(signal)
             if self.reporter is not None:
-                self.reporter.beat()
+                self.reporter.went_through(done, total)
             yield batch
 
     def _sign(self, name: str) -> None:
@@ -238,13 +248,19 @@ def _prepare(run: TrainingRun, ranks: Ranks) -> Setup:
     return pretrain.prepare(run, ranks)
 
 
+def _attempt(run: TrainingRun) -> str:
+    """By what the processes of one attempt know one another."""
+    uid = f" with UID {run.uid}" if run.uid is not None else ""
+    return f"attempt {run.attempt} at {run.kind}/{run.namespace}/{run.name}{uid}"
+
+
 def _waiting(options: argparse.Namespace, here: int, processes: int) -> None:
     """Say, as the first process, that others have yet to come, and that this is no standstill."""
     if os.environ.get("RANK") == "0":
         message = f"waiting for other nodes: {here} of {processes} processes are here"
         ProgressWriter(options.progress).write(Progress(message=message, training=TrainingProgress(stage="starting")))
         if options.folder is not None:
-            (options.folder / GATHERING).touch()
+            (options.folder / RENDEZVOUS).touch()
 
 
 def _confirm(setup: Setup, token: str | None) -> None:

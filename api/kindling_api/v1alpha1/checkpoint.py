@@ -1,4 +1,4 @@
-"""When the run is saved, tried and started again."""
+"""When the run is saved, evaluated and started again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CheckpointSpec(Spec):
 
 
 class EvaluationSpec(Spec):
-    """How often the validation part is tried, and what is generated on the way."""
+    """How often the model is evaluated on the validation part, and what is generated on the way."""
 
     every: Annotated[int, Field(ge=1)] = 500
     """Steps between evaluations."""
@@ -38,7 +38,7 @@ class EvaluationSpec(Spec):
 
 
 class AlignmentEvaluationSpec(EvaluationSpec):
-    """How often what is held out is tried, and whose judgement of the answers counts."""
+    """How often the model is evaluated on what is held out, and what compares its answers."""
 
     judge: ModelReference | None = None
     """A reward model that compares the answers with those of the base: `win_rate` is the share for which it gives the
@@ -52,6 +52,9 @@ class RestartSpec(Spec):
     """Restarts before the run fails; eviction and pre-emption do not count."""
     hang_timeout: Duration = "5m"
     """A run that takes no step for this long counts as dead."""
+    start_timeout: Duration = "5m"
+    """An attempt of which some pods have nodes and others find none frees them after this long, up to half as long
+    again, and tries again. This does not count as a restart; with `queue` the queue decides."""
 
 
 class InitializeSpec(Spec):

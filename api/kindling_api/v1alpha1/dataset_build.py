@@ -6,48 +6,109 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from kindling_api.base import API_VERSION, Metadata, Spec
-from kindling_api.errors import SpecError, explain
+from kindling_api.base import API_VERSION, Metadata, Name, Spec
+from kindling_api.errors import SpecError, explain, finding
 from kindling_api.quantities import COUNT_PATTERN, Count, IntOrString, parse_count
 from kindling_api.rules import OneOf, cel, cel_name
 from kindling_api.v1alpha1.filters import MEASURING, Filter, Formatting, Fraction
 from kindling_api.v1alpha1.resources import PodResources, RunControls
 from kindling_api.v1alpha1.status import DatasetBuildStatus
-from kindling_api.v1alpha1.storage import Uri
+from kindling_api.v1alpha1.storage import ENDPOINT_PATTERN, DataUri, FileUri, Uri
 
-VocabSize = Annotated[int, Field(ge=257, le=2**24), BeforeValidator(parse_count), IntOrString(COUNT_PATTERN)]
-SourceFormat = Literal["text", "code", "jsonl", "parquet", "warc", "wet"]
+END_OF_DOCUMENT = "<|endoftext|>"
+"""The token that ends each document, where the tokenizer is made here."""
+FEWEST_TOKENS = 257
+"""All bytes, and the end of a document."""
+
+SpecialToken = Annotated[str, Field(min_length=1, max_length=256)]
+VocabSize = Annotated[int, Field(ge=FEWEST_TOKENS, le=2**24), BeforeValidator(parse_count), IntOrString(COUNT_PATTERN)]
+SourceFormat = Literal["text", "code", "jsonl", "parquet", "csv", "html", "warc", "wet"]
+
+
+class SourceStorage(Spec):
+    """The S3 server that a source lies on, where it is another than that of the products."""
+
+    model_config = cel(
+        (
+            "!has(self.unsigned) || !has(self.requesterPays) || !self.unsigned || !self.requesterPays",
+            "requesterPays goes with a key: unsigned has none",
+        ),
+        (
+            "!has(self.unsigned) || !has(self.credentialsSecret) || !self.unsigned",
+            "credentialsSecret holds a key: unsigned has none",
+        ),
+    )
+
+    endpoint: Annotated[str, Field(pattern=ENDPOINT_PATTERN, max_length=512)] | None = None
+    """The server's address, as in `https://data.example.org`; absent means AWS."""
+    region: Annotated[str, Field(max_length=64)] | None = None
+    """The S3 region; us-east-1 unless given."""
+    unsigned: bool = False
+    """Ask without a key, as public buckets allow; otherwise the key is that of `credentialsSecret`, or, without it, of
+    the products' store."""
+    requester_pays: bool = False
+    """Pay for what is read, which such buckets ask for."""
+    credentials_secret: Name | None = None
+    """The Secret in this namespace that holds this server's key, as that of `spec.storage` does; without a cluster the
+    key is found where boto3 looks (environment, AWS profile)."""
+
+    @model_validator(mode="after")
+    def _unsigned_has_no_key(self) -> Self:
+        beside = "requesterPays" if self.requester_pays else "credentialsSecret" if self.credentials_secret else None
+        if self.unsigned and beside is not None:
+            remedy = "remove one of them"
+            raise ValueError(finding(found=f"{beside} beside unsigned", allowed="one of them", remedy=remedy))
+        return self
 
 
 class Source(Spec):
-    """Files to read. A glob may name many; `.gz` and `.zst` are unpacked."""
+    """Files to read. A glob may name many; `.gz`, `.zst`, `.bz2` and `.xz` are unpacked."""
 
-    uri: Uri
-    """A file, a folder, or a glob: `s3://raw/cc/*.warc.gz`, `./books/*.jsonl`, or `builtin:python-stdlib`."""
+    model_config = cel(("!has(self.storage) || self.uri.startsWith('s3://')", "storage goes with an s3:// uri"))
+
+    uri: DataUri
+    """A file, a folder, or a glob: `s3://raw/cc/*.warc.gz`, `./books/*.jsonl`, or `builtin:python-stdlib`; or
+    `hf://datasets/owner/name[@revision][/path]`, of the Hugging Face Hub; on a cluster the revision is a commit, in
+    full."""
     format: SourceFormat | None = None
-    """How the files are read; absent means by their suffix. A document is a line (jsonl), a row (parquet), the main
-    text of a page (warc), the text of a record (wet), or a file (text, code), cut after every 8 MiB at a line's end."""
+    """How the files are read; absent means by their suffix. A document is a line (jsonl), a row (parquet, csv), the
+    main text of a page (warc, and html, in which each file is one), the text of a record (wet), or a file (text, code),
+    cut after every 8 MiB at a line's end."""
     text_field: Annotated[str, Field(min_length=1, max_length=128)] = "text"
-    """The field (jsonl) or column (parquet) that holds the text."""
+    """The field (jsonl) or column (parquet, csv) that holds the text; `doc.text` is `text` within `doc`."""
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """How often the source's documents are repeated in the result, on average."""
+    storage: SourceStorage | None = None
+    """The server of an `s3://` source; absent means that of the products."""
+
+    @model_validator(mode="after")
+    def _storage_of_s3(self) -> Self:
+        if self.storage is not None and not self.uri.startswith("s3://"):
+            remedy = "remove storage"
+            raise ValueError(finding(found=f"storage beside {self.uri!r}", allowed="s3://…", remedy=remedy))
+        return self
 
 
 class MinHash(Spec):
     """Near-duplicates: MinHash signatures, LSH bands, exact verification of every candidate pair."""
 
     shingle: Annotated[int, Field(ge=1, le=64)] = 5
-    """Words in a shingle."""
-    bands: Annotated[int, Field(ge=1, le=256)] = 20
-    """LSH bands; 20 bands of 6 rows find 99.77 % of pairs at Jaccard 0.8."""
-    rows: Annotated[int, Field(ge=1, le=64)] = 6
-    """Rows in a band."""
+    """Words in a shingle; in scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese), characters."""
+    bands: Annotated[int, Field(ge=1, le=256)] | None = None
+    """LSH bands, 20 unless `threshold` asks for others; 20 bands of 6 rows find 99.77 % of pairs at Jaccard 0.8."""
+    rows: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Rows in a band, 6 unless `threshold` asks for others."""
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Two documents are duplicates when the Jaccard similarity of their shingle sets is at least this."""
+    """Two documents are duplicates when the Jaccard similarity of their shingle sets is at least this. Below 0.8, where
+    neither `bands` nor `rows` is given, they are those that datasketch's optimiser finds for it among 128 hashes, at
+    which about 99 % of the pairs at this similarity are found."""
     keep: Literal["longest", "best"] = "longest"
     """Which document of a cluster stays: the `longest`, or the `best`, which passes the filters by the widest margin:
     the mean, over all thresholds, of |measure - threshold| / threshold, each at most 1. Among equals it is the
     longest, then the first."""
+    index: bool = False
+    """Keep the signatures of the documents that stay, to be asked by `kindling similar`: 4 bytes for each row of each
+    band and document, 480 as a rule."""
 
 
 class LineDuplicates(Spec):
@@ -80,9 +141,13 @@ class Toxicity(Spec):
 
 
 class Decontaminate(Spec):
-    """Remove documents that share an n-gram of words with an evaluation set."""
+    """Remove documents that share an n-gram of words with an evaluation set, or hold a shorter text of it whole.
 
-    uri: Uri
+    A text of fewer than 8 words cannot be recognised; how many there are is told. In Chinese and Japanese two
+    characters stand for a word, in Thai, Lao, Khmer and Burmese four.
+    """
+
+    uri: DataUri
     """The evaluation set: jsonl, parquet or text."""
     ngram: Annotated[int, Field(ge=3, le=64)] = 13
     """Words in the n-gram."""
@@ -91,17 +156,58 @@ class Decontaminate(Spec):
 class TrainTokenizer(Spec):
     """A byte-level BPE tokenizer, trained on the documents that stay."""
 
+    model_config = cel(
+        (
+            "!has(self.specialTokens) || self.specialTokens.all(token, self.specialTokens.exists_one(one, one == token)"
+            f" && token != '{END_OF_DOCUMENT}')",
+            f"specialTokens: each may be given once, and {END_OF_DOCUMENT} is there anyway",
+        ),
+        (
+            "!has(self.specialTokens) || type(self.vocabSize) != int"
+            f" || int(self.vocabSize) >= {FEWEST_TOKENS} + self.specialTokens.size()",
+            f"vocabSize must hold {FEWEST_TOKENS} tokens and the specialTokens",
+        ),
+    )
+
     algorithm: Literal["bpe"] = "bpe"
     """Byte-level byte-pair encoding, as in GPT-2."""
     vocab_size: VocabSize = 32_000
-    """Number of tokens: 256 bytes, the end-of-document token, and the merges learnt."""
+    """Number of tokens: 256 bytes, the end-of-document token, `specialTokens`, and the learned merges."""
+    split: Literal["gpt2", "gpt4", "llama3", "qwen2"] = "gpt2"
+    """Whose pattern cuts texts into the words within which tokens are merged: `gpt2` takes numbers whole, with the
+    space before them; `gpt4` and `llama3`, which are one, digits by threes, and line ends with the white space or
+    punctuation before them; `qwen2` the same with single digits. Runs of spaces become tokens by all of them."""
+    special_tokens: Annotated[tuple[SpecialToken, ...], Field(max_length=256)] = ()
+    """Tokens besides `<|endoftext|>` that no text contains, as in `<|im_start|>`; they have the ids after it."""
+    sample: Count = 64 * 2**20
+    """Bytes of text to learn from, as in `64Mi`: of more text a sample of about this size, in which documents occur as
+    often, compared with one another, as in the result (see `sources.weight`). Text without spaces takes some 150 bytes
+    of memory a byte, English a tenth of that."""
+
+    @model_validator(mode="after")
+    def _special_tokens(self) -> Self:
+        tokens = (END_OF_DOCUMENT, *self.special_tokens)
+        twice = sorted({token for token in tokens if tokens.count(token) > 1})
+        if twice:
+            where, remedy = "spec.tokenizer.train.specialTokens", "keep one of them"
+            found, allowed = f"{', '.join(twice)} twice", f"each token once, besides {END_OF_DOCUMENT}"
+            raise SpecError(explain(where, found=found, allowed=allowed, remedy=remedy))
+        if self.vocab_size < (least := FEWEST_TOKENS + len(self.special_tokens)):
+            found, allowed = f"{self.vocab_size} for {len(self.special_tokens)} specialTokens", f"at least {least}"
+            where, remedy = "spec.tokenizer.train.vocabSize", "give more tokens"
+            raise SpecError(explain(where, found=found, allowed=allowed, remedy=remedy))
+        return self
 
 
 class TokenizerFrom(Spec):
     """A tokenizer that exists."""
 
-    uri: Uri
-    """A `tokenizer.json`, or a Hugging Face folder that holds one."""
+    uri: FileUri
+    """A `tokenizer.json`, or a Hugging Face folder that holds one; or `hf://owner/name[@revision]`, of the Hugging Face
+    Hub; on a cluster the revision is a commit, in full."""
+    end_of_document: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """The token that ends each document, as in `<|endoftext|>`; absent means the one that the files beside
+    tokenizer.json name as `eos_token`, or else one of the usual names."""
 
 
 class CharTokenizer(Spec):
@@ -145,8 +251,9 @@ class BadRecords(Spec):
     """What may be wrong with the input before the build fails."""
 
     max_fraction: Fraction = 0.01
-    """Largest fraction of records that may be unreadable; each of them is in the ledger. Records of web archives that
-    are no pages do not count."""
+    """Largest fraction of records that may be unreadable, and largest fraction of the inputs' bytes; each of them is in
+    the ledger. Records of web archives that are no pages do not count. A compressed member that ends early, or whose
+    checksum is wrong, counts whole."""
 
 
 class Engine(Spec):
@@ -156,6 +263,9 @@ class Engine(Spec):
     """0: one pod with Ray inside; N: a KubeRay RayJob with N workers."""
     resources: PodResources = PodResources()
     """CPU and memory of each worker."""
+    zstd_window: Literal["128Mi", "256Mi", "512Mi", "1Gi", "2Gi"] = "128Mi"
+    """Largest window of a `.zst` file, which a worker holds in memory while it reads one. `zstd --long=31` needs
+    2Gi."""
 
 
 _EACH_FILTER_ONCE = " && ".join(

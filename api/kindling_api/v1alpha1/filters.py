@@ -5,20 +5,35 @@ Phases are fixed, whatever the order in the YAML: repair and line removal, then 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kindling_api.base import Spec
-from kindling_api.rules import OneOf
+from kindling_api.rules import OneOf, cel, check_order
 from kindling_api.v1alpha1.storage import Uri
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$", max_length=3)]
+LANGUAGE_PATTERN = r"^[a-z]{2,3}$"
+
+LanguageCode = Annotated[str, Field(pattern=LANGUAGE_PATTERN, max_length=3)]
 
 
 class GopherQuality(Spec):
-    """Quality rules of Rae et al. 2021 (Gopher, arXiv:2112.11446, appendix A.1.1)."""
+    """Quality rules of Rae et al. 2021 (Gopher, arXiv:2112.11446, appendix A.1.1).
+
+    A document in another language than English has the language's stop words, and where a threshold is left at its
+    default, that of FineWeb-2 (arXiv:2506.20920). In Chinese and Japanese two characters count as a word, in Thai, Lao,
+    Khmer and Burmese four.
+    """
+
+    model_config = cel(
+        ("self.?minWords.orValue(50) <= self.?maxWords.orValue(100000)", "minWords must be at most maxWords"),
+        (
+            "self.?minMeanWordLength.orValue(3.0) <= self.?maxMeanWordLength.orValue(10.0)",
+            "minMeanWordLength must be at most maxMeanWordLength",
+        ),
+    )
 
     min_words: Annotated[int, Field(ge=0)] = 50
     """Fewest words; words are runs of non-space characters with at least one that is no symbol."""
@@ -39,11 +54,21 @@ class GopherQuality(Spec):
     min_alphabetic_word_fraction: Fraction = 0.8
     """Smallest fraction of words with at least one letter."""
     min_stop_words: Annotated[int, Field(ge=0, le=8)] = 2
-    """Fewest distinct words out of: the, be, to, of, and, that, have, with."""
+    """Fewest distinct words out of: the, be, to, of, and, that, have, with; or those of the document's language."""
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> Self:
+        check_order("minWords", self.min_words, "maxWords", self.max_words)
+        lengths = self.min_mean_word_length, self.max_mean_word_length
+        check_order("minMeanWordLength", lengths[0], "maxMeanWordLength", lengths[1])
+        return self
 
 
 class GopherRepetition(Spec):
-    """Repetition rules of Rae et al. 2021 (Gopher, arXiv:2112.11446, table A1)."""
+    """Repetition rules of Rae et al. 2021 (Gopher, arXiv:2112.11446, table A1).
+
+    Thresholds left at their defaults are FineWeb-2's in other languages than English, as for `gopherQuality`.
+    """
 
     max_duplicate_line_fraction: Fraction = 0.30
     """Largest fraction of lines that occurred before in the document."""
@@ -74,7 +99,10 @@ class GopherRepetition(Spec):
 
 
 class C4(Spec):
-    """Line and document rules of Raffel et al. 2020 (C4, arXiv:1910.10683, section 2.2)."""
+    """Line and document rules of Raffel et al. 2020 (C4, arXiv:1910.10683, section 2.2).
+
+    Sentences end with the marks of the document's language (`。`, `؟`, `।`); in Thai and Lao none is asked for.
+    """
 
     require_terminal_punctuation: bool = True
     """Keep only lines that end in a full stop, question mark, exclamation mark or quotation mark."""
@@ -91,7 +119,11 @@ class C4(Spec):
 
 
 class FineWeb(Spec):
-    """Quality rules of Penedo et al. 2024 (FineWeb, arXiv:2406.17557, section 3.6)."""
+    """Quality rules of Penedo et al. 2024 (FineWeb, arXiv:2406.17557, section 3.6).
+
+    Thresholds left at their defaults are FineWeb-2's in other languages than English, as for `gopherQuality`; there
+    short lines remove nothing.
+    """
 
     min_punctuated_line_fraction: Fraction = 0.12
     """Smallest fraction of lines that end in punctuation."""

@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from kindling_api.base import Spec
 from kindling_api.errors import SpecError, explain
 from kindling_api.rules import cel
+from kindling_api.v1alpha1.variant import Variant
 
 Architecture = Literal["llama", "gpt2"]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -47,11 +48,13 @@ class ModelShape(Spec):
     """Whether linear layers and LayerNorms have biases (gpt2 only)."""
     vocab_multiple: Annotated[int, Field(ge=1, le=4096)] = 1
     """The vocabulary is padded to a multiple of this."""
+    variant: Annotated[Variant, Field(exclude_if=lambda variant: variant == Variant())] = Variant()
+    """How it differs from Llama (llama only); left out of what is written where it does not."""
 
     @property
     def head_width(self) -> int:
         """Width of one attention head."""
-        return self.width // self.heads
+        return self.variant.head_dim or self.width // self.heads
 
     def padded_vocab(self, vocab_size: int) -> int:
         """`vocab_size`, rounded up to a multiple of `vocab_multiple`."""

@@ -14,7 +14,7 @@ from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, check_div
 from kindling_api.v1alpha1.resources import RunControls, TrainingResources
 from kindling_api.v1alpha1.status import PretrainRunStatus
 from kindling_api.v1alpha1.storage import DatasetReference
-from kindling_api.v1alpha1.training import BatchPlan, TrainingSpec, batch_plan
+from kindling_api.v1alpha1.training import BatchPlan, PretrainingSpec, batch_plan, default_sequences
 
 DEGREES_RULE = (
     "self.parallelism.data == 'auto'"
@@ -35,7 +35,7 @@ class PretrainRunSpec(RunControls):
     """What to train on."""
     model: ModelSpec
     """What to train."""
-    training: TrainingSpec
+    training: PretrainingSpec
     """The recipe."""
     parallelism: ParallelismSpec = ParallelismSpec()
     """How processes share the work."""
@@ -44,7 +44,7 @@ class PretrainRunSpec(RunControls):
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When it is saved."""
     evaluation: EvaluationSpec = EvaluationSpec()
-    """How it is tried on the way."""
+    """How the model is evaluated on the way."""
     restart: RestartSpec = RestartSpec()
     """What happens when a process dies or hangs."""
     initialize: InitializeSpec | None = None
@@ -65,13 +65,18 @@ class PretrainRunSpec(RunControls):
         check_divides(layout, self.model.shape())
         return layout
 
-    def batch_plan(self) -> BatchPlan:
+    def batch_plan(self, dataset_tokens: int | None = None) -> BatchPlan:
         """One optimizer step, cut over the layout.
+
+        Args:
+            dataset_tokens: of the training part; where they are not known, a batch that is left open is the largest.
 
         Raises:
             SpecError: the batch does not divide.
         """
-        return batch_plan(self.training.batch, self.model.shape().context, self.layout())
+        context = self.model.shape().context
+        sequences = default_sequences(self.training, context, dataset_tokens)
+        return batch_plan(self.training.batch, context, self.layout(), sequences=sequences)
 
 
 class PretrainRun(Spec):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from kindling_api.base import Digest, Status, canonical_json, digest_of, short_key
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
-from kindling_api.v1alpha1.status import DocumentCounts
+from kindling_api.v1alpha1.status import Divergence, DocumentCounts, InputDamage
 
 MANIFEST = "manifest.json"
 """The name of every product's manifest, in the product's folder."""
@@ -53,7 +53,7 @@ class FileEntry(Status):
     size: int
     """In bytes."""
     digest: Digest
-    """Of its content."""
+    """SHA-256 of the file's content."""
 
 
 class Manifest(Status):
@@ -80,7 +80,7 @@ class TokenizerEntry(Status):
     path: str = TOKENIZER
     """The file."""
     digest: Digest
-    """Of the file."""
+    """SHA-256 of the input file."""
     kind: TokenizerKind
     """How it was made."""
     vocab_size: int
@@ -109,6 +109,8 @@ class DatasetManifest(Manifest):
     """Version of each step that was applied."""
     documents: DocumentCounts
     """read = kept + the sum of removed."""
+    damage: InputDamage | None = None
+    """What of the inputs could not be read; absent where everything was."""
     tokenizer: TokenizerEntry
     dtype: TokenType
     """Type of the tokens in the shards."""
@@ -161,6 +163,8 @@ class ModelManifest(Manifest):
     """Of an alignment: the files of its data, by URI; `dataset` is the digest of these entries."""
     base: Digest | None = None
     """Digest of the model it started from."""
+    base_uri: str | None = None
+    """Where a model of the Hugging Face Hub lies that it started from, with the commit; absent for others."""
     tokenizer: Digest
     shape: ModelShape
     vocab_size: int
@@ -171,3 +175,5 @@ class ModelManifest(Manifest):
     validation_loss: float | None = None
     evaluation: dict[str, float] | None = None
     """Of an alignment: figures of the last evaluation by name, and those of the base, as `…_before`."""
+    divergence: Divergence | None = None
+    """How far the loss is from its best, where it ended well above it; absent where it did not."""

@@ -59,11 +59,21 @@ class TrainingResources(Spec):
         return self.nodes * self.processes_per_node
 
 
+class HuggingFaceSpec(Spec):
+    """Access to the Hugging Face Hub."""
+
+    token_secret: Name | None = None
+    """The Secret in this namespace that holds an access token under the key `token`, for what is private or gated;
+    without a cluster the token is HF_TOKEN, or that of `hf auth login`."""
+
+
 class RunControls(Spec):
     """The fields that every kind has, beside what it does; none of them changes the result."""
 
     storage: StorageSpec | None = None
     """Where the result is kept; absent means the default storage of the installation (or of `kindling run`)."""
+    hugging_face: HuggingFaceSpec | None = None
+    """How the pods read `hf://…`; absent means without a token."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The container image to use instead of the installation's; its registry must be on the chart's allow-list."""
     queue: Name | None = None

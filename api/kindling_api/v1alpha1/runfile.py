@@ -1,8 +1,8 @@
 """The two documents between whoever starts a run and the process that does it.
 
-In goes the run file: one JSON document, complete, with every reference resolved. Out comes the progress document,
-rewritten while the process works and, in its final form, its last word. There is no other protocol; environment
-variables carry only credentials and torchrun's own settings.
+In goes the run file: one JSON document, complete, with every reference resolved; the process's arguments may say whose
+it must be. Out comes the progress document, rewritten while the process works and, in its final form, its last word.
+There is no other protocol; environment variables carry only credentials and torchrun's own settings.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from kindling_api.base import Digest, Name, Spec, Status
+from kindling_api.bounds import PROGRESS_MESSAGE
+from kindling_api.errors import WrongRunFileError, explain
+from kindling_api.v1alpha1.alignment_method import ModuleName
 from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
@@ -29,21 +32,15 @@ from kindling_api.v1alpha1.status import (
 )
 from kindling_api.v1alpha1.storage import StorageSpec
 
-FINAL_PROGRESS_BYTES = 4096
-"""The largest final progress document: what a pod's termination message holds."""
-
 PROGRESS_PORT = 8090
 """Where a pod serves its progress document, as `/progress`, and its figures, as `/metrics`."""
-
-PROGRESS_PORT = 8090
-"""Where a pod serves `/progress`, the progress document, and `/metrics`."""
 
 
 class Input(Spec):
     """A finished product that a run reads."""
 
     uri: str
-    """Its folder."""
+    """The folder of the product."""
     digest: Digest | None = None
     """Digest of its manifest; absent where the user gave a URI and nobody has read it yet."""
     storage: StorageSpec | None = None
@@ -57,6 +54,8 @@ class RunFileBase(Spec):
     """The document's name."""
     namespace: str = "default"
     """The document's namespace."""
+    uid: str | None = None
+    """The document's UID on its cluster, which no other document of its name has; absent on one machine."""
     attempt: Annotated[int, Field(ge=1)] = 1
     """Which attempt this is; an attempt that is no longer the newest cannot commit."""
     key: Digest
@@ -88,9 +87,12 @@ class AlignmentRunFile(RunFileBase):
     spec: AlignmentRunSpec
     base: Input
     reward_models: tuple[Input, ...] = ()
-    """The models that judge answers, in the order in which the spec names them."""
+    """The models that score answers, in the order in which the spec names them."""
     judge: Input | None = None
     """The model that compares the answers of evaluations."""
+    reward_modules: tuple[ModuleName, ...] | None = None
+    """The modules whose functions may be rewards, as the installation has it; absent means any: the user's own machine.
+    Where they are given, functions run confined."""
 
 
 RunFile = DatasetBuildFile | PretrainRunFile | AlignmentRunFile
@@ -98,24 +100,38 @@ RunFile = DatasetBuildFile | PretrainRunFile | AlignmentRunFile
 _RUN_FILE: TypeAdapter[RunFile] = TypeAdapter(Annotated[RunFile, Field(discriminator="kind")])
 
 
-def read_run_file(path: Path) -> RunFile:
+def read_run_file(path: Path, *, uid: str | None = None, key: str | None = None) -> RunFile:
     """The run file at `path`, checked.
+
+    Args:
+        uid: of the document that the process was started for; None where it has not been told.
+        key: of the work that it was started for; likewise.
 
     Raises:
         pydantic.ValidationError: it was not written by `document()` of one of the models above.
+        WrongRunFileError: it is another document's, or of other work.
     """
-    return _RUN_FILE.validate_json(path.read_bytes())
+    run = _RUN_FILE.validate_json(path.read_bytes())
+    if uid in (None, run.uid) and key in (None, run.key):
+        return run
+    found = f"the run file of {run.kind}/{run.namespace}/{run.name} with UID {run.uid} and key {run.key}"
+    allowed, remedy = f"UID {uid or run.uid} and key {key or run.key}", "nothing is to be done: another attempt follows"
+    raise WrongRunFileError(explain(str(path), found=found, allowed=allowed, remedy=remedy))
 
 
 class Progress(Status):
     """What a process says of its run; the last one that it writes is its last word."""
 
+    uid: str | None = None
+    """UID of the document that this is about, told over the network: an address may have become another pod's."""
+    attempt: int | None = None
+    """Which attempt at it; told likewise."""
     state: Literal["Running", "Succeeded", "Failed"] = "Running"
     """Whether this is the last word, and which."""
-    message: str = Field(default="", max_length=1024)
+    message: str = Field(default="", max_length=PROGRESS_MESSAGE)
     """One sentence for people: what is going on."""
     trouble: Reason | None = None
-    """What the run is held up by and keeps trying to get over, such as StorageUnreachable; `message` tells of it."""
+    """An outage that the run waits out, such as StorageUnreachable; `message` describes it."""
     dataset: DatasetProgress | None = None
     """How far a build is."""
     training: TrainingProgress | AlignmentProgress | None = None

@@ -7,14 +7,23 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from kindling_api.base import Digest, Status
-from kindling_api.errors import ConflictError, KindlingError, UnreachableError, UserError
+from kindling_api.bounds import ATTEMPT_MESSAGE, CONDITION_MESSAGE, FAILURE_MESSAGE
+from kindling_api.errors import (
+    ConflictError,
+    KindlingError,
+    RefusedError,
+    UnreachableError,
+    UserError,
+    WithdrawnError,
+    WrongRunFileError,
+)
 from kindling_api.v1alpha1.storage import StorageSpec
 
 Phase = Literal["Pending", "Waiting", "Queued", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
 
 ConditionType = Literal[
     "Accepted", "DatasetReady", "BaseReady", "Queued", "Running", "Restarting", "Suspended", "Succeeded", "Failed",
-    "Serving",
+    "Diverged", "Serving", "Reconciling", "Stalled",
 ]  # fmt: skip
 
 Reason = Literal[
@@ -25,9 +34,14 @@ Reason = Literal[
     # Queued, Running, Restarting, Suspended
     "Admitted", "WaitingForAdmission", "Unschedulable", "ImagePullFailed", "QuotaExceeded", "SecretMissing",
     "CannotStart", "StorageUnreachable", "HeldElsewhere", "Starting", "Started", "RankFailed", "NodeLost",
-    "Evicted", "Hung", "SuspendedByUser", "Resumed",
+    "Evicted", "Hung", "SuspendedByUser", "Resumed", "WrongRunFile", "PartialStart",
     # Succeeded, Failed
     "Completed", "UserError", "InternalError", "OutOfMemory", "RestartsExhausted", "DeadlineExceeded", "EngineMissing",
+    "KueueMissing",
+    # Diverged
+    "LossRose",
+    # Reconciling
+    "Progressing", "Settled",
 ]  # fmt: skip
 
 
@@ -37,7 +51,14 @@ def reason_of(error: KindlingError) -> Reason:
         return "StorageUnreachable"
     if isinstance(error, ConflictError):
         return "HeldElsewhere"
+    if isinstance(error, WrongRunFileError):
+        return "WrongRunFile"
     return "UserError" if isinstance(error, UserError) else "InternalError"
+
+
+def refused_by(error: BaseException) -> bool | None:
+    """Whether the store refused the key, as a status tells it: not at all where it did not."""
+    return isinstance(error, RefusedError | WithdrawnError) or None
 
 
 class Condition(Status):
@@ -49,7 +70,7 @@ class Condition(Status):
     """Whether it holds."""
     reason: Reason
     """Why, as a constant."""
-    message: str = Field(max_length=4096)
+    message: str = Field(max_length=CONDITION_MESSAGE)
     """Why, as a sentence that says what to do."""
     last_transition_time: str
     """When `status` last changed (RFC 3339)."""
@@ -62,7 +83,7 @@ class Failure(Status):
 
     reason: Reason
     """The cause, as a constant."""
-    message: str = Field(max_length=2048)
+    message: str = Field(max_length=FAILURE_MESSAGE)
     """The cause, as a sentence."""
     attempt: int = 1
     """Which attempt."""
@@ -71,18 +92,26 @@ class Failure(Status):
     rank: int | None = None
     """The training process that failed first."""
     exit_code: int | None = None
-    """Its exit code."""
+    """The exit code of the process."""
     signal: str | None = None
     """The signal that ended it, as in `SIGKILL`."""
+    refused: bool | None = None
+    """Whether the store was there and refused the key, or what was asked with it."""
     time: str | None = None
     """When (RFC 3339)."""
+
+
+def is_secondary(failure: Failure) -> bool:
+    """Whether this failure only tells that other processes were lost, as RankFailed without exit code and signal does:
+    the cause is theirs to tell."""
+    return failure.reason == "RankFailed" and failure.exit_code is None and failure.signal is None
 
 
 class AttemptStatus(Status):
     """One attempt: a set of pods that were started together, and end together."""
 
     attempt: int
-    """Its number, from 1."""
+    """The attempt's number, from 1."""
     started: str
     """When it was decided on (RFC 3339)."""
     uid: str | None = None
@@ -93,8 +122,10 @@ class AttemptStatus(Status):
     """When its end was seen (RFC 3339)."""
     reason: Reason | None = None
     """How it ended, as a constant."""
-    message: str | None = Field(default=None, max_length=512)
+    message: str | None = Field(default=None, max_length=ATTEMPT_MESSAGE)
     """How it ended, as a sentence."""
+    refused: bool | None = None
+    """Whether it ended because the store refused the key."""
     step: int | None = None
     """Optimizer steps done when it was last heard of."""
     saved: int | None = None
@@ -109,7 +140,7 @@ class InputStatus(Status):
     field: str
     """Where the spec refers to it, as in `spec.dataset`."""
     uri: str
-    """Its folder."""
+    """The folder of the product."""
     digest: Digest | None = None
     """Digest of its manifest; absent where the spec gives a URI."""
     storage: StorageSpec | None = None
@@ -122,7 +153,7 @@ class CheckpointStatus(Status):
     step: int
     """Optimizer steps done."""
     uri: str
-    """Its folder."""
+    """The folder of the product."""
     digest: str
     """Digest of its manifest."""
     time: str | None = None
@@ -140,13 +171,30 @@ class DocumentCounts(Status):
     """Documents removed, by the rule set that removed them."""
 
 
+MOST_REMARKS = 5
+"""On what of the inputs could not be read."""
+
+
+class InputDamage(Status):
+    """What of the inputs could not be read, or was passed over; the ledger has every place."""
+
+    bytes: int
+    """Bytes of all inputs, as stored."""
+    unread: int = 0
+    """Of these, the bytes that could not be read, or not to be relied on."""
+    places: int = 0
+    """Places in files that they lie at."""
+    remarks: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=MOST_REMARKS)] = []
+    """The places that cost most, and what was ignored without loss: each with its file, offset and bytes."""
+
+
 class DatasetProgress(Status):
     """How far a build is."""
 
     stage: str = ""
     """The stage under way."""
     percent: float = 0.0
-    """Of the whole build."""
+    """Percentage of the whole build that is done."""
     documents: int = 0
     """Documents done in this stage."""
     documents_per_second: float = 0.0
@@ -161,7 +209,7 @@ class TrainingProgress(Status):
     stage: str = ""
     """Starting, training, evaluating, saving or exporting."""
     percent: float = 0.0
-    """Of all steps."""
+    """Percentage of the steps that are done."""
     step: int = 0
     """Optimizer steps done."""
     steps: int = 0
@@ -175,9 +223,9 @@ class TrainingProgress(Status):
     validation_loss: float | None = None
     """Loss of the last evaluation."""
     learning_rate: float | None = None
-    """Of the last step."""
+    """The learning rate of the last step."""
     gradient_norm: float | None = None
-    """Of the last step, before clipping."""
+    """The norm of the last step's gradient, before clipping."""
     tokens_per_second: float | None = None
     """Over all processes, without evaluation and checkpoints."""
     mfu: float | None = None
@@ -207,13 +255,35 @@ class DatasetResult(Status):
     digest: str
     """Digest of its manifest."""
     uri: str
-    """Its folder."""
+    """The folder of the product."""
     documents: DocumentCounts = DocumentCounts()
     """What was read, kept and removed."""
     tokens: int = 0
     """Tokens in all shards."""
     vocab_size: int = 0
     """Tokens that the tokenizer knows."""
+    damage: InputDamage | None = None
+    """What of the inputs could not be read; absent where everything was."""
+
+
+class Divergence(Status):
+    """A loss that ended worse than it once was."""
+
+    best: float
+    """The best training loss, as the median of a stretch of steps."""
+    step: int
+    """The last step of that stretch."""
+    last: float
+    """The same of the last steps."""
+
+    @property
+    def sentence(self) -> str:
+        """What it says, and what to do."""
+        return (
+            f"The training loss ended at {self.last:.3f}, and was {self.best:.3f} at step {self.step:,}: the run has "
+            "diverged. Lower optimizer.adamW.learningRate, lengthen schedule.cosine.warmupFraction or set "
+            "gradientClip: 1.0."
+        )
 
 
 class ModelResult(Status):
@@ -235,6 +305,8 @@ class ModelResult(Status):
     """Loss on the validation part."""
     perplexity: float | None = None
     """e to the validation loss."""
+    divergence: Divergence | None = None
+    """How far the loss is from its best, where it ended well above it; absent where it did not."""
 
 
 class AlignmentResult(ModelResult):
@@ -266,6 +338,9 @@ class RunStatus(Status):
     node."""
     key: str | None = None
     """The identity of the work; it names the product's folder."""
+    storage: StorageSpec | None = None
+    """Where its products are kept, fixed when the document was accepted: its own storage, or what the installation's
+    default was then. Later changes of the default do not move it."""
     inputs: list[InputStatus] = []
     """What the run reads: its lineage."""
     start_time: str | None = None

@@ -8,12 +8,34 @@ from pydantic import Field, model_validator
 
 from kindling_api.base import Name, Spec
 from kindling_api.errors import finding
+from kindling_api.hub import DATA_PATTERN, FILE_PATTERN, MODEL_PATTERN, PLAIN_PATTERN
 from kindling_api.rules import OneOf, cel, exactly_one
 
 STORE_PATTERN = r"^(s3|file)://.+"
 ENDPOINT_PATTERN = r"^https?://[^\s]+$"
 
-Uri = Annotated[str, Field(min_length=1, max_length=1024)]
+Uri = Annotated[str, Field(min_length=1, max_length=1024, pattern=PLAIN_PATTERN)]
+ModelUri = Annotated[str, Field(min_length=1, max_length=1024, pattern=MODEL_PATTERN)]
+FileUri = Annotated[str, Field(min_length=1, max_length=1024, pattern=FILE_PATTERN)]
+DataUri = Annotated[str, Field(min_length=1, max_length=1024, pattern=DATA_PATTERN)]
+
+BUILT_IN = ("builtin", "builtin:python-stdlib", "builtin:python-docstrings")
+"""What a URI may name beside files: what the programs bring along."""
+
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""The keys of the Secret that `credentialsSecret` names; the last one is there for temporary credentials alone."""
+
+CREDENTIALS_FOLDER = "/etc/kindling-credentials"
+"""Where a pod has them, as files that change when the Secret does. Whoever is to have no key must not see it."""
+
+CREDENTIALS_VARIABLE = "KINDLING_CREDENTIALS"
+"""The environment variable that names this folder to the processes of a pod."""
+
+SOURCE_CREDENTIALS_FOLDER = "/etc/kindling-source-credentials"
+"""Where a pod has the Secrets that sources name, each in a folder of its name."""
+
+SOURCE_CREDENTIALS_VARIABLE = "KINDLING_SOURCE_CREDENTIALS"
+"""The environment variable that names this folder likewise."""
 
 
 class StorageSpec(Spec):
@@ -29,7 +51,8 @@ class StorageSpec(Spec):
     """The S3 region; most servers other than AWS do not need one."""
 
     credentials_secret: Name | None = None
-    """The Secret in this namespace that holds AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
+    """The Secret in this namespace that holds AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary credentials,
+    AWS_SESSION_TOKEN. Running pods take a changed one within two minutes."""
 
 
 class DatasetReference(OneOf):
@@ -56,8 +79,9 @@ class ModelReference(Spec):
     name: Name | None = None
     """The name of a run in this namespace; the referring run waits until it has succeeded."""
 
-    uri: Uri | None = None
-    """A Kindling checkpoint or model folder, or a Hugging Face folder."""
+    uri: ModelUri | None = None
+    """A Kindling checkpoint or model folder, a Hugging Face folder, or a model of the Hugging Face Hub:
+    `hf://owner/name[@revision]`; on a cluster the revision is a commit, in full."""
 
     @model_validator(mode="after")
     def _name_or_uri(self) -> Self:

@@ -12,9 +12,16 @@ from kindling_api.errors import SpecError, explain
 from kindling_api.quantities import Count
 from kindling_api.rules import OneOf, cel, exactly_one
 from kindling_api.v1alpha1.parallelism import Layout
+from kindling_api.v1alpha1.windows import Skips
 
+LENGTHS = ("steps", "tokens", "epochs")
 Beta = Annotated[float, Field(ge=0, lt=1)]
 DEFAULT_SEQUENCES = 32
+STEPS_TO_LEARN = 100
+"""What a recipe leaves open is chosen so that a run has at least so many steps, if its data is enough for that."""
+MOST_OPEN_EPOCHS = 25
+"""Passes over few dialogues where the recipe leaves that open; as many as OpenAI's fine-tuning then takes (OpenAI
+Cookbook, "Data preparation and analysis for chat model fine-tuning")."""
 LARGEST_DEFAULT_MICRO_BATCH = 16
 MICRO_BATCHES_PER_STAGE = 4
 """With so many, what the stages of a pipeline wait for one another does not matter much (Huang et al. 2019, GPipe,
@@ -25,7 +32,8 @@ class Batch(Spec):
     """Tokens of one optimizer step, over all processes, and how many sequences are computed at once."""
 
     tokens: Count | None = None
-    """Tokens of one optimizer step; a multiple of the context. Absent means 32 sequences."""
+    """Tokens of one optimizer step; a multiple of the context. Absent means 32 sequences, or, where `tokens` or
+    `epochs` says how long the run is, so many fewer (16, 8, 4, 2 or 1) that it has 100 steps."""
     micro_batch: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """Sequences that one process computes at once; the rest is gradient accumulation. Absent means up to 16, and so
     many that a step has four micro-batches for each stage of a pipeline."""
@@ -96,19 +104,31 @@ class TrainingSpec(Spec):
     """Arithmetic of the matrices; `auto` is bf16 where the hardware multiplies it fast, and fp32 elsewhere. Weights and
     optimizer stay fp32."""
     compile: Literal["auto", "always", "never"] = "auto"
-    """torch.compile; `auto` uses it where a compiler is found and says so where not."""
+    """torch.compile; `auto` uses it where a compiler is found and the run is long enough to pay for it (10¹³ FLOPs on a
+    CPU, 10¹⁶ on a GPU, in each process), and says so where not."""
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     """What the backward pass computes again instead of keeping."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1337
     """Seed of the initial weights, the data order and dropout."""
 
     @model_validator(mode="after")
-    def _exactly_one_length(self) -> Self:
-        lengths = ("steps", "tokens", "epochs")
-        given = [name for name in lengths if getattr(self, name) is not None]
+    def _lengths(self) -> Self:
+        given = self.given_lengths
         if len(given) != 1:
-            raise ValueError(exactly_one(lengths, given))
+            raise ValueError(exactly_one(LENGTHS, given))
         return self
+
+    @property
+    def given_lengths(self) -> list[str]:
+        """Which of steps, tokens and epochs say how long the run is."""
+        return [name for name in LENGTHS if getattr(self, name) is not None]
+
+
+class PretrainingSpec(TrainingSpec):
+    """The recipe. Exactly one of steps, tokens and epochs says how long."""
+
+    skip: Skips = ()
+    """Windows of the data that are left out; those that follow are read in their place."""
 
 
 CONTENT_FREE_TRAINING_FIELDS = frozenset({"compile", "activation_checkpointing"})
@@ -134,12 +154,41 @@ class BatchPlan(Spec):
         return self.sequences * self.context
 
 
-def batch_plan(batch: Batch, context: int, layout: Layout) -> BatchPlan:
+def default_sequences(training: TrainingSpec, context: int, data_tokens: int | None) -> int:
+    """Sequences of a step where the recipe leaves them open: 32, halved until the run has `STEPS_TO_LEARN` steps.
+
+    A function of the recipe and the data alone, so that all layouts take the same steps.
+
+    Args:
+        data_tokens: of an epoch; None where they are not known yet.
+    """
+    sequences = DEFAULT_SEQUENCES
+    if training.steps is not None or data_tokens is None:
+        return sequences
+    tokens = training.tokens or math.ceil((training.epochs or 1) * data_tokens)
+    while sequences > 1 and tokens // (sequences * context) < STEPS_TO_LEARN:
+        sequences //= 2
+    return sequences
+
+
+def batch_plan(batch: Batch, context: int, layout: Layout, *, sequences: int = DEFAULT_SEQUENCES) -> BatchPlan:
     """Cut `batch` over the layout.
+
+    Args:
+        sequences: of a step, where the batch leaves them open. Where they are fewer than processes, some have none.
 
     Raises:
         SpecError: the tokens are no whole sequences, or the sequences do not divide over processes and micro-batches.
     """
+    plan = _divided(batch, context, layout)
+    if batch.tokens is not None or sequences == plan.sequences:
+        return plan
+    share = max(1, sequences // layout.batch_ranks)
+    micro = math.gcd(share, batch.micro_batch or _default_micro_batch(share, layout.pipeline))
+    return BatchPlan(context=context, sequences=sequences, micro_batch=micro, accumulation=share // micro)
+
+
+def _divided(batch: Batch, context: int, layout: Layout) -> BatchPlan:
     tokens = batch.tokens or DEFAULT_SEQUENCES * context
     sequences, rest = divmod(tokens, context)
     if rest or not sequences:
@@ -147,7 +196,7 @@ def batch_plan(batch: Batch, context: int, layout: Layout) -> BatchPlan:
             explain(
                 "spec.training.batch.tokens",
                 found=tokens,
-                allowed=f"a multiple of model.context = {context}",
+                allowed=f"a multiple of the context, {context}",
                 remedy=f"use {max(1, round(tokens / context)) * context}",
             )
         )
@@ -181,9 +230,46 @@ def _default_micro_batch(share: int, stages: int) -> int:
     return max(n for n in range(1, largest + 1) if share % n == 0)
 
 
-def steps_of(training: TrainingSpec, plan: BatchPlan, dataset_tokens: int) -> int:
-    """Optimizer steps of the whole run, at least one; `dataset_tokens` is the training part's size."""
+def steps_of(training: TrainingSpec, plan: BatchPlan, data_tokens: int) -> int:
+    """Optimizer steps of the whole run, at least one; `data_tokens` is the size of what is trained on."""
     if training.steps is not None:
         return training.steps
-    tokens = training.tokens if training.tokens is not None else math.ceil((training.epochs or 0) * dataset_tokens)
-    return max(1, tokens // plan.tokens)
+    if training.tokens is not None:
+        return max(1, training.tokens // plan.tokens)
+    return max(1, math.ceil(epochs_of(training, plan, data_tokens) * data_tokens) // plan.tokens)
+
+
+def steps_over(training: TrainingSpec, plan: BatchPlan, sequences: int, *, round_steps: int = 1) -> int:
+    """Optimizer steps of a run that learns from `sequences` sequences: what an epoch has left at its end is a batch.
+
+    Args:
+        round_steps: steps that belong together, all of which are taken.
+    """
+    last = _last_sequence(training, plan, sequences)
+    if last is None:
+        return steps_of(training, plan, sequences * plan.context)
+    return -(-last // (round_steps * plan.sequences)) * round_steps
+
+
+def numbers_of_step(training: TrainingSpec, plan: BatchPlan, sequences: int, step: int) -> range:
+    """Which sequences the step after `step` finished ones learns from, by numbers counted on across epochs; the last
+    step of some epochs has those that are left."""
+    first, last = step * plan.sequences, _last_sequence(training, plan, sequences)
+    after = first + plan.sequences
+    return range(first, after if last is None else min(after, last))
+
+
+def _last_sequence(training: TrainingSpec, plan: BatchPlan, sequences: int) -> int | None:
+    """How many sequences are learnt from, one counted in each epoch; None where not epochs say how long the run is."""
+    if training.steps is not None or training.tokens is not None:
+        return None
+    epochs = epochs_of(training, plan, sequences * plan.context)
+    return max(1, math.ceil(epochs * sequences - 1e-9))  # 1.1 × 10 is a little more than 11
+
+
+def epochs_of(training: TrainingSpec, plan: BatchPlan, data_tokens: int) -> float:
+    """Passes over the data: as many as the recipe says or, where it leaves them open, as few whole ones as make
+    `STEPS_TO_LEARN` steps, and at most `MOST_OPEN_EPOCHS`."""
+    if not training.given_lengths:
+        return min(MOST_OPEN_EPOCHS, max(1, math.ceil(STEPS_TO_LEARN * plan.tokens / max(1, data_tokens))))
+    return training.epochs or steps_of(training, plan, data_tokens) * plan.tokens / max(1, data_tokens)

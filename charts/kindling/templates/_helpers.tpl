@@ -63,6 +63,16 @@ app.kubernetes.io/component: storage
 {{- if .Values.watch.cluster }}[]{{ else }}{{ default (list .Release.Namespace) .Values.watch.namespaces | uniq | toJson }}{{ end -}}
 {{- end }}
 
+{{/* Those of them that take something in, as a JSON list: all but those that are being deleted, as far as Helm can see. */}}
+{{- define "kindling.open" -}}
+{{- $open := list -}}
+{{- range include "kindling.watched" . | fromJsonArray -}}
+{{- $there := lookup "v1" "Namespace" "" . | default dict -}}
+{{- if not (dig "metadata" "deletionTimestamp" "" $there) }}{{ $open = append $open . }}{{ end -}}
+{{- end -}}
+{{- $open | toJson -}}
+{{- end }}
+
 {{/* The default storage as the operator's settings spell it; nothing where there is none. */}}
 {{- define "kindling.storage" -}}
 {{- $storage := .Values.storage -}}
@@ -97,7 +107,7 @@ app.kubernetes.io/component: storage
 
 {{/* The namespaces that Secret is written into, as a JSON list. */}}
 {{- define "kindling.storageNamespaces" -}}
-{{- if .Values.watch.cluster }}{{ .Values.storage.namespaces | uniq | toJson }}{{ else }}{{ include "kindling.watched" . }}{{ end -}}
+{{- if .Values.watch.cluster }}{{ .Values.storage.namespaces | uniq | toJson }}{{ else }}{{ include "kindling.open" . }}{{ end -}}
 {{- end }}
 
 {{- define "kindling.minioEndpoint" -}}

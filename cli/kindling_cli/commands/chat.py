@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from kindling_api.errors import SpecError, UserError, explain
-from kindling_cli.commands.generate import speak
-from kindling_cli.voice import load_voice
-from kindling_trainer.align.formats import Message
-from kindling_trainer.generate import Generator
-from kindling_trainer.sampling import GenerationOptions
+from kindling_cli.commands.generate import print_pieces
+from kindling_cli.load_model import load_generator
+from kindling_trainer.chat.message import Message
+from kindling_trainer.inference.generate import Generator
+from kindling_trainer.inference.sampling import GenerationOptions
 
 WELCOME = """\
 You are talking to {model}. It remembers the dialogue until /reset. /help lists
@@ -64,7 +64,7 @@ def converse(model: str, *, store: str, **options: Any) -> None:
     """
     console = Console(highlight=False)
     state = State(GenerationOptions(**options))
-    generator = load_voice(model, store)
+    generator = load_generator(model, store)
     welcome = WELCOME_BASE if generator.chat is None else WELCOME
     console.print(welcome.format(model=model), style="dim", markup=False)
     while not state.over:
@@ -74,13 +74,13 @@ def converse(model: str, *, store: str, **options: Any) -> None:
             console.print()
             return
         if line.startswith("/"):
-            state = obey(line, state)
+            state = apply_command(line, state)
             console.print(state.said, style="dim", markup=False)
         else:
             state = _turn(generator, line, state)
 
 
-def obey(line: str, state: State) -> State:
+def apply_command(line: str, state: State) -> State:
     """The state after a command such as `/temperature 0.7`; a wrong command changes nothing and says why."""
     name, _, value = line.removeprefix("/").partition(" ")
     field = name.strip().replace("-", "_")
@@ -128,7 +128,7 @@ def _turn(generator: Generator, line: str, state: State) -> State:
         return state
     if generator.chat is None:
         print(line, end="", flush=True)
-    speak(_noted(pieces, heard))
+    print_pieces(_noted(pieces, heard))
     return replace(state, said_before=(*said, Message("assistant", "".join(heard))))
 
 

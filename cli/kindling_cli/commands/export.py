@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from kindling_api.v1alpha1.products import MANIFEST, MODEL_FOLDER, ModelManifest
-from kindling_cli.places import MODELS, Place, check_free, file_uri, find
+from kindling_cli.load_model import checkpoint_manifest, dataset_of_checkpoint, weights_of
+from kindling_cli.product_folders import MODELS, ProductFolder, check_free, file_uri, find
 from kindling_cli.products import read_product
-from kindling_cli.voice import checkpoint_manifest, dataset_of_checkpoint, weights_of
 from kindling_storage import ObjectStore, open_store
 from kindling_trainer.checkpoint.huggingface import export, read_shape
 
@@ -22,6 +22,18 @@ def export_model(model: str, folder: Path, *, store: str) -> None:
     """
     check_free(folder)
     place = find(model, store, MODELS)
+    write_model(place, folder)
+    print(f"{place.shown} is in {folder}, ready for AutoModelForCausalLM.from_pretrained({str(folder)!r}).")
+
+
+def write_model(place: ProductFolder, folder: Path) -> None:
+    """Write a model into a folder, in Hugging Face's form.
+
+    Raises:
+        SpecError: it is no model.
+        IntegrityError: it is damaged.
+        StorageError: the folder cannot be written.
+    """
     if not place.store.exists(MANIFEST):
         read_shape(place.store)  # a Hugging Face folder, or nothing that can be exported
         _copy(place.store, folder)
@@ -29,7 +41,6 @@ def export_model(model: str, folder: Path, *, store: str) -> None:
         _copy(place.store.child(MODEL_FOLDER), folder)
     else:
         _export_checkpoint(place, open_store(file_uri(folder)))
-    print(f"{place.shown} is in {folder}, ready for AutoModelForCausalLM.from_pretrained({str(folder)!r}).")
 
 
 def _copy(source: ObjectStore, folder: Path) -> None:
@@ -38,7 +49,7 @@ def _copy(source: ObjectStore, folder: Path) -> None:
         source.download(info.path, folder / info.path)
 
 
-def _export_checkpoint(place: Place, target: ObjectStore) -> None:
+def _export_checkpoint(place: ProductFolder, target: ObjectStore) -> None:
     manifest = checkpoint_manifest(place)
     dataset = dataset_of_checkpoint(place, manifest)
     tokenizer = dataset.manifest.tokenizer

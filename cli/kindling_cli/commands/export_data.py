@@ -6,9 +6,9 @@ from pathlib import Path
 
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.products import DatasetManifest
-from kindling_cli.places import check_free, find
+from kindling_cli.product_folders import check_free, find
 from kindling_cli.products import read_product
-from kindling_dataprep.exports import Form, export_dataset
+from kindling_dataprep.output.exports import Form, export_dataset
 
 FILES_SHOWN = 6
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from typing import Any
 
-from kindling_cli.voice import load_voice
-from kindling_trainer.align.formats import Message
-from kindling_trainer.sampling import GenerationOptions
+from kindling_cli.load_model import load_generator
+from kindling_trainer.chat.message import Message
+from kindling_trainer.inference.sampling import GenerationOptions
 
 
-def generate_text(model: str, prompt: str, *, store: str, **options: Any) -> None:
-    """Print the prompt and its continuation, piece by piece.
+def generate_text(model: str, prompt: str, *, store: str, as_json: bool = False, **options: Any) -> None:
+    """Print the prompt and its continuation, piece by piece or, as JSON, at the end.
 
     Args:
         options: those of `GenerationOptions`.
@@ -22,9 +23,12 @@ def generate_text(model: str, prompt: str, *, store: str, **options: Any) -> Non
     """
     chosen = GenerationOptions(**options)
     text = sys.stdin.read() if prompt == "-" else prompt
-    pieces = load_voice(model, store).generate(text, chosen)
+    pieces = load_generator(model, store).generate(text, chosen)
+    if as_json:
+        print(json.dumps({"model": model, "prompt": text, "text": "".join(pieces)}, ensure_ascii=False))
+        return
     print(text, end="", flush=True)
-    speak(pieces)
+    print_pieces(pieces)
 
 
 def answer_text(model: str, question: str, *, store: str, **options: Any) -> None:
@@ -33,15 +37,15 @@ def answer_text(model: str, question: str, *, store: str, **options: Any) -> Non
     Raises:
         SpecError: as `generate_text`.
     """
-    generator = load_voice(model, store)
+    generator = load_generator(model, store)
     if generator.chat is None:
         generate_text(model, question, store=store, **options)
         return
     print(f"› {question}", flush=True)
-    speak(generator.answer([Message("user", question)], GenerationOptions(**options)))
+    print_pieces(generator.answer([Message("user", question)], GenerationOptions(**options)))
 
 
-def speak(pieces: Iterable[str]) -> None:
+def print_pieces(pieces: Iterable[str]) -> None:
     """Print pieces of text as they come, and a line's end; Ctrl-C ends the text, not the program."""
     try:
         for piece in pieces:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kindling_api.errors import IntegrityError, SpecError, explain
-from kindling_api.v1alpha1.products import INPUTS, CheckpointManifest, DatasetManifest, ModelManifest
-from kindling_cli.figures import byte_size, short_count, short_digest
-from kindling_cli.pairs import pairs_table
-from kindling_cli.places import PRODUCTS, Place, find, shown
+from kindling_api.errors import IntegrityError, SpecError, explain, near
+from kindling_api.v1alpha1.products import INPUTS, MANIFEST, CheckpointManifest, DatasetManifest, ModelManifest
+from kindling_cli.figures import byte_size, counted, short_count, short_digest
+from kindling_cli.key_value_table import key_value_table
+from kindling_cli.listing import listing, print_listing
+from kindling_cli.product_folders import PRODUCTS, ProductFolder, find, shown
 from kindling_cli.products import AnyManifest, Dataset, base_of, dataset_of, inputs_of, read_product
+from kindling_storage import ObjectStore, open_store
 from kindling_storage.commit import verify as problems_of
 
 INPUTS_SHOWN = 5
 BAR_WIDTH = 24
-WIDEST_ID = 40
-NUMBERS = ("words", "tokens", "value", "threshold")
 
 
 def inspect_product(
@@ -34,6 +35,7 @@ def inspect_product(
     document: int,
     limit: int,
     verify: bool,
+    as_json: bool = False,
 ) -> None:
     """Print what is asked of the product that `what` means.
 
@@ -44,6 +46,9 @@ def inspect_product(
     console = Console(highlight=False)
     of_dataset = kept or removed or rule is not None or shard is not None
     place = find(what, store, ("DatasetBuild",) if of_dataset else PRODUCTS)
+    if (removed or rule is not None) and (unfinished := _unfinished(place.store)) is not None:
+        _show_removed(console, unfinished, rule, limit, as_json=as_json)
+        return
     manifest = read_product(place.store)
     if of_dataset and not isinstance(manifest, DatasetManifest):
         allowed = "a dataset for --kept, --removed, --rule and --shard"
@@ -51,18 +56,20 @@ def inspect_product(
     if isinstance(manifest, DatasetManifest) and of_dataset:
         dataset = Dataset(place.store, manifest)
         if shard is not None:
-            _show_document(console, dataset, shard, document)
+            _show_document(console, dataset, shard, document, as_json=as_json)
         elif kept:
-            _show_kept(console, dataset, limit)
+            _show_kept(console, dataset, limit, as_json=as_json)
         else:
-            _show_removed(console, dataset, rule, limit)
+            _show_removed(console, dataset.store, rule, limit, as_json=as_json)
     elif verify:
-        _verify(console, place, manifest)
+        _verify(console, place, manifest, as_json=as_json)
+    elif as_json:
+        print(json.dumps({"folder": place.shown, "digest": manifest.digest, **manifest.document()}, indent=2))
     else:
         _show_summary(console, place, manifest)
 
 
-def _show_summary(console: Console, place: Place, manifest: AnyManifest) -> None:
+def _show_summary(console: Console, place: ProductFolder, manifest: AnyManifest) -> None:
     if isinstance(manifest, DatasetManifest):
         _show_dataset(console, place, manifest)
     else:
@@ -70,7 +77,7 @@ def _show_summary(console: Console, place: Place, manifest: AnyManifest) -> None
     _show_lineage(console, place, manifest)
 
 
-def _show_dataset(console: Console, place: Place, manifest: DatasetManifest) -> None:
+def _show_dataset(console: Console, place: ProductFolder, manifest: DatasetManifest) -> None:
     tokenizer, counts = manifest.tokenizer, manifest.documents
     size = sum(file.size for file in manifest.files)
     pairs = [
@@ -81,7 +88,7 @@ def _show_dataset(console: Console, place: Place, manifest: DatasetManifest) -> 
         ("files", f"{len(manifest.files)}, {byte_size(size)}, tokens as {manifest.dtype}"),
         ("shards", _listed([shard.path for shard in (*manifest.train, *manifest.validation)])),
     ]
-    console.print(Text("Dataset", "bold"), pairs_table(pairs), sep="\n")
+    console.print(Text("Dataset", "bold"), key_value_table(pairs), sep="\n")
     funnel = [("read", counts.read), *((f"− {rule}", count) for rule, count in counts.removed.items())]
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, count in [*funnel, ("kept", counts.kept)]:
@@ -91,15 +98,15 @@ def _show_dataset(console: Console, place: Place, manifest: DatasetManifest) -> 
     console.print(Text("\nDocuments", "bold"), table, sep="\n")
 
 
-def _show_model(console: Console, place: Place, manifest: ModelManifest | CheckpointManifest) -> None:
+def _show_model(console: Console, place: ProductFolder, manifest: ModelManifest | CheckpointManifest) -> None:
     shape = manifest.shape
     step = manifest.steps if isinstance(manifest, ModelManifest) else manifest.step
     pairs = [
         ("folder", place.shown),
         ("digest", manifest.digest),
-        ("shape", f"{shape.architecture}, {shape.layers} layers, width {shape.width}, {shape.heads} heads"),
+        ("shape", f"{shape.architecture}, {counted(shape.layers, 'layer')}, width {shape.width}, {shape.heads} heads"),
         ("context", f"{shape.context:,} tokens, vocabulary {manifest.vocab_size:,}"),
-        ("trained", f"{step:,} steps, {short_count(manifest.tokens)} tokens"),
+        ("trained", f"{counted(step, 'step')}, {short_count(manifest.tokens)} tokens"),
         ("files", f"{len(manifest.files)}, {byte_size(sum(file.size for file in manifest.files))}"),
     ]
     if isinstance(manifest, ModelManifest):
@@ -108,12 +115,12 @@ def _show_model(console: Console, place: Place, manifest: ModelManifest | Checkp
             for name, value in (("loss", manifest.loss), ("validation", manifest.validation_loss))
             if value is not None
         ]
-        told = {name: value for name, value in (manifest.evaluation or {}).items() if name != "validation_loss"}
-        pairs += [(name.replace("_", " "), f"{value:.4f}") for name, value in told.items()]
-    console.print(Text(manifest.kind, "bold"), pairs_table(pairs), sep="\n")
+        figures = {name: value for name, value in (manifest.evaluation or {}).items() if name != "validation_loss"}
+        pairs += [(name.replace("_", " "), f"{value:.4f}") for name, value in figures.items()]
+    console.print(Text(manifest.kind, "bold"), key_value_table(pairs), sep="\n")
 
 
-def _show_lineage(console: Console, place: Place, manifest: AnyManifest) -> None:
+def _show_lineage(console: Console, place: ProductFolder, manifest: AnyManifest) -> None:
     """From the product back to the raw files."""
     console.print(Text("\nLineage", "bold"))
     if isinstance(manifest, DatasetManifest):
@@ -144,7 +151,7 @@ def _show_lineage(console: Console, place: Place, manifest: AnyManifest) -> None
 
 def _show_inputs(console: Console, inputs: list[dict[str, Any]], name: str, all_in: str) -> None:
     size = sum(int(entry["size"]) for entry in inputs)
-    console.print(f"  ← {name}   {len(inputs):,} files, {byte_size(size)}", markup=False)
+    console.print(f"  ← {name}   {counted(len(inputs), 'file')}, {byte_size(size)}", markup=False)
     for entry in inputs[:INPUTS_SHOWN]:
         line = f"             {short_digest(entry['digest'])}  {shown(entry['path'])}"
         console.print(Text(line, "dim"), soft_wrap=True)
@@ -152,41 +159,57 @@ def _show_inputs(console: Console, inputs: list[dict[str, Any]], name: str, all_
         console.print(Text(f"             … all of them in {all_in}", "dim"), soft_wrap=True)
 
 
-def _show_kept(console: Console, dataset: Dataset, limit: int) -> None:
-    from kindling_dataprep.ledger import read_kept
+def _unfinished(store: ObjectStore) -> ObjectStore | None:
+    """The folder of a build that failed or is under way, where it has a ledger: given itself, or by its `removed`."""
+    from kindling_dataprep.output.ledger import REMOVED  # not above: Arrow takes time to load
+
+    folder = open_store(store.uri.removesuffix(f"/{REMOVED}"))
+    there = not folder.exists(MANIFEST) and any(folder.list(f"{REMOVED}/part-"))
+    return folder if there else None
+
+
+def _show_kept(console: Console, dataset: Dataset, limit: int, *, as_json: bool) -> None:
+    from kindling_dataprep.output.ledger import read_kept
 
     rows = read_kept(dataset.store, ["id", "words", "tokens", "excerpt"]).slice(0, limit).to_pylist()
-    table = _listing("document", "words", "tokens", "beginning")
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    table = listing(console, "document", "words", "tokens", "beginning")
     for row in rows:
-        table.add_row(_shortened(row["id"]), f"{row['words']:,}", f"{row['tokens']:,}", Text(row["excerpt"], "dim"))
-    console.print(table)
+        table.add_row(row["id"], f"{row['words']:,}", f"{row['tokens']:,}", Text(row["excerpt"], "dim"))
+    print_listing(console, table)
     console.print(f"{len(rows)} of {dataset.manifest.documents.kept:,} kept documents.")
 
 
-def _show_removed(console: Console, dataset: Dataset, rule: str | None, limit: int) -> None:
-    from kindling_dataprep.ledger import read_removed
+def _show_removed(console: Console, store: ObjectStore, rule: str | None, limit: int, *, as_json: bool) -> None:
+    from kindling_dataprep.output.ledger import read_removed
 
-    counts = dataset.manifest.documents.removed
-    if rule is not None and rule not in counts:
-        allowed = ", ".join(counts) or "none: nothing was removed"
-        raise SpecError(
-            explain("--rule", found=repr(rule), allowed=allowed, remedy="name a rule that removed something")
-        )
-    rows = [row for row in read_removed(dataset.store).to_pylist() if rule in (None, row["rule"])]
-    table = _listing("document", "rule", "value", "threshold", "kept instead, or beginning")
+    everything = read_removed(store).to_pylist()
+    if rule is not None and all(row["rule"] != rule for row in everything):
+        rules = sorted({row["rule"] for row in everything})
+        meant = near(rule, rules)
+        remedy = f"did you mean `{meant}`?" if meant else "name a rule that removed something"
+        allowed = ", ".join(rules) or "none: nothing was removed"
+        raise SpecError(explain("--rule", found=repr(rule), allowed=allowed, remedy=remedy))
+    rows = [row for row in everything if rule in (None, row["rule"])]
+    if as_json:
+        print(json.dumps(rows[:limit], indent=2, ensure_ascii=False))
+        return
+    table = listing(console, "document", "rule", "value", "threshold", "kept instead, or beginning")
     for row in rows[:limit]:
         reason = f"{row['rule']}: {row['measure']}"
-        instead = Text(f"= {_shortened(row['kept'])}") if row["kept"] else Text(row["excerpt"], "dim")
-        table.add_row(_shortened(row["id"]), reason, _number(row["value"]), _number(row["threshold"]), instead)
-    console.print(table)
+        instead = Text(f"= {row['kept']}") if row["kept"] else Text(row["excerpt"], "dim")
+        table.add_row(row["id"], reason, _number(row["value"]), _number(row["threshold"]), instead)
+    print_listing(console, table)
     console.print(f"{min(limit, len(rows)):,} of {len(rows):,} removed documents{f' by {rule}' if rule else ''}.")
 
 
-def _show_document(console: Console, dataset: Dataset, name: str, number: int) -> None:
+def _show_document(console: Console, dataset: Dataset, name: str, number: int, *, as_json: bool) -> None:
     import numpy as np
     from tokenizers import Tokenizer
 
-    from kindling_dataprep.shards import read_index
+    from kindling_dataprep.output.shards import read_index
 
     shards = [shard.path for shard in (*dataset.manifest.train, *dataset.manifest.validation)]
     if name not in shards:
@@ -202,33 +225,26 @@ def _show_document(console: Console, dataset: Dataset, name: str, number: int) -
     data = dataset.store.get_range(f"{name}.bin", int(index.pointers[number]), length * itemsize)
     tokens = np.frombuffer(data, index.dtype).tolist()
     tokenizer = Tokenizer.from_str(dataset.store.get(dataset.manifest.tokenizer.path).decode())
+    text = tokenizer.decode(tokens, skip_special_tokens=False)
+    if as_json:
+        print(json.dumps({"shard": name, "document": number, "tokens": tokens, "text": text}, ensure_ascii=False))
+        return
     console.print(Text(f"{name}, document {number} of {len(index.lengths):,}: {length:,} tokens", "bold"))
     console.print(Text(f"first tokens: {' '.join(map(str, tokens[:16]))} …", "dim"))
-    console.print(tokenizer.decode(tokens, skip_special_tokens=False), markup=False, soft_wrap=True)
+    console.print(text, markup=False, soft_wrap=True)
 
 
-def _verify(console: Console, place: Place, manifest: AnyManifest) -> None:
+def _verify(console: Console, place: ProductFolder, manifest: AnyManifest, *, as_json: bool) -> None:
     problems = list(problems_of(place.store, manifest))
     if problems:
         first = f"{place.shown}: {len(problems)} of {len(manifest.files)} files are not as the manifest says"
-        raise IntegrityError("\n  ".join([first, *problems]))
+        remedy = "To fix it: delete these files, and run the document again; what is whole is used again."
+        raise IntegrityError("\n  ".join([first, *problems, remedy]))
+    if as_json:
+        print(json.dumps({"folder": place.shown, "digest": manifest.digest, "verifiedFiles": len(manifest.files)}))
+        return
     size = byte_size(sum(file.size for file in manifest.files))
     console.print(f"{place.shown}: all {len(manifest.files)} files, {size}, are as the manifest says.", soft_wrap=True)
-
-
-def _listing(*columns: str) -> Table:
-    """A table whose last column takes what room the others leave."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=True)
-    for column in columns:
-        justify: Literal["left", "right"] = "right" if column in NUMBERS else "left"
-        ratio = 1 if column == columns[-1] else None
-        table.add_column(column, justify=justify, ratio=ratio, overflow="ellipsis", no_wrap=True)
-    return table
-
-
-def _shortened(identity: str) -> str:
-    """A document's id, of which the end says most."""
-    return identity if len(identity) <= WIDEST_ID else "…" + identity[1 - WIDEST_ID :]
 
 
 def _number(value: float | None) -> str:

@@ -5,46 +5,27 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from kindling_api.documents import Document
-from kindling_api.references import Reference, Use, order, reference_to, uses
-from kindling_api.resolve import Finished, Waiting, content_of, resolve, without_folders
-from kindling_api.v1alpha1.alignment_run import AlignmentRun
-from kindling_api.v1alpha1.dataset_build import DatasetBuild
-from kindling_api.v1alpha1.model import ModelShape
+from kindling_api.references import order
 from kindling_api.v1alpha1.parallelism import Layout
-from kindling_api.v1alpha1.pretrain_run import PretrainRun
-from kindling_api.v1alpha1.products import DatasetManifest, ModelManifest, model_folder
-from kindling_api.v1alpha1.runfile import AlignmentRunFile
-from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_api.versions import step_versions
-from kindling_cli.figures import byte_size, duration, flops, short_count, short_digest
+from kindling_api.v1alpha1.resources import TrainingResources
+from kindling_cli.figures import byte_size, counted, duration, flops, short_count, short_digest
 from kindling_cli.flow import finished_product
-from kindling_cli.load import load_documents
-from kindling_cli.pairs import pairs_table
-from kindling_cli.places import shown, storage_of
-from kindling_cli.plans import (
-    AlignmentPlan,
-    DatasetPlan,
-    PretrainPlan,
-    plan_alignment,
-    plan_dataset,
-    plan_pretraining,
-)
-from kindling_cli.products import model_in, tokens_in
-from kindling_storage import ObjectStore, open_store
-from kindling_storage.commit import read_manifest
-from kindling_trainer.align.dry_run import BaseTokens, dry_run
-from kindling_trainer.estimate import Memory
-from kindling_trainer.inputs import with_contents
+from kindling_cli.key_value_table import key_value_table
+from kindling_cli.load import load_with_places
+from kindling_cli.machine import this_machine
+from kindling_cli.planner import Planner
+from kindling_cli.plans import AlignmentPlan, DatasetPlan, PretrainPlan, length_of
+from kindling_cli.product_folders import shown, storage_of
+from kindling_cli.revisions import pin_revisions
+from kindling_trainer.estimate.memory import Memory
 
 NOTHING = "Nothing was started or written."
-MATRIX = 1024
+MATRIX = 512
 """Side of the matrices whose product is timed."""
 CPU_EFFICIENCY = 0.5
 """Part of a matrix product's speed that a training step reaches on a CPU, as a rough guide."""
@@ -60,22 +41,24 @@ def plan_files(
         StorageError: the store cannot be read.
     """
     storage = storage_of(store)
-    planner = _Planner(storage, flops_per_second)
-    documents = order(
-        load_documents(files, overrides), exists=lambda reference: finished_product(storage, reference) is not None
-    )
-    plans = [planner.plan(document) for document in documents]
+    speed = _Speed(flops_per_second)
+    planner = Planner(storage, speed.of, this_machine(), running=False)
+    documents, places = load_with_places(files, overrides)
+    with places.named():
+        ordered = order(documents, exists=lambda reference: finished_product(storage, reference) is not None)
+        plans = [planner.plan(document) for document in pin_revisions(ordered)]
     if as_json:
         print(json.dumps([plan.document() for plan in plans], indent=2, ensure_ascii=False))
         return
     console = Console(highlight=False)
-    console.print(Text(f"{len(plans)} documents in this order, kept in {shown(storage.uri)}", "dim"))
+    in_order = " in this order" if len(plans) > 1 else ""
+    console.print(Text(f"{counted(len(plans), 'document')}{in_order}, kept in {shown(storage.uri)}", "dim"))
     for plan in plans:
         console.print()
         console.print(_heading(plan))
-        console.print(pairs_table(_pairs(plan)))
+        console.print(key_value_table(_pairs(plan)))
     console.print()
-    console.print(Text(planner.assumption, "dim"))
+    console.print(Text(speed.assumption, "dim"))
 
 
 def measured_flops() -> float:
@@ -91,125 +74,19 @@ def measured_flops() -> float:
     return 2 * MATRIX**3 / best
 
 
-class _Planner:
-    """Plans documents in their order, and remembers what those before it make."""
+class _Speed:
+    """How fast a run would be, and what that is taken from."""
 
-    def __init__(self, storage: StorageSpec, flops_per_second: float | None) -> None:
-        self._storage = storage
-        self._given = flops_per_second
-        self._datasets: dict[Reference, DatasetManifest] = {}
-        self._vocabularies: dict[Reference, int | None] = {}
-        self._models: dict[Reference, tuple[ModelShape, int | None]] = {}
+    def __init__(self, given: float | None) -> None:
+        self._given = given
         self.assumption = NOTHING
 
-    def plan(self, document: Document) -> DatasetPlan | PretrainPlan | AlignmentPlan:
-        if isinstance(document, DatasetBuild):
-            return self._plan_dataset(document)
-        if isinstance(document, PretrainRun):
-            return self._plan_pretraining(document)
-        return self._plan_alignment(document)
-
-    def _plan_dataset(self, document: DatasetBuild) -> DatasetPlan:
-        reference = reference_to(document)
-        manifest = self._newest_dataset(reference, document.spec.storage or self._storage)
-        same = manifest is not None and manifest.spec == without_folders(content_of(document.spec))
-        if manifest is not None and same and manifest.versions == step_versions(document.spec):
-            self._datasets[reference] = manifest
-        plan = plan_dataset(str(reference), document.spec, self._datasets.get(reference))
-        self._vocabularies[reference] = plan.vocab_size
-        return plan
-
-    def _newest_dataset(self, reference: Reference, storage: StorageSpec) -> DatasetManifest | None:
-        product = finished_product(storage, reference)
-        return read_manifest(open_store(product.uri), DatasetManifest) if product else None
-
-    def _plan_pretraining(self, document: PretrainRun) -> PretrainPlan:
-        source = document.spec.dataset
-        reference = Reference("DatasetBuild", document.metadata.namespace, source.name or "")
-        manifest = self._datasets.get(reference)
-        if source.uri is not None:
-            manifest = read_manifest(open_store(storage_of(source.uri).uri), DatasetManifest)
-        elif reference not in self._vocabularies:
-            manifest = self._newest_dataset(reference, self._storage)
-        vocab_size = manifest.tokenizer.vocab_size if manifest else self._vocabularies.get(reference)
-        self._models[reference_to(document)] = (document.spec.model.shape(), vocab_size)
-        return plan_pretraining(
-            str(reference_to(document)),
-            document.spec,
-            vocab_size=vocab_size,
-            dataset_tokens=manifest.train_tokens if manifest else None,
-            finished=self._finished_model(document, manifest),
-            flops_per_second=self._speed(document),
-        )
-
-    def _finished_model(self, document: PretrainRun, manifest: DatasetManifest | None) -> str | None:
-        """Digest of the finished model, where its dataset is there and so its key can be known."""
-        finished = {}
-        if document.spec.dataset.name and manifest is not None:
-            reference = Reference("DatasetBuild", document.metadata.namespace, document.spec.dataset.name)
-            finished[reference] = Finished(uri="", digest=manifest.digest)
-        run_file = resolve(document, storage=self._storage, finished=finished)
-        if isinstance(run_file, Waiting):
-            return None
-        model = read_manifest(open_store(run_file.output).child(model_folder(run_file.key)), ModelManifest)
-        return model.digest if model else None
-
-    def _plan_alignment(self, document: AlignmentRun) -> AlignmentPlan:
-        shape, vocab_size, base = self._base(document)
-        judges = [self._model(use)[:2] for use in uses(document) if use.role in ("reward", "judge")]
-        self._models[reference_to(document)] = (shape, vocab_size)
-        storage = document.spec.storage or self._storage
-        open_data = partial(open_store, endpoint=storage.endpoint, region=storage.region)
-        return plan_alignment(
-            str(reference_to(document)),
-            document.spec,
-            shape=shape,
-            vocab_size=vocab_size,
-            judges=judges,
-            found=dry_run(document.spec, base, open_data),
-            finished=self._finished_alignment(document),
-            flops_per_second=self._speed(document),
-        )
-
-    def _finished_alignment(self, document: AlignmentRun) -> str | None:
-        """Digest of the finished model, where what it learns from is as it was."""
-        references = [reference for use in uses(document) for reference in use.candidates]
-        there = {reference: finished_product(self._storage, reference) for reference in references}
-        finished = {reference: product for reference, product in there.items() if product is not None}
-        run_file = resolve(document, storage=self._storage, finished=finished)
-        if isinstance(run_file, Waiting):
-            return None
-        assert isinstance(run_file, AlignmentRunFile)
-        folder = open_store(run_file.output).child(model_folder(with_contents(run_file).key))
-        model = read_manifest(folder, ModelManifest)
-        return model.digest if model else None
-
-    def _base(self, document: AlignmentRun) -> tuple[ModelShape, int | None, BaseTokens | None]:
-        """Shape and vocabulary of the model to align: planned before, finished, or in a folder; with its tokens, where
-        it is there."""
-        (use,) = (use for use in uses(document) if use.role == "base")
-        shape, vocab_size, store = self._model(use)
-        return shape, vocab_size, None if store is None else tokens_in(store, shape)
-
-    def _model(self, use: Use) -> tuple[ModelShape, int | None, ObjectStore | None]:
-        """Shape and vocabulary of a model: planned before, finished, or in a folder; with its folder, where it is
-        there."""
-        for reference in use.candidates:
-            if reference in self._models:
-                return *self._models[reference], None
-        found = (finished_product(self._storage, reference) for reference in use.candidates)
-        uri = next((product.uri for product in found if product is not None), use.uri)
-        assert uri is not None, "order() has found every reference among the documents or in the store"
-        store = open_store(storage_of(uri).uri)
-        return *model_in(store, scored=use.role != "base"), store
-
-    def _speed(self, document: PretrainRun | AlignmentRun) -> float | None:
+    def of(self, resources: TrainingResources) -> float | None:
         """FLOP/s of all processes together."""
-        processes = document.spec.resources.processes
         if self._given is not None:
             self.assumption = f"Time: at {flops(self._given)} FLOP/s a process, as given. {NOTHING}"
-            return self._given * processes
-        if document.spec.resources.gpu is not None:
+            return self._given * resources.processes
+        if resources.gpu is not None:
             return None
         speed = measured_flops()
         self.assumption = (
@@ -234,12 +111,12 @@ def _pairs(plan: DatasetPlan | PretrainPlan) -> list[tuple[str, str]]:
 
 
 def _records(plan: AlignmentPlan) -> str:
-    said = f"{plan.learnt:,} of {plan.records:,} to learn or try"
+    records = f"{plan.usable:,} of {plan.records:,} to learn or try"
     if plan.data_tokens:
-        said += f", {short_count(plan.data_tokens)} tokens"
+        records += f", {short_count(plan.data_tokens)} tokens"
     if plan.data_tokens and plan.counted_tokens:
-        said += f", of which {plan.counted_tokens / plan.data_tokens:.0%} count"
-    return "; ".join([said, *plan.remarks])
+        records += f", of which {plan.counted_tokens / plan.data_tokens:.0%} count"
+    return records
 
 
 def _heading(plan: DatasetPlan | PretrainPlan) -> Text:
@@ -251,32 +128,53 @@ def _dataset_pairs(plan: DatasetPlan) -> list[tuple[str, str]]:
     vocabulary = f"vocabulary {plan.vocab_size:,}" if plan.vocab_size else "vocabulary known once it is built"
     pairs = [
         ("sources", ", ".join(map(shown, plan.sources))),
+        *([("files", _files(plan))] if plan.files else []),
         ("filters", ", ".join(plan.filters) or "none"),
         ("duplicates", ", ".join(plan.deduplicate) or "stay"),
         ("tokenizer", f"{plan.tokenizer}, {vocabulary}"),
     ]
-    return [*pairs, ("tokens", f"{plan.tokens:,} to train on")] if plan.tokens else pairs
+    if plan.kept is not None and plan.documents is not None and plan.sampled is not None:
+        whole = plan.sampled == 1
+        sampled = "" if whole else f", from a sample of {plan.sampled:.1%} of the bytes"
+        pairs.append(("documents", f"{'about ' * (not whole)}{plan.documents:,} read, {plan.kept:,} kept{sampled}"))
+    if plan.tokens:
+        tokens = f"{plan.tokens:,}" if plan.finished else f"about {short_count(plan.tokens)}"
+        pairs.append(("tokens", f"{tokens} to train on"))
+    if plan.seconds is not None:
+        pairs.append(("time", f"about {duration(plan.seconds)}"))
+    return [*pairs, *(("remark", remark) for remark in plan.remarks)]
+
+
+def _files(plan: DatasetPlan) -> str:
+    formats = ", ".join(f"{number:,} {name}" for name, number in plan.formats.items())
+    return f"{formats}; {byte_size(plan.bytes)}"
 
 
 def _pretrain_pairs(plan: PretrainPlan) -> list[tuple[str, str]]:
     shape, batch = plan.shape, plan.batch
     heads = f"{shape.heads} heads" + (f" ({shape.kv_heads} for keys)" if shape.kv_heads != shape.heads else "")
-    sizes = f"{shape.layers} layers, width {shape.width}, {heads}, context {shape.context:,}"
+    sizes = f"{counted(shape.layers, 'layer')}, width {shape.width}, {heads}, context {shape.context:,}"
     assumed = " (assumed: the build will tell)" if plan.vocab_assumed else ""
     cut = f"{batch.micro_batch} sequences × {batch.accumulation} accumulated × {plan.layout.batch_ranks} ranks"
     waiting = f"; stages wait for one another {plan.bubble:.0%} of the time" if plan.bubble else ""
-    later = "known once the data is read" if isinstance(plan, AlignmentPlan) else "known once the dataset is built"
     return [
         ("model", f"{shape.architecture}, {sizes}"),
         ("parameters", f"{plan.parameters:,}, vocabulary {plan.vocab_size:,}{assumed}"),
         ("layout", f"{_layout(plan.layout)}, {plan.precision}{waiting}"),
         ("batch", f"{batch.tokens:,} tokens = {cut}"),
-        ("steps", f"{plan.steps:,}, {short_count(plan.tokens)} tokens" if plan.steps and plan.tokens else later),
+        ("steps", length_of(plan) or "known once the dataset is built"),
         ("memory", _memory(plan.memory)),
-        ("arithmetic", f"{flops(plan.flops)} FLOPs" if plan.flops else later),
-        ("time", f"about {duration(plan.seconds)}" if plan.seconds else "give --flops for an estimate"),
+        ("arithmetic", f"{flops(plan.flops)} FLOPs" if plan.flops else "known once the steps are"),
+        ("time", _time(plan)),
         ("checkpoint", byte_size(plan.checkpoint_bytes)),
+        *(("remark", remark) for remark in plan.remarks),
     ]
+
+
+def _time(plan: PretrainPlan) -> str:
+    if plan.seconds is not None:
+        return f"about {duration(plan.seconds)}"
+    return "known once the steps are" if plan.flops is None else "give --flops for an estimate"
 
 
 def _layout(layout: Layout) -> str:

@@ -6,13 +6,22 @@ import os
 
 from rich.console import Console
 
-from kindling_cli.voice import load_voice
+from kindling_cli.load_model import load_generator
 from kindling_serve.server import listen_at, serve
 from kindling_serve.settings import KEY_VARIABLE, ServeSettings
 
 
 def serve_model(
-    model: str, *, store: str, host: str, port: int, name: str | None, page: bool, slots: int, max_tokens: int
+    model: str,
+    *,
+    store: str,
+    host: str,
+    port: int,
+    name: str | None,
+    page: bool,
+    slots: int,
+    max_tokens: int,
+    origins: list[str],
 ) -> None:
     """Serve until Ctrl-C.
 
@@ -23,13 +32,14 @@ def serve_model(
     settings = ServeSettings(
         name=name or model.rstrip("/").rpartition("/")[2],
         api_key=os.environ.get(KEY_VARIABLE) or None,
+        origins=tuple(origins),
         page=page,
         slots=slots,
         most_tokens=max_tokens,
     )
-    with listen_at(host, port, settings.patience) as listener:
+    with listen_at(host, port, settings.client_timeout) as listener:
         console.print(f"Reading {model} …", style="dim", markup=False)
-        generator = load_voice(model, store)
+        generator = load_generator(model, store)
         where = f"http://{host}:{listener.getsockname()[1]}"
         if page:
             console.print(f"Chat      {where}", markup=False)

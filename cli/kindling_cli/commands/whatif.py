@@ -14,9 +14,9 @@ from rich.text import Text
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.products import DatasetManifest
 from kindling_api.yaml_source import read_yaml
-from kindling_cli.places import find
+from kindling_cli.product_folders import find
 from kindling_cli.products import read_product
-from kindling_dataprep.whatif import STAYS, Answer, Change, Setting, ask, excerpts, tokens_of
+from kindling_dataprep.whatif import STAYS, Change, Setting, WhatIfResult, ask, excerpts, tokens_of
 
 _SETTING = re.compile(r"(?P<rule>\w+)\.(?P<name>\w+)=(?P<value>.*)", re.DOTALL)
 
@@ -68,7 +68,7 @@ def _all_tokens(manifest: DatasetManifest) -> int:
     return manifest.train_tokens + manifest.validation_tokens
 
 
-def _document(answer: Answer, kept: int, tokens: int) -> dict[str, Any]:
+def _document(answer: WhatIfResult, kept: int, tokens: int) -> dict[str, Any]:
     return {
         "now": dict(sorted(answer.now.items())),
         "then": dict(sorted(answer.then.items())),
@@ -82,7 +82,7 @@ def _document(answer: Answer, kept: int, tokens: int) -> dict[str, Any]:
 
 
 def _show(
-    console: Console, answer: Answer, shown: Sequence[Change], beginnings: dict[str, str], kept: int, tokens: str
+    console: Console, answer: WhatIfResult, shown: Sequence[Change], beginnings: dict[str, str], kept: int, tokens: str
 ) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("documents", "now", "then", ""):

@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
-from kindling_dataprep import limits
+from kindling_dataprep.executors import limits
 from kindling_dataprep.executors.local import LocalExecutor
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Index = TypeVar("Index", int, tuple[str, int])
 
-WORTH_STARTING_RAY = 4 << 20
-"""Bytes of input; Ray takes some seconds to start, in which one core does as much as this."""
+WORTH_STARTING_RAY = 32 << 20
+"""Bytes of input from which Ray pays where nobody asks for workers. To start it, and to load the steps in each of its
+workers, takes processor time (bench/dataprep/start_up.py) in which one core does as much as this."""
+ENOUGH_FOR_WORKERS = 4 << 20
+"""Bytes of input from which Ray is started where `spec.engine.workers` asks for several."""
 RAY_BYTES = 1 << 30
 """Memory of Ray's own processes and of the driver."""
 WORKER_BYTES = 512 << 20
@@ -31,6 +35,20 @@ class Executor(Protocol):
         """The results of `work(task)`, in the order in which they are ready; raises what `work` raises."""
 
 
+def collect(
+    executor: Executor,
+    work_on: Callable[[Task], tuple[Index, Result]],
+    tasks: Sequence[Task],
+    ready: Callable[[Result], object] = lambda result: None,
+) -> list[tuple[Index, Result]]:
+    """What the tasks give, each an index and a result, sorted by index; `ready` hears of each result as it comes."""
+    found = {}
+    for index, result in executor.each(work_on, tasks):
+        found[index] = result
+        ready(result)
+    return [(index, found[index]) for index in sorted(found)]
+
+
 def start(requested: int, tasks: int, input_bytes: int) -> AbstractContextManager[Executor]:
     """The executor for a build here: Ray, where more than one worker has enough to do.
 
@@ -39,12 +57,19 @@ def start(requested: int, tasks: int, input_bytes: int) -> AbstractContextManage
         tasks: Number of tasks that the inputs were cut into.
         input_bytes: Size of all inputs.
     """
-    workers = worker_count(requested, tasks, limits.cores(), limits.memory_bytes())
-    if workers < 2 or input_bytes < WORTH_STARTING_RAY:
+    workers = workers_for(requested, tasks, input_bytes)
+    if workers < 2:
         return nullcontext(LocalExecutor())
     from kindling_dataprep.executors.ray import local_ray  # not above: loading Ray takes a second
 
     return local_ray(workers)
+
+
+def workers_for(requested: int, tasks: int, input_bytes: int) -> int:
+    """How many tasks are done at once here; arguments as those of `start`."""
+    if input_bytes < (ENOUGH_FOR_WORKERS if requested else WORTH_STARTING_RAY):
+        return 1
+    return worker_count(requested, tasks, limits.cores(), limits.memory_bytes())
 
 
 def worker_count(requested: int, tasks: int, cores: int, memory_bytes: int) -> int:

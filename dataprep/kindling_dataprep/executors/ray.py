@@ -23,7 +23,7 @@ FOLDER_PREFIX = "kindling-ray-"
 OBJECT_STORE_BYTES = 96 << 20
 """Little above Ray's least: nothing large passes through it."""
 RETRIES = 3
-"""Of a task whose worker or node died."""
+"""Attempts at a task whose worker or node died, after the first."""
 LONGEST_FOLDER = 40
 """Characters; Ray puts sockets some 65 characters further down, and a socket's path may have 107."""
 

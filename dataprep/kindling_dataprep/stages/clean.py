@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -21,19 +22,29 @@ import pyarrow.parquet as pq
 
 from kindling_api.errors import DataError, NotFoundError, explain
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
-from kindling_dataprep import ledger, work
-from kindling_dataprep.records import BAD_RECORD, Document, InputFile, LinesRemoved, Removal, Span, excerpt_of
-from kindling_dataprep.stages.repeated import Notes, distinct, notes_name, put_notes, repeated_lines
+from kindling_dataprep.executors.tasks import Job
+from kindling_dataprep.output import ledger, work
+from kindling_dataprep.output.damage import damage_facts
+from kindling_dataprep.output.facts import CleanFacts, LineFacts
+from kindling_dataprep.records import BAD_RECORD, Document, InputFile, LinesRemoved, Remark, Removal, Span, excerpt_of
+from kindling_dataprep.stages.line_counts import (
+    Kind,
+    LineHolders,
+    distinct,
+    line_holders_name,
+    put_line_holders,
+    repeated_lines,
+)
 from kindling_dataprep.steps.adult import SITES, blocklist_of, domains_in
 from kindling_dataprep.steps.boilerplate import boilerplate_of, line_hashes
+from kindling_dataprep.steps.clean_batch import CleanedBatch, Lists, clean_batch, repaired_by
 from kindling_dataprep.steps.decide import margins
 from kindling_dataprep.steps.exact import text_digest
 from kindling_dataprep.steps.faults import FAULTS
-from kindling_dataprep.steps.judge import Lists, Outcome, judge, repaired_by
 from kindling_dataprep.steps.lines import piece_hashes
-from kindling_dataprep.steps.minhash import band_keys, signatures
-from kindling_dataprep.steps.read import read, store_uri
-from kindling_dataprep.tasks import Job
+from kindling_dataprep.steps.minhash import band_keys, banding, signatures
+from kindling_dataprep.steps.read import opener, read, store_uri
+from kindling_dataprep.steps.unpack import ZSTD_WINDOWS
 from kindling_storage import ObjectStore
 from kindling_storage.commit import file_entry
 
@@ -60,7 +71,7 @@ class CleanTask:
 def documents_schema(spec: DatasetBuildSpec) -> pa.Schema:
     """The table of the documents that stay, text and fingerprints; each band is a column, to be read alone."""
     columns = {"id": pa.string(), "source": pa.int32(), "text": pa.string(), "digest": pa.binary(16)}
-    columns |= {"characters": pa.int64(), "excerpt": pa.string()}
+    columns |= {"characters": pa.int64(), "bytes": pa.int64(), "excerpt": pa.string()}
     if (min_hash := spec.deduplicate.min_hash) is not None and min_hash.keep == "best":
         columns["margin"] = pa.float64()
     columns |= {band_column(band): pa.uint64() for band in range(_bands(spec))}
@@ -74,7 +85,7 @@ def band_column(band: int) -> str:
 
 def _bands(spec: DatasetBuildSpec) -> int:
     min_hash = spec.deduplicate.min_hash
-    return min_hash.bands if min_hash is not None else 0
+    return banding(min_hash)[0] if min_hash is not None else 0
 
 
 def documents_path(index: int) -> str:
@@ -83,51 +94,61 @@ def documents_path(index: int) -> str:
 
 
 def measures_path(index: int) -> str:
-    """Where the measures of all documents that a task judged lie: a part of the product."""
+    """Where the measures of all documents of a task lie: a part of the product."""
     return ledger.part_path(ledger.MEASURES, index)
 
 
-def clean(task: CleanTask) -> tuple[int, work.Part]:
-    """Does one task, unless it was done before. The facts: counts, bytes, and the first bad records.
+def clean(task: CleanTask) -> tuple[int, work.Part[CleanFacts]]:
+    """Does one task, unless it was done before.
 
     Returns the task's index and its part.
     """
-    store, name = task.job.store(), f"clean-{task.index:05d}"
-    if (done := work.find(store, name)) is not None:
-        return task.index, done
+    return task.index, work.once(task.job.store(), f"clean-{task.index:05d}", CleanFacts, partial(_clean, task))
+
+
+def _clean(task: CleanTask, part: work.NewPart) -> CleanFacts:
     spec = task.job.spec
     lists = _lists(task)
     lines_removed: list[LinesRemoved] = []
-    with work.new_part(store) as part:
-        documents, removed, measures = (part.folder / table for table in ("documents", "removed", "measures"))
-        measures_schema = judge([], spec).measures.schema
-        with (
-            pq.ParquetWriter(documents, documents_schema(spec), compression="zstd") as documents_writer,
-            pq.ParquetWriter(removed, ledger.REMOVED_SCHEMA, compression="zstd") as removed_writer,
-            pq.ParquetWriter(measures, measures_schema, compression="zstd") as measures_writer,
-        ):
-            counts: Counter[str] = Counter()
-            bad: list[str] = []
-            for batch in _batches(_records(task)):
-                outcome = judge(batch, spec, lists)
-                lists = replace(lists, place=lists.place + len(batch))
-                documents_writer.write_table(_documents_table(outcome, spec))
-                removed_writer.write_table(ledger.removed_table(outcome.removed, spec))
-                measures_writer.write_table(outcome.measures)
-                counts.update(removal.rule for removal in outcome.removed)
-                counts["kept"] += len(outcome.kept)
-                lines_removed += outcome.lines_removed
-                bad += [f"{each.id} ({FAULTS[each.measure]})" for each in outcome.removed if each.rule == BAD_RECORD]
-        part.put(documents_path(task.index), documents)
-        part.put(ledger.part_path(ledger.REMOVED, task.index), removed)
-        part.put(measures_path(task.index), measures)
-        ledger.write_table(ledger.lines_table(lines_removed, spec), part.folder / "lines")
-        part.put(ledger.part_path(ledger.LINES, task.index), part.folder / "lines")
-        kept = counts.pop("kept", 0)
-        part.facts = {"kept": kept, "removed": counts, "badRecords": bad[:BAD_RECORDS_SHOWN]}
-        part.facts["linesRemoved"] = _by_rule(lines_removed)
-        part.facts["bytes"] = sum(span.size for span in task.spans)
-        return task.index, work.finish(part, name)
+    documents, removed, measures = (part.folder / table for table in ("documents", "removed", "measures"))
+    measures_schema = clean_batch([], spec).measures.schema
+    with (
+        pq.ParquetWriter(documents, documents_schema(spec), compression="zstd") as documents_writer,
+        pq.ParquetWriter(removed, ledger.REMOVED_SCHEMA, compression="zstd") as removed_writer,
+        pq.ParquetWriter(measures, measures_schema, compression="zstd") as measures_writer,
+    ):
+        counts: Counter[str] = Counter()
+        bad: list[str] = []
+        places: list[Removal] = []
+        remarks: list[Remark] = []
+        for batch in _batches(_records(task, remarks)):
+            outcome = clean_batch(batch, spec, lists)
+            lists = replace(lists, place=lists.place + len(batch))
+            documents_writer.write_table(_documents_table(outcome, spec))
+            removed_writer.write_table(ledger.removed_table(outcome.removed, spec))
+            measures_writer.write_table(outcome.measures)
+            counts.update(removal.rule for removal in outcome.removed)
+            counts["kept"] += len(outcome.kept)
+            lines_removed += outcome.lines_removed
+            places += [each for each in outcome.removed if each.unread is not None]
+            bad += [
+                f"{each.id} ({each.note or FAULTS[each.measure]})"
+                for each in outcome.removed
+                if each.rule == BAD_RECORD
+            ]
+    part.put(documents_path(task.index), documents)
+    part.put(ledger.part_path(ledger.REMOVED, task.index), removed)
+    part.put(measures_path(task.index), measures)
+    ledger.write_table(ledger.lines_table(lines_removed, spec), part.folder / "lines")
+    part.put(ledger.part_path(ledger.LINES, task.index), part.folder / "lines")
+    kept = counts.pop("kept", 0)
+    return CleanFacts(
+        kept=kept,
+        removed=counts,
+        bad_records=bad[:BAD_RECORDS_SHOWN],
+        damage=damage_facts(places, remarks),
+        lines_removed=_by_rule(lines_removed),
+    )
 
 
 def put_sites(job: Job, blocklist: bytes | None) -> None:
@@ -148,42 +169,45 @@ def _lists(task: CleanTask) -> Lists:
     return lists
 
 
-def count_lines(task: CleanTask) -> tuple[int, work.Part]:
+def count_lines(task: CleanTask) -> tuple[int, work.Part[LineFacts]]:
     """Notes which lines a task's documents hold, unless that was done before.
 
     Returns the task's index and its part.
     """
-    store, name = task.job.store(), notes_name(task.index)
-    if (done := work.find(store, name)) is not None:
-        return task.index, done
+    return task.index, work.once(
+        task.job.store(), line_holders_name(task.index), LineFacts, partial(_count_lines, task)
+    )
+
+
+def _count_lines(task: CleanTask, part: work.NewPart) -> LineFacts:
     boilerplate, duplicates = boilerplate_of(task.job.spec), task.job.spec.deduplicate.lines
     rules = dict(each.chosen for each in task.job.spec.filters)
-    by_text, by_place = [_notes(set(), 0)], [_notes(set(), 0)]
+    by_text, by_place = [_line_holders(set(), 0)], [_line_holders(set(), 0)]
     documents = 0
-    for place, record in enumerate(_records(task), start=_place(task)):
+    begins: dict[Kind, list[int]] = {}
+    for place, record in enumerate(_records(task, []), start=_place(task)):
         document = repaired_by(record, rules) if isinstance(record, Document) else record
         if isinstance(document, Removal):
             continue
         documents += 1
         if boilerplate is not None:
             text = int.from_bytes(text_digest(document.text)[:8], "little")
-            by_text.append(_notes(line_hashes(document, boilerplate), text))
+            by_text.append(_line_holders(line_hashes(document, boilerplate), text))
         if duplicates is not None:
-            by_place.append(_notes(piece_hashes(document.text, duplicates), place))
-    with work.new_part(store) as part:
-        if boilerplate is not None:
-            notes = distinct(np.concatenate(by_text), boilerplate.min_documents)
-            put_notes(part, "boilerplate", task.index, notes, task.ranges)
-        if duplicates is not None:
-            put_notes(part, "lines", task.index, distinct(np.concatenate(by_place), FEWEST_HOLDERS), task.ranges)
-        part.facts["documents"] = documents
-        return task.index, work.finish(part, name)
+            by_place.append(_line_holders(piece_hashes(document.text, duplicates), place))
+    if boilerplate is not None:
+        line_holders = distinct(np.concatenate(by_text), boilerplate.min_documents)
+        begins["boilerplate"] = put_line_holders(part, "boilerplate", task.index, line_holders, task.ranges)
+    if duplicates is not None:
+        line_holders = distinct(np.concatenate(by_place), FEWEST_HOLDERS)
+        begins["lines"] = put_line_holders(part, "lines", task.index, line_holders, task.ranges)
+    return LineFacts(documents=documents, **begins)
 
 
-def _notes(lines: Collection[int], holder: int) -> Notes:
-    notes: Notes = np.empty((len(lines), 2), dtype=np.uint64)
-    notes[:, 0], notes[:, 1] = np.fromiter(lines, dtype=np.uint64, count=len(lines)), holder
-    return notes
+def _line_holders(lines: Collection[int], holder: int) -> LineHolders:
+    line_holders: LineHolders = np.empty((len(lines), 2), dtype=np.uint64)
+    line_holders[:, 0], line_holders[:, 1] = np.fromiter(lines, dtype=np.uint64, count=len(lines)), holder
+    return line_holders
 
 
 def _place(task: CleanTask) -> int:
@@ -198,7 +222,7 @@ def _by_rule(removed: Iterable[LinesRemoved]) -> Counter[str]:
     return counts
 
 
-def _documents_table(outcome: Outcome, spec: DatasetBuildSpec) -> pa.Table:
+def _documents_table(outcome: CleanedBatch, spec: DatasetBuildSpec) -> pa.Table:
     documents = outcome.kept
     texts = [document.text for document in documents]
     columns: dict[str, Any] = {
@@ -207,27 +231,33 @@ def _documents_table(outcome: Outcome, spec: DatasetBuildSpec) -> pa.Table:
         "text": texts,
         "digest": [text_digest(text) for text in texts],
         "characters": [len(text) for text in texts],
+        "bytes": [len(text.encode()) for text in texts],
         "excerpt": [excerpt_of(text) for text in texts],
     }
     if (min_hash := spec.deduplicate.min_hash) is not None:
         keys = band_keys(signatures(texts, min_hash), min_hash)
-        columns |= {band_column(band): keys[:, band] for band in range(min_hash.bands)}
+        columns |= {band_column(band): keys[:, band] for band in range(_bands(spec))}
         if min_hash.keep == "best":
             columns["margin"] = margins(outcome.measures.filter(pc.is_null(pc.field("rule"))), spec.filters)
     return pa.table(columns, schema=documents_schema(spec))
 
 
-def _records(task: CleanTask) -> Iterator[Document | Removal]:
-    """The records of all spans of the task.
+def _records(task: CleanTask, remarks: list[Remark]) -> Iterator[Document | Removal]:
+    """The records of all spans of the task; what is remarked on files goes to `remarks`.
 
     Raises:
         DataError: a file is no longer what it was when the inputs were listed.
     """
+    window = ZSTD_WINDOWS[task.job.spec.engine.zstd_window]
     for span in task.spans:
         source = task.job.spec.sources[span.file.source]
         with suppress(NotFoundError):
-            yield from read(span, source, open_store=task.job.open_input)
-        _check_unchanged(task.job.open_input(store_uri(span.file.uri)), span.file)
+            for record in read(span, source, open_store=task.job.open_input, window=window):
+                if isinstance(record, Remark):
+                    remarks.append(record)
+                else:
+                    yield record
+        _check_unchanged(opener(source, task.job.open_input)(store_uri(span.file.uri)), span.file)
 
 
 def _check_unchanged(store: ObjectStore, file: InputFile) -> None:
@@ -239,7 +269,7 @@ def _check_unchanged(store: ObjectStore, file: InputFile) -> None:
         found = "nothing"
     if found != file.digest:
         remedy = "leave the inputs alone while a build runs, and run it again"
-        raise DataError(explain(f"{file.uri}/{file.path}", found=found, allowed=file.digest, remedy=remedy))
+        raise DataError(explain(f"{file.uri}/{file.name}", found=found, allowed=file.digest, remedy=remedy))
 
 
 def _batches(records: Iterator[Document | Removal]) -> Iterator[list[Document | Removal]]:

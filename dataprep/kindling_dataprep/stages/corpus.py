@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from kindling_dataprep import work
+from kindling_dataprep.executors.tasks import Job
+from kindling_dataprep.output import work
+from kindling_dataprep.output.facts import CleanFacts
+from kindling_dataprep.output.work import Rows as Rows
 from kindling_dataprep.stages.clean import documents_path
-from kindling_dataprep.tasks import Job
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,8 @@ class Corpus:
 
     def texts(self, part: int, rows: Rows) -> Iterator[tuple[int, pa.ChunkedArray]]:
         """Those batches of a part's texts that hold some of the `rows`, each with the number of its first row."""
-        first = 0
-        with self.job.store().open(documents_path(part)) as stream:
-            file = pq.ParquetFile(stream)
-            for group in range(file.num_row_groups):
-                last = first + file.metadata.row_group(group).num_rows
-                if ((rows >= first) & (rows < last)).any():
-                    yield first, file.read_row_group(group, columns=["text"])["text"]
-                first = last
+        for first, batch in work.row_groups(self.job.store(), documents_path(part), ["text"], rows):
+            yield first, batch["text"]
 
     def ids(self, documents: Rows) -> list[str]:
         """The ids of the sorted `documents`."""
@@ -77,6 +69,6 @@ class Corpus:
         return rows
 
 
-def corpus_of(job: Job, parts: Sequence[work.Part]) -> Corpus:
+def corpus_of(job: Job, parts: Sequence[work.Part[CleanFacts]]) -> Corpus:
     """The documents that the `parts` of cleaning hold."""
-    return Corpus(job, np.cumsum([0, *(part.facts["kept"] for part in parts)], dtype=np.int64))
+    return Corpus(job, np.cumsum([0, *(part.facts.kept for part in parts)], dtype=np.int64))

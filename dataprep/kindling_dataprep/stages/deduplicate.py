@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from kindling_api.v1alpha1.dataset_build import MinHash
-from kindling_dataprep import ledger, work
 from kindling_dataprep.executors import Executor
+from kindling_dataprep.output import ledger, work
+from kindling_dataprep.output.facts import DuplicateCluster, DuplicateFacts, NoFacts
 from kindling_dataprep.records import Removal
 from kindling_dataprep.stages.clean import band_column
 from kindling_dataprep.stages.corpus import Corpus, Rows
 from kindling_dataprep.stages.verify import similarities_of
 from kindling_dataprep.steps.clusters import NO_DUPLICATES, Duplicates, near_duplicates
 from kindling_dataprep.steps.exact import first_of_equals
-from kindling_dataprep.steps.minhash import bucket_pairs, unpacked
+from kindling_dataprep.steps.minhash import banding, bucket_pairs, unpacked
 
 PART = "deduplicate"
 CLUSTERS_SHOWN = 8
@@ -44,30 +45,32 @@ class BandTask:
     band: int
 
 
-def deduplicate(corpus: Corpus, executor: Executor) -> work.Part:
+def deduplicate(corpus: Corpus, executor: Executor) -> work.Part[DuplicateFacts]:
     """Finds the duplicates and writes them to the ledger, unless that was done before.
 
-    The ledger's part comes after those of the first stage. The facts: removed documents by rule, candidate and verified
-    pairs, and the largest clusters.
+    The ledger's part comes after those of the first stage.
     """
-    store, spec = corpus.job.store(), corpus.job.spec.deduplicate
-    if (done := work.find(store, PART)) is not None:
-        return done
+    return work.once(corpus.job.store(), PART, DuplicateFacts, partial(_deduplicate, corpus, executor))
+
+
+def _deduplicate(corpus: Corpus, executor: Executor, part: work.NewPart) -> DuplicateFacts:
+    spec = corpus.job.spec.deduplicate
     copies = find_copies(corpus) if spec.exact else NO_DUPLICATES
-    near, facts = NO_DUPLICATES, dict[str, Any]()
+    near, candidates, verified = NO_DUPLICATES, None, None
     if spec.min_hash is not None:
-        near, facts = _near(corpus, copies, spec.min_hash, executor)
+        near, candidates, verified = _near(corpus, copies, spec.min_hash, executor)
     removals = removals_of(copies, near)
-    with work.new_part(store) as part:
-        documents, table = part.folder / "documents", part.folder / "removed"
-        ledger.write_table(removals.select(["document"]), documents)
-        _write_ledger(corpus, removals, table)
-        part.put(_REMOVED, documents)
-        part.put(ledger.part_path(ledger.REMOVED, corpus.parts), table)
-        counts = Counter(removals["rule"].to_pylist())
-        part.facts = facts | {"removed": counts, "kept": -counts.total()}
-        part.facts["clusters"] = _largest_clusters(corpus, removals)
-        return work.finish(part, PART)
+    documents, table = part.folder / "documents", part.folder / "removed"
+    ledger.write_table(removals.select(["document"]), documents)
+    _write_ledger(corpus, removals, table)
+    part.put(_REMOVED, documents)
+    part.put(ledger.part_path(ledger.REMOVED, corpus.parts), table)
+    return DuplicateFacts(
+        removed=Counter(removals["rule"].to_pylist()),
+        candidates=candidates,
+        verified=verified,
+        clusters=_largest_clusters(corpus, removals),
+    )
 
 
 def removed_rows(corpus: Corpus) -> Rows:
@@ -84,36 +87,36 @@ def find_copies(corpus: Corpus) -> Duplicates:
     return Duplicates(removed, first[removed], np.ones(len(removed)))
 
 
-def pair_band(task: BandTask) -> tuple[int, work.Part]:
+def pair_band(task: BandTask) -> tuple[int, work.Part[NoFacts]]:
     """Writes the pairs of documents that share a bucket of a band, unless that was done before.
 
     Returns the band's number and its part.
     """
-    store, name = task.corpus.job.store(), f"band-{task.band:03d}"
-    if (done := work.find(store, name)) is not None:
-        return task.band, done
+    return task.band, work.once(task.corpus.job.store(), f"band-{task.band:03d}", NoFacts, partial(_pair_band, task))
+
+
+def _pair_band(task: BandTask, part: work.NewPart) -> NoFacts:
     keys = np.concatenate([keys.to_numpy() for keys in task.corpus.column(band_column(task.band))])
     stays = np.ones(len(keys), dtype=bool)
-    stays[work.read_table(store, _COPIES)["document"].to_numpy()] = False
+    stays[work.read_table(part.store, _COPIES)["document"].to_numpy()] = False
     documents = np.flatnonzero(stays)
-    with work.new_part(store) as part:
-        ledger.write_table(pa.table({"pair": bucket_pairs(keys[documents], documents)}), part.folder / "pairs")
-        part.put(_pairs_path(task.band), part.folder / "pairs")
-        return task.band, work.finish(part, name)
+    ledger.write_table(pa.table({"pair": bucket_pairs(keys[documents], documents)}), part.folder / "pairs")
+    part.put(_pairs_path(task.band), part.folder / "pairs")
+    return NoFacts()
 
 
-def _near(corpus: Corpus, copies: Duplicates, spec: MinHash, executor: Executor) -> tuple[Duplicates, dict[str, Any]]:
-    """The near-duplicates among the documents that are no copies; and the facts about finding them."""
+def _near(corpus: Corpus, copies: Duplicates, spec: MinHash, executor: Executor) -> tuple[Duplicates, int, int]:
+    """The near-duplicates among the documents that are no copies; candidate and verified pairs."""
     write_copies(corpus, copies)
-    for _ in executor.each(pair_band, [BandTask(corpus, band) for band in range(spec.bands)]):
+    bands, _ = banding(spec)
+    for _ in executor.each(pair_band, [BandTask(corpus, band) for band in range(bands)]):
         pass
-    pairs = candidates_of(corpus, spec.bands)
+    pairs = candidates_of(corpus, bands)
     characters = _numbers(corpus, "characters")
     similarities = similarities_of(corpus, pairs, characters, spec.shingle, executor)
     verified = similarities >= spec.threshold
-    facts = {"candidates": len(pairs), "verified": int(verified.sum())}
     worth = [_numbers(corpus, "margin"), characters] if spec.keep == "best" else [characters]
-    return near_duplicates(worth, pairs[verified], similarities[verified]), facts
+    return near_duplicates(worth, pairs[verified], similarities[verified]), len(pairs), int(verified.sum())
 
 
 def _numbers(corpus: Corpus, column: str) -> NDArray[Any]:
@@ -196,14 +199,14 @@ def _removal(document: dict[str, str], reason: dict[str, Any], kept: str, thresh
     )
 
 
-def _largest_clusters(corpus: Corpus, removals: pa.Table) -> list[dict[str, Any]]:
+def _largest_clusters(corpus: Corpus, removals: pa.Table) -> list[DuplicateCluster]:
     """The documents that stand for most others, and some of those."""
     kept, counts = np.unique(removals["kept"].to_numpy(), return_counts=True)
     found = []
     for largest in np.argsort(-counts, kind="stable")[:CLUSTERS_SHOWN].tolist():
         members = removals["document"].to_numpy()[removals["kept"].to_numpy() == kept[largest]]
         (name,) = corpus.ids(kept[largest : largest + 1])
-        found.append({"kept": name, "size": int(counts[largest]) + 1, "removed": corpus.ids(members[:3])})
+        found.append(DuplicateCluster(kept=name, size=int(counts[largest]) + 1, removed=corpus.ids(members[:3])))
     return found
 
 

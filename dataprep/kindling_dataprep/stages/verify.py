@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from kindling_dataprep import ledger, work
-from kindling_dataprep.executors import Executor
+from kindling_dataprep.executors import Executor, collect
+from kindling_dataprep.output import ledger, work
+from kindling_dataprep.output.facts import NoFacts, ShingleFacts
 from kindling_dataprep.stages.corpus import Corpus, Rows
 from kindling_dataprep.steps.clusters import clusters
 from kindling_dataprep.steps.minhash import packed, unpacked
@@ -66,8 +68,8 @@ def similarities_of(
         ShingleTask(corpus, part, documents[some], asking[some], shingle) for part, some in _each_value(parts)
     ]
     places: dict[int, list[tuple[int, int]]] = {}
-    for each, done in sorted(executor.each(write_shingles, shingle_tasks), key=lambda result: result[0]):
-        for row_group, group in enumerate(done.facts["groups"]):
+    for each, done in collect(executor, write_shingles, shingle_tasks):
+        for row_group, group in enumerate(done.facts.groups):
             places.setdefault(group, []).append((each, row_group))
     members = dict(_each_value(groups))
     pairs_tasks = [PairsTask(corpus, group, pairs[some], places[group]) for group, some in members.items()]
@@ -97,52 +99,54 @@ def groups_of(pairs: Rows, characters: Rows) -> Rows:
     return groups
 
 
-def write_shingles(task: ShingleTask) -> tuple[int, work.Part]:
-    """Writes the shingles that were asked for, each row group for one group; the facts name the groups.
+def write_shingles(task: ShingleTask) -> tuple[int, work.Part[ShingleFacts]]:
+    """Writes the shingles that were asked for, each row group for one group.
 
     Returns the task's part, and what was written.
     """
     store, name = task.corpus.job.store(), f"shingles-{task.part:05d}"
-    if (done := work.find(store, name)) is not None:
-        return task.part, done
+    return task.part, work.once(store, name, ShingleFacts, partial(_write_shingles, task))
+
+
+def _write_shingles(task: ShingleTask, part: work.NewPart) -> ShingleFacts:
     rows = task.documents - task.corpus.starts[task.part]
     groups: list[int] = []
-    with work.new_part(store) as part:
-        file = part.folder / "shingles"
-        with pq.ParquetWriter(file, _SHINGLES_SCHEMA, compression="zstd", use_dictionary=False) as writer:
-            for first, texts in task.corpus.texts(task.part, rows):
-                here = (rows >= first) & (rows < first + len(texts))
-                for group in np.unique(task.groups[here]).tolist():
-                    asked = here & (task.groups == group)
-                    found = shingles(texts.take(rows[asked] - first).to_pylist(), task.shingle)
-                    lists = pa.ListArray.from_arrays(pa.array(found.starts, pa.int32()), found.hashes)
-                    table = pa.table([pa.array(task.documents[asked]), lists], schema=_SHINGLES_SCHEMA)
-                    writer.write_table(table, row_group_size=len(table))
-                    groups.append(group)
-        part.put(_shingles_path(task.part), file)
-        part.facts = {"groups": groups}
-        return task.part, work.finish(part, name)
+    file = part.folder / "shingles"
+    with pq.ParquetWriter(file, _SHINGLES_SCHEMA, compression="zstd", use_dictionary=False) as writer:
+        for first, texts in task.corpus.texts(task.part, rows):
+            here = (rows >= first) & (rows < first + len(texts))
+            for group in np.unique(task.groups[here]).tolist():
+                asked = here & (task.groups == group)
+                found = shingles(texts.take(rows[asked] - first).to_pylist(), task.shingle)
+                lists = pa.ListArray.from_arrays(pa.array(found.starts, pa.int32()), found.hashes)
+                table = pa.table([pa.array(task.documents[asked]), lists], schema=_SHINGLES_SCHEMA)
+                writer.write_table(table, row_group_size=len(table))
+                groups.append(group)
+    part.put(_shingles_path(task.part), file)
+    return ShingleFacts(groups=groups)
 
 
 def compare(task: PairsTask) -> tuple[int, NDArray[np.float64]]:
     """The number of a group, and the similarity of each of its pairs."""
     store, name = task.corpus.job.store(), f"pairs-{task.group:05d}"
     path = f"{work.WORK}/{name}.parquet"
-    if work.find(store, name) is None:
+
+    def fill(part: work.NewPart) -> NoFacts:
         tables = []
         for number, row_group in task.places:
             with store.open(_shingles_path(number)) as stream:
-                tables.append(pq.ParquetFile(stream).read_row_group(row_group))
+                tables.append(pq.ParquetFile(stream, pre_buffer=False).read_row_group(row_group, use_threads=False))
         table = pa.concat_tables(tables).combine_chunks()
         lists = table["shingles"].chunk(0)
         sets = Shingles(lists.flatten().to_numpy(), lists.offsets.to_numpy().astype(np.int64))
         documents = table["document"].to_numpy()
         order = np.argsort(documents)
         positions = order[np.searchsorted(documents, task.pairs, sorter=order)]
-        with work.new_part(store) as part:
-            ledger.write_table(pa.table({"jaccard": jaccards(sets, positions)}), part.folder / "pairs")
-            part.put(path, part.folder / "pairs")
-            work.finish(part, name)
+        ledger.write_table(pa.table({"jaccard": jaccards(sets, positions)}), part.folder / "pairs")
+        part.put(path, part.folder / "pairs")
+        return NoFacts()
+
+    work.once(store, name, NoFacts, fill)
     return task.group, work.read_table(store, path)["jaccard"].to_numpy()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +14,12 @@ import xxhash
 
 from kindling_api.errors import DataError, explain
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
-from kindling_api.v1alpha1.products import TokenType
-from kindling_dataprep import order, work
-from kindling_dataprep.order import Integers, Pieces
-from kindling_dataprep.shards import Tokens, write_shard
+from kindling_api.v1alpha1.products import Shard, TokenType
+from kindling_dataprep.executors.tasks import Job
+from kindling_dataprep.output import order, work
+from kindling_dataprep.output.order import Integers, Pieces
+from kindling_dataprep.output.shards import Tokens, write_shard
 from kindling_dataprep.stages.encode import tokens_path
-from kindling_dataprep.tasks import Job
 
 Split = Literal["train", "validation"]
 
@@ -94,17 +95,17 @@ def arrange(spec: DatasetBuildSpec, kept: pa.Table) -> tuple[Pieces, Pieces]:
     )
 
 
-def write(task: ShardTask) -> tuple[Split, int, work.Part]:
-    """Writes one shard, unless that was done before; the facts are its path, tokens and documents."""
-    store, name = task.job.store(), f"{task.split}-{task.index:05d}"
-    if (done := work.find(store, name)) is not None:
-        return task.split, task.index, done
-    with work.new_part(store) as part:
-        tokens, documents = write_shard(part.folder / name, _documents(task, part.folder), task.dtype)
-        part.put(f"{name}.bin", part.folder / f"{name}.bin")
-        part.put(f"{name}.idx", part.folder / f"{name}.idx")
-        part.facts = {"path": name, "tokens": tokens, "documents": documents}
-        return task.split, task.index, work.finish(part, name)
+def write(task: ShardTask) -> tuple[tuple[Split, int], work.Part[Shard]]:
+    """Writes one shard, unless that was done before."""
+    name = f"{task.split}-{task.index:05d}"
+    return (task.split, task.index), work.once(task.job.store(), name, Shard, partial(_write, task, name))
+
+
+def _write(task: ShardTask, name: str, part: work.NewPart) -> Shard:
+    tokens, documents = write_shard(part.folder / name, _documents(task, part.folder), task.dtype)
+    part.put(f"{name}.bin", part.folder / f"{name}.bin")
+    part.put(f"{name}.idx", part.folder / f"{name}.idx")
+    return Shard(path=name, tokens=tokens, documents=documents)
 
 
 def _documents(task: ShardTask, folder: Path) -> Iterator[Tokens]:

@@ -23,7 +23,7 @@ from kindling_storage import ObjectStore
 
 
 def _list(name: str) -> frozenset[str]:
-    return frozenset(files("kindling_dataprep").joinpath("lists", name).read_text().split())
+    return frozenset(files("kindling_dataprep.steps").joinpath("lists", name).read_text().split())
 
 
 FEWEST_WORDS = 3

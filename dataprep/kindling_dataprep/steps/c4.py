@@ -11,8 +11,10 @@ import re
 from collections.abc import Sequence
 
 from kindling_api.v1alpha1.filters import C4
+from kindling_dataprep.steps.languages import ENGLISH, UNPUNCTUATED
 from kindling_dataprep.steps.quality import TERMINAL_PUNCTUATION, Floats, Integers, counts
-from kindling_dataprep.steps.words import Words, words_of
+from kindling_dataprep.steps.sentences import ends_in_ellipsis, ends_sentence, sentences_inside
+from kindling_dataprep.steps.words import Words, split_words, words_of
 
 UNWANTED_PHRASES = (
     "javascript",
@@ -27,18 +29,19 @@ UNWANTED_PHRASES = (
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 _LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
-"""Of `str.splitlines`."""
+"""Where `str.splitlines` ends a line."""
 _SENTENCE_END_INSIDE = re.compile(
     # what ends it comes first, since a pattern that begins with a character class is searched for fast
     rf"""[.!?](?<!\b\w\.)(?<!\b(?:Mr|Ms|Dr|St|vs)\.)(?<!\bMrs\.)["')\]”’]*[^\S{_LINE_ENDS}]+(?=\S)"""
 )
 
 
-def c4_lines(text: str, spec: C4) -> tuple[str, int]:
+def c4_lines(text: str, spec: C4, language: str = ENGLISH) -> tuple[str, int]:
     """The text without the lines that C4 removes, and how many those are; blank lines go too, and do not count.
 
     Wikipedia's marks (`[1]`, `[edit]`, `[citation needed]`) are cut out of the lines. A line ends in terminal
-    punctuation with one of `. ? ! " '`, unless that is an ellipsis.
+    punctuation with one of `. ? ! " '`, unless that is an ellipsis; in other languages than English as `sentences`
+    says, and none is asked for where none is written (Thai, Lao, Dzongkha).
     """
     lines = [line for line in map(str.strip, text.splitlines()) if line]
     lowered = text.lower()
@@ -46,7 +49,7 @@ def c4_lines(text: str, spec: C4) -> tuple[str, int]:
     kept = []
     for line in lines:
         cut = _CITATION.sub("", line).rstrip() if "[" in line else line
-        if _is_content(cut, spec) and not (phrases and _holds_any(phrases, cut.lower())):
+        if _is_content(cut, spec, language) and not (phrases and _holds_any(phrases, cut.lower())):
             kept.append(cut)
     return "\n".join(kept), len(lines) - len(kept)
 
@@ -56,16 +59,18 @@ def c4(texts: Sequence[str], words: Words) -> dict[str, Integers | Floats]:
 
     A sentence ends with its line, or inside one at `.`, `?` or `!`, perhaps in quotation marks or brackets, before
     white space; the full stop of a single letter (`e.g.`, `J. S. Bach`) or of a title ends none. (The corpus was made
-    with NLTK's trained splitter.) Curly brackets are those that open.
+    with NLTK's trained splitter.) In other languages it ends as `sentences` says. Curly brackets are those that open.
     """
     return {
-        "sentences": counts(_sentences(text) for text in texts),
+        "sentences": counts(map(_sentences, texts, words.languages)),
         "curlyBrackets": counts(text.count("{") for text in texts),
         "loremIpsums": counts(text.lower().count("lorem ipsum") for text in texts),
     }
 
 
-def _is_content(line: str, spec: C4) -> bool:
+def _is_content(line: str, spec: C4, language: str) -> bool:
+    if language != ENGLISH:
+        return _is_content_elsewhere(line, spec, language)
     if spec.require_terminal_punctuation and (not line.endswith(TERMINAL_PUNCTUATION) or line.endswith("...")):
         return False
     words = words_of(line)
@@ -74,10 +79,22 @@ def _is_content(line: str, spec: C4) -> bool:
     return len(words) >= max(1, spec.min_words_per_line)
 
 
+def _is_content_elsewhere(line: str, spec: C4, language: str) -> bool:
+    asks = spec.require_terminal_punctuation and language not in UNPUNCTUATED
+    if asks and (not ends_sentence(line) or ends_in_ellipsis(line)):
+        return False
+    words = split_words([line], [language])
+    if words.lengths.max(initial=0) > spec.max_word_length:
+        return False
+    return len(words.lengths) >= max(1, spec.min_words_per_line * int(words.factors[0]))
+
+
 def _holds_any(phrases: Sequence[str], line: str) -> bool:
     return any(phrase in line for phrase in phrases)
 
 
-def _sentences(text: str) -> int:
+def _sentences(text: str, language: str) -> int:
     lines = sum([not line.isspace() for line in text.splitlines() if line])
+    if language != ENGLISH:
+        return lines + sentences_inside(text, unpunctuated=language in UNPUNCTUATED)
     return lines + len(_SENTENCE_END_INSIDE.findall(text))

@@ -3,7 +3,8 @@
 A rule is a bound in the spec: `min_words: 50` removes a document whose `words` is below 50, `max_…` one whose measure
 is above; a value equal to the bound stays. Fields that name no measure say something else, such as which lines go. Rule
 sets are asked in the order of MEASURES, and the bounds of a set in the order of its fields; the first that is broken is
-the document's reason. Languages come before all bounds.
+the document's reason. Languages come before all bounds. A bound that the spec leaves at its default is, for a document
+in a language that has its own, the language's (see `languages`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from numpy.typing import NDArray
 from pydantic.alias_generators import to_camel
 
 from kindling_api.v1alpha1.filters import Filter
+from kindling_dataprep.steps.languages import language_rules
 from kindling_dataprep.steps.measure import MEASURES, measure
+
+LANGUAGE = "rulesLanguage"
+"""The column that names the language of each document whose rules it gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +47,24 @@ def decide(measures: pa.Table, filters: Sequence[Filter]) -> list[Decision | Non
         undecided[other] = False
     for bound in bounds(filters):
         values = measures[f"{bound.rule}.{bound.measure}"].to_numpy()
-        broken = undecided & (values < bound.threshold if bound.is_minimum else values > bound.threshold)
+        thresholds = _thresholds(bound, measures)
+        broken = undecided & (values < thresholds if bound.is_minimum else values > thresholds)
         undecided &= ~broken
         for row in np.flatnonzero(broken):
-            decisions[row] = Decision(bound.rule, bound.measure, float(values[row]), float(bound.threshold))
+            decisions[row] = Decision(bound.rule, bound.measure, float(values[row]), float(thresholds[row]))
     return decisions
+
+
+def _thresholds(bound: Bound, measures: pa.Table) -> NDArray[np.float64]:
+    """[documents] What the bound is for each."""
+    thresholds = np.full(measures.num_rows, bound.threshold, dtype=np.float64)
+    if bound.is_default and LANGUAGE in measures.column_names:
+        rules, key = language_rules(), (bound.rule, bound.measure, bound.is_minimum)
+        codes = measures[LANGUAGE].combine_chunks().dictionary_encode()
+        for number, code in enumerate(codes.dictionary.to_pylist()):
+            if code in rules and key in rules[code].thresholds:
+                thresholds[codes.indices.to_numpy() == number] = rules[code].thresholds[key]
+    return thresholds
 
 
 def _in_other_languages(measures: pa.Table, filters: Sequence[Filter]) -> Iterator[tuple[int, Decision]]:
@@ -65,13 +83,14 @@ def margins(measures: pa.Table, filters: Sequence[Filter]) -> NDArray[np.float64
     be, 1 where it is twice its minimum, or none of its maximum. A bound of 0, of which nothing is a share, is left out;
     without any other, all margins are 0.
     """
-    total, count = np.zeros(measures.num_rows), 0
+    total, count = np.zeros(measures.num_rows), np.zeros(measures.num_rows, dtype=np.int64)
     for bound in bounds(filters):
-        if bound.threshold:
-            values = measures[f"{bound.rule}.{bound.measure}"].to_numpy()
-            total += np.minimum(np.abs(values - bound.threshold) / bound.threshold, 1.0)
-            count += 1
-    return total / max(count, 1)
+        values, thresholds = measures[f"{bound.rule}.{bound.measure}"].to_numpy(), _thresholds(bound, measures)
+        asks = thresholds != 0
+        distances = np.abs(values - thresholds)
+        total += np.minimum(np.divide(distances, thresholds, out=np.zeros_like(total), where=asks), 1.0)
+        count += asks
+    return total / np.maximum(count, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +101,8 @@ class Bound:
     measure: str
     is_minimum: bool
     threshold: float
+    is_default: bool
+    """Whether it is the rule's published one."""
 
 
 def bounds(filters: Sequence[Filter]) -> Iterator[Bound]:
@@ -93,4 +114,5 @@ def bounds(filters: Sequence[Filter]) -> Iterator[Bound]:
                 for field, threshold in settings:
                     side, _, name = field.partition("_")
                     if side in ("min", "max") and f"{rule}.{to_camel(name)}" in measured:
-                        yield Bound(rule, to_camel(name), side == "min", threshold)
+                        default = type(settings).model_fields[field].default
+                        yield Bound(rule, to_camel(name), side == "min", threshold, threshold == default)

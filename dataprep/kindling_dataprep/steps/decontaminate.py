@@ -1,75 +1,96 @@
 """Evaluation sets and the training texts that share an n-gram of words with them.
 
-As for GPT-3 (Brown et al. 2020, arXiv:2005.14165, appendix C), words are compared without case and punctuation, and 13
-in a row are taken for a leak; a whole document goes rather than 200 characters around the match. A text with fewer
-words than the n-gram cannot be recognised.
+As for GPT-3 (Brown et al. 2020, arXiv:2005.14165, appendix C), words are compared without case and punctuation, 13 in a
+row are taken for a leak, and a shorter text is recognised where all of it recurs and it has at least 8 words; a whole
+document goes rather than 200 characters around the match. What is shorter than that cannot be recognised. In a text
+of a script without spaces two or four characters stand for a word (see `scripts`): 26 Chinese characters are 13 words.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import xxhash
-from numpy.typing import NDArray
 
 from kindling_dataprep.records import InputFile
-from kindling_dataprep.steps.mix import GOLDEN, mix
-from kindling_dataprep.steps.unpack import unpacked
-from kindling_dataprep.steps.words import plain_words_of
+from kindling_dataprep.steps.char_spans import Hashes, hashes_of
+from kindling_dataprep.steps.content import whole_content
+from kindling_dataprep.steps.formats import open_parquet
+from kindling_dataprep.steps.scripts import characters_per_word
+from kindling_dataprep.steps.shingles import word_hashes
+from kindling_runtime.splitmix import mix
 
-Hashes = NDArray[np.uint64]
+FEWEST_WORDS = 8
+"""Of a text that is recognised as a whole; GPT-3 used no n-gram of fewer words."""
+_LONGEST_LINE = 1 << 40
+"""Bytes: no bound, for an evaluation set is read as a whole."""
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """The n-grams of one evaluation set."""
+    """What there is to recognise of one evaluation set."""
 
     name: str
-    """As the spec spells its URI."""
-    ngram: int
-    hashes: Hashes
-    """Sorted, each once."""
+    """The set's URI, as the spec has it."""
+    hashes: Mapping[int, Hashes]
+    """By the number of words or characters in a run, the hashes of the runs, sorted, each once."""
+    texts: int
+    """How many texts it has."""
+    short: int
+    """How many of them are too short to be recognised."""
 
 
-def ngram_hashes(text: str, ngram: int) -> Hashes:
-    """[max(0, words - ngram + 1)] A 64-bit hash of each run of `ngram` words, in the order of the text.
-
-    A run's hash is the sum of its words' hashes, each times an odd number that stands for its place.
-    """
-    words = plain_words_of(text)
-    count = len(words) - ngram + 1
-    if count <= 0:
-        return np.empty(0, dtype=np.uint64)
-    hashes = np.fromiter((xxhash.xxh3_64_intdigest(word.encode()) for word in words), np.uint64, len(words))
-    factors = mix(np.arange(1, ngram + 1, dtype=np.uint64) * GOLDEN) | np.uint64(1)
-    total = np.zeros(count, dtype=np.uint64)
-    for place in range(ngram):
-        total += hashes[place : place + count] * factors[place]
-    return mix(total)
+def fewest_words(ngram: int) -> int:
+    """Of a text that can be recognised."""
+    return min(ngram, FEWEST_WORDS)
 
 
-def evaluation_set(name: str, texts: Iterator[str], ngram: int) -> EvaluationSet:
-    """What there is to recognise of `texts`."""
-    found = [ngram_hashes(text, ngram) for text in texts]
-    return EvaluationSet(name, ngram, np.unique(np.concatenate([np.empty(0, np.uint64), *found])))
+def run_hashes(words: Hashes, length: int) -> Hashes:
+    """[max(0, words - length + 1)] A 64-bit hash of each run of `length` words, which `word_hashes` gives."""
+    starts = np.arange(max(0, len(words) - length + 1))
+    return mix(hashes_of(np.append(np.uint64(0), mix(words)), starts, starts + length))
 
 
-def leaks(text: str, sets: Sequence[EvaluationSet]) -> dict[str, int]:
-    """By the name of the evaluation set, how many n-grams of the text are in it; nothing where none is."""
-    by_size = {size: ngram_hashes(text, size) for size in {each.ngram for each in sets}}
-    counts = {each.name: _shared(by_size[each.ngram], each.hashes) for each in sets}
+def evaluation_set(name: str, texts: Sequence[str], ngram: int) -> EvaluationSet:
+    """What there is to recognise of `texts`: their n-grams, and of shorter ones the whole."""
+    found: dict[int, list[Hashes]] = defaultdict(list)
+    short = 0
+    for text, words in zip(texts, _words_of_each(texts), strict=True):
+        characters = characters_per_word(text)
+        length = min(len(words), ngram * characters)
+        if length < fewest_words(ngram) * characters:
+            short += 1
+        else:
+            found[length].append(run_hashes(words, length))
+    hashes = {length: np.unique(np.concatenate(found[length])) for length in sorted(found)}
+    return EvaluationSet(name, hashes, len(texts), short)
+
+
+def leaks(texts: Sequence[str], sets: Sequence[EvaluationSet]) -> list[dict[str, int]]:
+    """For each text, by the name of the evaluation set, how many of its runs are in it; nothing where none is."""
+    lengths = {length for each in sets for length in each.hashes}
+    return [_leaks(words, sets, lengths) for words in _words_of_each(texts)]
+
+
+def _leaks(words: Hashes, sets: Sequence[EvaluationSet], lengths: set[int]) -> dict[str, int]:
+    runs = {length: run_hashes(words, length) for length in lengths if length <= len(words)}
+    counts = {
+        each.name: sum(_shared(runs[length], known) for length, known in each.hashes.items() if length in runs)
+        for each in sets
+    }
     return {name: count for name, count in counts.items() if count}
 
 
+def _words_of_each(texts: Sequence[str]) -> list[Hashes]:
+    words, counts = word_hashes(texts)
+    return np.split(words, np.cumsum(counts)[:-1]) if texts else []
+
+
 def _shared(hashes: Hashes, known: Hashes) -> int:
-    if not len(hashes) or not len(known):
-        return 0
     places = np.searchsorted(known, hashes).clip(max=len(known) - 1)
     return int((known[places] == hashes).sum())
 
@@ -82,14 +103,18 @@ def evaluation_texts(stream: BinaryIO, file: InputFile) -> Iterator[str]:
         OSError, pa.ArrowException: the file is damaged.
     """
     if file.format == "parquet":
-        table = pq.ParquetFile(pa.PythonFile(stream, mode="r"))
-        for batch in table.iter_batches(batch_size=64):
+        table = open_parquet(stream)
+        for batch in table.iter_batches(batch_size=64, use_threads=False):
             yield from _strings(batch.to_pylist())
-    elif file.format == "jsonl":
-        for line in unpacked(stream, file):
+        return
+    content = whole_content(stream, file)
+    if file.format == "jsonl":
+        while line := content.readline(_LONGEST_LINE):
             yield from _strings(json.loads(line) if line.strip() else None)
     else:
-        yield unpacked(stream, file).read().decode("utf-8", errors="replace")
+        yield content.read(_LONGEST_LINE).decode("utf-8", errors="replace")
+    if content.gap is not None:
+        raise OSError(content.gap.why)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -6,23 +6,23 @@ Whatever cannot be read comes in its place as a Removal by `badRecord`, whose me
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kindling_dataprep.records import BAD_RECORD, NO_PAGE, Document, InputFile, Removal, excerpt_of
-
-MAX_RECORD_BYTES = 16 * 2**20
-"""Larger records are not read: while a document is measured it takes many times its size in memory."""
-
-MOST_UNPACKED = 200
-"""Times its size that a compressed file may unpack to; text packs to a tenth, or a fiftieth where it repeats itself."""
+from kindling_storage.jsonl import MAX_RECORD_BYTES as MAX_RECORD_BYTES
+from kindling_storage.jsonl import MOST_UNPACKED
 
 MOST_NESTED = 1000
 """HTML elements within each other; browsers stop at 512, and extracting text takes time by the square of it."""
 
 FAULTS = {
     "binary": "no text",
+    "encoding": "neither UTF-8 nor another encoding that is recognised; iconv(1) converts it",
     "bytes": "too large",
     "json": "no JSON",
+    "row": "another number of fields than the first row",
     "textField": "no string in its textField",
-    "readable": "the file is damaged from here on",
+    "readable": "the file is damaged here",
     "unpacked": f"the file unpacks to more than {MOST_UNPACKED} times its size",
     "http": "no HTTP message that can be decoded",
     "nesting": "HTML nested too deeply",
@@ -30,8 +30,8 @@ FAULTS = {
 """What the measure of a bad record means."""
 
 
-class Bomb(OSError):
-    """A compressed file unpacks to more than MOST_UNPACKED times its size."""
+EXPLAINED_BY_EXCERPT = ("readable", "unpacked")
+"""Faults of a file rather than of a record: the excerpt says what is wrong, and where."""
 
 
 def document(file: InputFile, number: int, text: str, url: str = "") -> Document:
@@ -72,12 +72,15 @@ def too_large(file: InputFile, number: int, beginning: bytes) -> Removal:
     return bad_record(file, number, "bytes", beginning, threshold=float(MAX_RECORD_BYTES))
 
 
-def broken(file: InputFile, number: int, error: Exception) -> Removal:
-    """The rest of a file, or of a row group, that cannot be read further: it counts as one record."""
-    if isinstance(error, Bomb):
-        return bad_record(file, number, "unpacked", str(error), threshold=float(MOST_UNPACKED))
-    return bad_record(file, number, "readable", str(error))
+def broken(file: InputFile, number: int, measure: str, why: str, offset: int, unread: int) -> Removal:
+    """A stretch of a file that cannot be read: it counts as one record, and by its bytes."""
+    threshold = float(MOST_UNPACKED) if measure == "unpacked" else None
+    excerpt = f"{why[:_WHY_CHARACTERS]} ({unread:,} bytes from byte {offset:,} on)"
+    return replace(bad_record(file, number, measure, excerpt, threshold), offset=offset, unread=unread)
+
+
+_WHY_CHARACTERS = 80
 
 
 def _id(file: InputFile, number: int) -> str:
-    return f"{file.source}/{file.path}#{number}"
+    return f"{file.source}/{file.name}#{number}"

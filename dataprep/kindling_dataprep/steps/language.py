@@ -14,11 +14,19 @@ import numpy as np
 import pyarrow as pa
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
+from kindling_dataprep.steps.code import has_signs, is_code
+from kindling_dataprep.steps.languages import ENGLISH, is_plainly_english, known_language
 from kindling_dataprep.steps.quality import Floats
 from kindling_dataprep.steps.words import Words
 
 CHARACTERS_READ = 1000
-"""Of each text, from its beginning: more of it takes time and hardly changes the answer."""
+"""Of each text, from its beginning, shown to the model: more takes time and hardly changes the answer."""
+
+SURE = 0.65
+"""The score from which on a text is in the language found, as for FineWeb."""
+
+NO_LANGUAGE = "zxx"
+"""ISO 639-2 for what is in none."""
 
 UNDETERMINED = "und"
 """ISO 639-2 for a text in which no language can be seen."""
@@ -33,12 +41,31 @@ def languages() -> list[str]:
 
 
 def language(texts: Sequence[str], words: Words) -> dict[str, pa.Array | Floats]:
-    """The most likely language of each text and its probability (`score`); without a letter it is `und`, with 0."""
-    found = [_identify(text[:CHARACTERS_READ]) for text in texts]
+    """The most likely language of each text and its probability (`score`).
+
+    Without a letter it is `und`, with 0; source code is `zxx`, with 1, whatever its comments are in.
+    """
+    found = [(NO_LANGUAGE, 1.0) if is_code(text) else _identify(text[:CHARACTERS_READ]) for text in texts]
     return {
         "language": pa.array([code for code, _ in found], pa.string()),
         "score": np.array([score for _, score in found], dtype=np.float64),
     }
+
+
+def languages_of(texts: Sequence[str]) -> list[str]:
+    """The language of each text whose rules it gets, by what it begins with.
+
+    What is plainly English, or in Latin letters and as full of brackets as code, is not shown to the model.
+    """
+    return [_language_of(text) for text in texts]
+
+
+def _language_of(text: str) -> str:
+    beginning = text[:CHARACTERS_READ]
+    if is_plainly_english(beginning) or (beginning.isascii() and has_signs(beginning)):
+        return ENGLISH
+    code, score = _identify(beginning)
+    return known_language(text, code, score >= SURE)
 
 
 def _identify(text: str) -> tuple[str, float]:

@@ -1,6 +1,6 @@
 """Everything the rules ask about a document, computed in one pass over one tokenisation.
 
-Measures are columns and decisions are made over the columns afterwards (`decide.py`), so that a threshold can be tried
+Measures are columns and decisions are made over the columns afterwards (`decide.py`), so that a threshold can change
 anew without reading a text again.
 """
 
@@ -38,7 +38,12 @@ MEASURES: dict[str, Callable[[Sequence[str], Words], Columns]] = {
 
 
 def measure(
-    texts: Sequence[str], filters: Sequence[Filter], *, urls: Sequence[str] = (), sites: Collection[str] = SITES
+    texts: Sequence[str],
+    filters: Sequence[Filter],
+    *,
+    languages: Sequence[str] = (),
+    urls: Sequence[str] = (),
+    sites: Collection[str] = SITES,
 ) -> pa.Table:
     """One row a text, one column a measure, named `<filter>.<measure>`, as in `gopherQuality.words`.
 
@@ -48,11 +53,12 @@ def measure(
     Args:
         texts: Some documents.
         filters: The rule sets whose measures are asked for.
+        languages: The languages of the texts, whose rules they get; without, all are in English.
         urls: Where the documents were found, for `adult`; "" where that is not known.
         sites: Domains of adult sites.
     """
     measures = MEASURES | {"adult": partial(adult, urls=urls, sites=sites)}
-    words = split_words(texts)
+    words = split_words(texts, languages)
     columns: dict[str, Any] = {"": np.empty(len(texts))}  # a table needs a column to have rows; dropped in the end
     for name in dict.fromkeys(each.chosen[0] for each in filters):
         if name in MEASURES:

@@ -13,7 +13,7 @@ from functools import reduce
 import numpy as np
 
 from kindling_api.v1alpha1.dataset_build import MinHash
-from kindling_dataprep.steps.minhash import band_keys, bucket_pairs, signatures_of, unpacked
+from kindling_dataprep.steps.minhash import band_keys, bucket_pairs, permutations_of, signatures_of, unpacked
 from kindling_dataprep.steps.shingles import jaccards, shingle_set, shingles
 from kindling_dataprep.steps.words import plain_words_of
 
@@ -84,7 +84,7 @@ def measure_recall(pairs: Sequence[PlantedPair], spec: MinHash) -> Recall:
     """
     texts = list(dict.fromkeys(text for pair in pairs for text in (pair.original, pair.altered)))
     sets = shingles(texts, spec.shingle)
-    keys = band_keys(signatures_of(sets, spec.bands * spec.rows), spec)
+    keys = band_keys(signatures_of(sets, permutations_of(spec)), spec)
     numbers = np.arange(len(texts))
     candidates = unpacked(reduce(np.union1d, (bucket_pairs(band, numbers) for band in keys.T)))
     verified = candidates[jaccards(sets, candidates) >= spec.threshold]

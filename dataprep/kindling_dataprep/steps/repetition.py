@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kindling_dataprep.steps.char_spans import Hashes
 from kindling_dataprep.steps.quality import Floats, Integers, fraction
-from kindling_dataprep.steps.runs import Hashes
-from kindling_dataprep.steps.words import Words
+from kindling_dataprep.steps.words import Words, split_words
 
 TOP_N_GRAMS = (2, 3, 4)
 DUPLICATE_N_GRAMS = (5, 6, 7, 8, 9, 10)
@@ -32,12 +32,19 @@ def gopher_repetition(texts: Sequence[str], words: Words) -> dict[str, Integers 
     characters are of the whole text. The most frequent n-gram counts with the spaces inside it and for every time it
     occurs, once included; where several are equally frequent, the first. Repeated n-grams count without spaces from
     their second occurrence on, and what one of them covers is not looked at again. N-grams are compared word by word
-    (datatrove compares the words run together, and so takes `ab c` for `a bc`).
+    (datatrove compares the words run together, and so takes `ab c` for `a bc`). In a text without spaces an n-gram has
+    as many characters as stand for n words (see `scripts`).
     """
     characters = np.fromiter(map(len, texts), dtype=np.int64)
     lines = _pieces("Line", [_lines(text) for text in texts], characters)
     paragraphs = _pieces("Paragraph", [_paragraphs(text) for text in texts], characters)
-    return lines | paragraphs | _n_grams(words, characters)
+    n_grams = _n_grams(words, characters, 1)
+    for factor in set(words.factors.tolist()) - {1}:
+        unspaced = np.flatnonzero(words.factors == factor).tolist()
+        some = split_words([texts[row] for row in unspaced], [words.languages[row] for row in unspaced])
+        for name, values in _n_grams(some, characters[unspaced], factor).items():
+            n_grams[name][unspaced] = values
+    return lines | paragraphs | n_grams
 
 
 def _pieces(unit: str, pieces: list[list[str]], characters: Integers) -> dict[str, Integers | Floats]:
@@ -66,9 +73,9 @@ def _paragraphs(text: str) -> list[str]:
     return [piece.lstrip("\n") for piece in text.strip().split("\n\n") if piece] or [""]
 
 
-def _n_grams(words: Words, characters: Integers) -> dict[str, Integers | Floats]:
-    """Fractions by name, from the characters in n-grams, which are counted block by block."""
-    found = [_characters_in_n_grams(words, first, last) for first, last in _blocks(words)]
+def _n_grams(words: Words, characters: Integers, factor: int) -> dict[str, Floats]:
+    """Fractions by name, from the characters in n-grams of `factor` · n words, which are counted block by block."""
+    found = [_characters_in_n_grams(words, first, last, factor) for first, last in _blocks(words)]
     return {name: fraction(np.concatenate([each[name] for each in found]), characters) for name in found[0]}
 
 
@@ -84,19 +91,20 @@ def _blocks(words: Words) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _characters_in_n_grams(words: Words, first: int, last: int) -> dict[str, Integers]:
+def _characters_in_n_grams(words: Words, first: int, last: int, factor: int) -> dict[str, Integers]:
     """By the name of the measure, [last - first] characters of these texts."""
     some = slice(words.starts[first], words.starts[last])
     starts = words.starts[first : last + 1] - words.starts[first]
     text = _Text(words.hashes[some], starts, words.texts[some] - first, np.append(0, np.cumsum(words.lengths[some])))
     columns: dict[str, Integers] = {}
     grams = _pairs(text)
-    while grams.n < max(DUPLICATE_N_GRAMS):
-        if grams.n in TOP_N_GRAMS:
-            columns[f"top{grams.n}GramCharacterFraction"] = _top_characters(grams, text)
-        grams = _longer(grams, text)
-        if grams.n in DUPLICATE_N_GRAMS:
-            columns[f"duplicate{grams.n}GramCharacterFraction"] = _repeated_characters(grams, text)
+    for n in range(2, max(DUPLICATE_N_GRAMS) + 1):
+        while grams.n < n * factor:
+            grams = _longer(grams, text)
+        if n in TOP_N_GRAMS:
+            columns[f"top{n}GramCharacterFraction"] = _top_characters(grams, text, n - 1 if factor == 1 else 0)
+        if n in DUPLICATE_N_GRAMS:
+            columns[f"duplicate{n}GramCharacterFraction"] = _repeated_characters(grams, text)
     return columns
 
 
@@ -159,8 +167,8 @@ def _those_repeated(n: int, positions: Integers, keys: Hashes) -> _Grams:
     return _Grams(n, positions[stays], group_of[stays], counts[repeated], firsts)
 
 
-def _top_characters(grams: _Grams, text: _Text) -> Integers:
-    """[texts] Characters in all occurrences of each text's most frequent n-gram, spaces inside it included."""
+def _top_characters(grams: _Grams, text: _Text, spaces: int) -> Integers:
+    """[texts] Characters in all occurrences of each text's most frequent n-gram, with the `spaces` inside it."""
     has_any = np.diff(text.starts) >= grams.n
     position = text.starts[:-1].copy()  # where nothing repeats, the first n-gram is as frequent as any
     times = has_any.astype(np.int64)
@@ -169,7 +177,7 @@ def _top_characters(grams: _Grams, text: _Text) -> Integers:
     position[texts] = grams.firsts[order][best]
     times[texts] = grams.counts[order][best]
     end = np.where(has_any, position + grams.n, position)
-    return times * (text.before[end] - text.before[position] + grams.n - 1)
+    return times * (text.before[end] - text.before[position] + spaces)
 
 
 def _repeated_characters(grams: _Grams, text: _Text) -> Integers:

@@ -10,8 +10,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import pyarrow as pa
-
 from kindling_dataprep.records import InputFile, Span
 from kindling_dataprep.steps import formats
 from kindling_dataprep.steps.unpack import is_packed
@@ -50,7 +48,7 @@ def scan(store: ObjectStore, named: InputFile, text_field: str) -> list[Span]:
 
 
 def _cutter(named: InputFile) -> _Cutter | None:
-    if is_packed(named.path) or named.format in ("parquet", "warc", "wet"):
+    if is_packed(named.path) or named.format in ("parquet", "csv", "html", "warc", "wet"):
         return None
     return _Cutter(SPAN_BYTES, by_line=True) if named.format == "jsonl" else _Cutter(formats.TEXT_BYTES, by_line=False)
 
@@ -94,15 +92,15 @@ def _row_groups(store: ObjectStore, file: InputFile, text_field: str) -> list[Sp
     with store.open(file.path) as stream:
         try:
             opened = formats.open_parquet(stream)
-        except (OSError, pa.ArrowException):
+            schema, metadata = opened.schema_arrow, opened.metadata
+        except formats.PARQUET_ERRORS:
             return [Span.whole(file)]
-        schema, metadata = opened.schema_arrow, opened.metadata
     formats.check_column(schema, file, text_field)
     spans, number = [], 1
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         columns = (group.column(each) for each in range(group.num_columns))
         size = sum(each.total_uncompressed_size for each in columns if each.path_in_schema == text_field)
-        spans.append(Span(file, index, index + 1, number, size))
-        number += group.num_rows
+        spans.append(Span(file, index, index + 1, number, max(size, 0)))
+        number += max(group.num_rows, 0)
     return spans or [Span.whole(file)]

@@ -15,10 +15,12 @@ from kindling_operator.policies.deletion import deletion
 from kindling_operator.policies.engine import engine
 from kindling_operator.policies.finished import finished
 from kindling_operator.policies.hang import hang
+from kindling_operator.policies.keeping import keeping
+from kindling_operator.policies.kueue import kueue
 from kindling_operator.policies.obstacles import obstacles
 from kindling_operator.policies.outcome import outcome
+from kindling_operator.policies.partial_start import partial_start
 from kindling_operator.policies.progress import progress
-from kindling_operator.policies.queue import queue
 from kindling_operator.policies.references import references
 from kindling_operator.policies.restart import restart
 from kindling_operator.policies.retention import retention
@@ -27,6 +29,7 @@ from kindling_operator.policies.suspension import suspension
 from kindling_operator.policies.validity import validity
 
 POLICIES: tuple[Policy, ...] = (
+    keeping,  # its status does not say where its products are
     deletion,  # it is being deleted: clean up, and let it go
     serving,  # its model is served
     finished,  # Succeeded and Failed are final; later it is removed, if it says so
@@ -39,9 +42,10 @@ POLICIES: tuple[Policy, ...] = (
     deadline,  # its time is over
     restart,  # there is no attempt, or the last one has ended
     creation,  # the attempt has no Job
-    queue,  # a queue holds it back
+    kueue,  # a queue holds it back
     outcome,  # it has ended, well or badly
     progress,  # what its process says
     hang,  # it says nothing new for too long
+    partial_start,  # it holds part of what it needs, and gets no more
     obstacles,  # its pods do not start, or all of them run
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kindling_api.errors import SpecError
 from kindling_api.v1alpha1.status import Failure
 from kindling_operator.attempts import fail_attempt
@@ -27,11 +25,11 @@ def creation(draft: Draft) -> Draft:
         run_file = run_file_of(draft, attempt.attempt)
         rendered = render(draft.world.settings, draft.world.resource, run_file)
     except SpecError as error:
-        return draft.say("Running", "False", "CannotStart", str(error), note="Warning").settle()
+        return draft.set_condition("Running", "False", "CannotStart", str(error), event="Warning").stop()
     draft = draft.update(key=run_file.key)
     refused = next(refusals(draft, rendered.create[-1]["metadata"]["name"]), None)
     if refused is not None:
-        draft = draft.say("Running", "False", *refused, note="Warning")
+        draft = draft.set_condition("Running", "False", *refused, event="Warning")
     else:
-        draft = draft.say("Running", "False", "Starting", f"Attempt {attempt.attempt} is being started.")
-    return replace(draft, apply=rendered.apply, create=rendered.create).settle()
+        draft = draft.set_condition("Running", "False", "Starting", f"Attempt {attempt.attempt} is being started.")
+    return draft.apply(*rendered.apply).create(*rendered.create).stop()

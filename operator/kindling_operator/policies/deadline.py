@@ -15,7 +15,7 @@ def deadline(draft: Draft) -> Draft:
         return draft
     left = seconds(limit) - seconds_since(draft.status.start_time, draft.now)
     if left > 0:
-        return draft.look_again(left)
+        return draft.requeue_within(left)
     message = f"It took longer than spec.activeDeadline, {limit}. Create it anew with a longer one."
     if draft.attempt is not None and draft.attempt.ended is None:
         draft = end_attempt(draft, "DeadlineExceeded", message)

@@ -6,21 +6,24 @@ the document does not stay for ever: after some minutes it goes, and an Event sa
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from kindling_api.errors import EXIT_NOTHING
 from kindling_api.v1alpha1.products import model_folder
 from kindling_api.v1alpha1.status import AlignmentRunStatus, DatasetBuildStatus
-from kindling_operator.children import attempt_of, job_ending
+from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_operator.children import Ending, job_ending
 from kindling_operator.draft import Draft
+from kindling_operator.labels import attempt_of
 from kindling_operator.moments import seconds_since
-from kindling_operator.pods import is_over
-from kindling_operator.policies.retention import FINALIZER, finalizers_patch
+from kindling_operator.pods import end_of, is_over, last_lines
+from kindling_operator.policies.obstacles import Obstacle, beside, requeue_for_warnings
+from kindling_operator.policies.retention import FINALIZER, without_finalizer
 from kindling_operator.render.cleanup import cleanup_job
+from kindling_operator.world import NAMESPACE_GOES, Object
 
 LEAVING_SECONDS = 90.0
 """How long the run's pods may take to end before its data is deleted: their grace, and some more."""
-LONGEST_SECONDS = 300.0
-"""How long the document stays for the sake of its data; in a namespace that is going, too, no Job can be made."""
+LONGEST_SECONDS = 225.0
+"""How long the document stays for the sake of its data: five minutes, less the longest pause between two attempts."""
 
 
 def deletion(draft: Draft) -> Draft:
@@ -29,26 +32,60 @@ def deletion(draft: Draft) -> Draft:
     if "deletionTimestamp" not in metadata:
         return draft
     if FINALIZER not in (metadata.get("finalizers") or ()):
-        return draft.settle()
+        return draft.stop()
     draft = draft.remove(*(child.key for child in draft.children if not child.is_going))
-    document, folder = draft.world.document, folder_of(draft)
-    storage = (document.spec.storage if document is not None else None) or draft.world.settings.storage
-    if folder is None or storage is None:
+    folder, storage = folder_of(draft), draft.storage
+    if folder is None:
         return _release(draft)
-    age, place = seconds_since(metadata["deletionTimestamp"], draft.now), f"{storage.uri}/{folder}"
-    job = draft.world.cleanup
-    match job_ending(job) if job is not None else None:
+    if storage is None:
+        return _give_up(draft, f"{folder} stays: neither the document nor the installation names a storage by now.")
+    place, age = f"{storage.uri}/{folder}", seconds_since(metadata["deletionTimestamp"], draft.now)
+    if any(warning.get("reason") == NAMESPACE_GOES for warning in draft.world.warnings):
+        return _give_up(draft, f"{place} stays: the namespace is being deleted, and takes no clean-up Job.")
+    why = _said(draft)
+    match _ending(draft):
         case "succeeded":
             return _release(draft)
         case "failed":
-            return _release(draft.tell("Warning", "CleanUpFailed", f"{place} could not be deleted, and stays."))
+            return _give_up(draft, f"{place} could not be deleted, and stays.{why}")
     if age > LONGEST_SECONDS:
-        return _release(draft.tell("Warning", "CleanUpFailed", f"{place} was not deleted in time, and may stay."))
-    if job is None:
+        return _give_up(draft, f"{place} was not deleted in time, and may stay.{why}")
+    if draft.world.cleanup is None:
         if age < LEAVING_SECONDS and any(attempt_of(pod) and not is_over(pod) for pod in draft.world.pods):
-            return draft.look_again(5).settle()
-        draft = replace(draft, create=(cleanup_job(draft.world.settings, draft.world.resource, storage, folder),))
-    return draft.look_again(LONGEST_SECONDS - age + 1).settle()
+            return draft.requeue_within(5).stop()
+        draft = draft.create(_job(draft, storage, folder))
+    return _with_condition(draft).requeue_within(LONGEST_SECONDS - age + 1).stop()
+
+
+def _with_condition(draft: Draft) -> Draft:
+    """What keeps the clean-up's pods from running, as far as kubelet has warned by now."""
+    for obstacle in _obstacles(draft):
+        draft = draft.set_condition("Running", "False", *obstacle, event="Warning")
+    return requeue_for_warnings(draft, draft.world.pods_beside)
+
+
+def _job(draft: Draft, storage: StorageSpec, folder: str) -> Object:
+    """Where the status tells of a result or a checkpoint, something is in the folder."""
+    made = draft.status.document().keys() & {"result", "checkpoint"}
+    return cleanup_job(draft.world.settings, draft.world.resource, storage, folder, must_exist=bool(made))
+
+
+def _ending(draft: Draft) -> Ending | None:
+    """How the clean-up ended: the Job retries also where a pod has found nothing, which no other will find."""
+    if any((end_of(pod) or {}).get("exitCode") == EXIT_NOTHING for pod in draft.world.pods_beside):
+        return "failed"
+    return job_ending(draft.world.cleanup) if draft.world.cleanup is not None else None
+
+
+def _said(draft: Draft) -> str:
+    """What keeps the clean-up from its end, as far as its pods tell."""
+    messages = [message for _, message in _obstacles(draft)]
+    words = filter(None, map(last_lines, draft.world.pods_beside))
+    return "".join(f" {word}" for word in [*messages, *words][:1])
+
+
+def _obstacles(draft: Draft) -> list[Obstacle]:
+    return list(beside(draft))[:1]
 
 
 def folder_of(draft: Draft) -> str | None:
@@ -64,6 +101,9 @@ def folder_of(draft: Draft) -> str | None:
     return "/".join(uri.rstrip("/").split("/")[-2:]) if uri is not None else None
 
 
+def _give_up(draft: Draft, message: str) -> Draft:
+    return _release(draft.emit_event("Warning", "CleanUpFailed", message))
+
+
 def _release(draft: Draft) -> Draft:
-    finalizers = [one for one in draft.world.resource["metadata"]["finalizers"] if one != FINALIZER]
-    return replace(draft, change=(*draft.change, finalizers_patch(draft, finalizers))).settle()
+    return draft.patch(*without_finalizer(draft.world.resource)).stop()

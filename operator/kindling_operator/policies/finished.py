@@ -18,5 +18,5 @@ def finished(draft: Draft) -> Draft:
     kept = document.spec.ttl_after_finished if document is not None else None
     if kept is not None and not (isinstance(document, AlignmentRun) and document.spec.serve is not None):
         left = seconds(kept) - seconds_since(draft.status.completion_time, draft.now)
-        draft = draft.look_again(left) if left > 0 else draft.remove(key_of_object(draft.world.resource))
-    return draft.settle()
+        draft = draft.requeue_within(left) if left > 0 else draft.remove(key_of_object(draft.world.resource))
+    return draft.stop()

@@ -2,11 +2,12 @@
 
 The launcher in each pod watches its own processes, and says more than can be seen from here. This is for what it cannot
 see: that it is frozen itself, or cut off. So there is a margin for the launcher to be first, and a run that was never
-heard in this attempt is not judged: its network policy or ours may be the reason.
+heard in this attempt is not taken for hanging: its network policy or ours may be the reason.
 """
 
 from __future__ import annotations
 
+from kindling_api.bounds import HANG_MARGIN_SECONDS, START_ALLOWANCE
 from kindling_api.quantities import seconds
 from kindling_api.v1alpha1.status import DatasetBuildStatus, Failure
 from kindling_operator.attempts import fail_attempt, restart_of
@@ -14,23 +15,20 @@ from kindling_operator.causes import Cause
 from kindling_operator.draft import Draft
 from kindling_operator.moments import moment, seconds_since
 
-MARGIN_SECONDS = 60.0
-START_ALLOWANCE = 3
-"""Starting, compiling, evaluating and saving may take so many times as long as a step, as in the launcher."""
 DATASET_TIMEOUT_SECONDS = 1800.0
 """A stage that works on all documents at once, such as learning a tokenizer, says nothing for long."""
 
 
 def hang(draft: Draft) -> Draft:
     """The attempt counts as dead, and another is started."""
-    attempt, said = draft.attempt, draft.world.progress
+    attempt, reported = draft.attempt, draft.world.progress
     assert attempt is not None, "restart begins one"
-    if said is None or said.trouble is not None or said.state != "Running" or attempt.running is None:
+    if reported is None or reported.trouble is not None or reported.state != "Running" or attempt.running is None:
         return draft
     times = [time for time in (moment(attempt.running), moment(draft.status.progress_time)) if time is not None]
     silent, limit = seconds_since(max(times), draft.now), _limit(draft)
     if silent <= limit:
-        return draft.look_again(limit - silent)
+        return draft.requeue_within(limit - silent)
     message = f"Nothing new was heard of it for {silent:.0f} seconds; at this stage {limit:.0f} are allowed."
     return fail_attempt(draft, Cause(Failure(reason="Hung", message=message), counts=True))
 
@@ -41,4 +39,4 @@ def _limit(draft: Draft) -> float:
     timeout = float(seconds(restart_of(draft).hang_timeout))
     progress = getattr(draft.status, "progress", None)
     trains = progress is not None and progress.stage == "training"
-    return timeout * (1 if trains else START_ALLOWANCE) + MARGIN_SECONDS
+    return timeout * (1 if trains else START_ALLOWANCE) + HANG_MARGIN_SECONDS

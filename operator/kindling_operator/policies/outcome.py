@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from kindling_api.bounds import OPERATOR_SETTLE_SECONDS
 from kindling_api.v1alpha1.dataset_build import DatasetBuild
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import (
@@ -18,7 +19,7 @@ from kindling_api.v1alpha1.status import (
     TrainingProgress,
 )
 from kindling_operator.attempts import end_attempt, fail_attempt
-from kindling_operator.causes import SETTLE_SECONDS, Cause, cause_of, is_failing
+from kindling_operator.causes import Cause, cause_of, is_failing
 from kindling_operator.children import Child, pods_of
 from kindling_operator.draft import Draft
 from kindling_operator.moments import seconds_since, stamp
@@ -43,7 +44,7 @@ def outcome(draft: Draft) -> Draft:
         return _succeed(draft, word, result)
     if failing:
         cause = cause_of(child, pods, expected=expected_pods(draft), now=draft.now)
-        return fail_attempt(draft, cause) if cause is not None else draft.look_again(1).settle()
+        return fail_attempt(draft, cause) if cause is not None else draft.requeue_within(1).stop()
     return _without_last_word(draft, child, speaker)
 
 
@@ -59,15 +60,19 @@ def _succeed(draft: Draft, word: Progress, result: Result) -> Draft:
     if word.checkpoint is not None and not isinstance(draft.status, DatasetBuildStatus):
         draft = draft.update(checkpoint=word.checkpoint)
     draft = end_attempt(draft, "Completed", message).update(result=result, completion_time=stamp(draft.now))
-    draft = draft.unsay("Running", "Completed", message).unsay("Restarting", "Completed", message)
-    told = f"{message.rstrip('.')}. It is at {result.uri}."
-    return draft.say("Succeeded", "True", "Completed", told, note="Normal", note_reason="Succeeded").settle()
+    draft = draft.clear_condition("Running", "Completed", message).clear_condition("Restarting", "Completed", message)
+    if isinstance(result, ModelResult) and result.divergence is not None:
+        draft = draft.set_condition("Diverged", "True", "LossRose", result.divergence.sentence, event="Warning")
+    message = f"{message.rstrip('.')}. It is at {result.uri}."
+    return draft.set_condition(
+        "Succeeded", "True", "Completed", message, event="Normal", event_reason="Succeeded"
+    ).stop()
 
 
 def _at_the_end(status: RunStatus, word: Progress, result: Result) -> DatasetProgress | TrainingProgress | None:
     """The last figures: those of the last word, or else those that were heard before it, brought to the end."""
-    said = word.dataset if isinstance(status, DatasetBuildStatus) else word.training
-    last: DatasetProgress | TrainingProgress | None = said or getattr(status, "progress", None)
+    reported = word.dataset if isinstance(status, DatasetBuildStatus) else word.training
+    last: DatasetProgress | TrainingProgress | None = reported or getattr(status, "progress", None)
     if last is None:
         return None
     done: dict[str, object] = {"percent": 100.0, "eta_seconds": 0}
@@ -79,8 +84,8 @@ def _at_the_end(status: RunStatus, word: Progress, result: Result) -> DatasetPro
 def _without_last_word(draft: Draft, child: Child, speaker: Object | None) -> Draft:
     """The Job has ended well, and its pod has not been heard yet, or is gone: another attempt finds the product."""
     is_late = speaker is not None and not is_over(speaker)
-    if is_late or seconds_since(child.ended_at, draft.now) < SETTLE_SECONDS:
-        return draft.look_again(1).settle()
+    if is_late or seconds_since(child.ended_at, draft.now) < OPERATOR_SETTLE_SECONDS:
+        return draft.requeue_within(1).stop()
     message = "It ended well, but its last word was lost. Another attempt finds what is done, and tells of it."
     return fail_attempt(draft, Cause(Failure(reason="InternalError", message=message), counts=True))
 

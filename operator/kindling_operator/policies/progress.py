@@ -21,55 +21,57 @@ from kindling_operator.draft import Draft
 from kindling_operator.moments import moment, stamp
 from kindling_operator.pods import reporter, started_at
 
-CHECKPOINT_NOTE_SECONDS = 60.0
+CHECKPOINT_EVENT_SECONDS = 60.0
 """Events tell of a checkpoint no more often than this."""
 
 
 def progress(draft: Draft) -> Draft:
     """Figures, and the newest checkpoint; a status in which nothing has changed stays as it is, to the letter."""
-    said, at = draft.world.progress, draft.world.progress_at
-    if said is None or at is None:
+    reported, at = draft.world.progress, draft.world.progress_at
+    if reported is None or at is None:
         return draft
     running = draft.condition("Running")
-    if said.trouble is None and running is not None and running.status == "True" and running.reason != "Started":
-        draft = draft.update(progress_time=stamp(at))  # a trouble is over: silence counts from here
+    if reported.trouble is None and running is not None and running.status == "True" and running.reason != "Started":
+        draft = draft.update(progress_time=stamp(at))  # an outage is over: silence counts from here
     if isinstance(draft.status, DatasetBuildStatus):
-        return _dataset(draft, draft.status, said.dataset, at)
+        return _dataset(draft, draft.status, reported.dataset, at)
     assert isinstance(draft.status, PretrainRunStatus | AlignmentRunStatus)
-    draft = _checkpoint(draft, draft.status.checkpoint, said.checkpoint)
-    return _training(draft, draft.status.progress, said.training, at)  # type: ignore[attr-defined]
+    draft = _checkpoint(draft, draft.status.checkpoint, reported.checkpoint)
+    return _training(draft, draft.status.progress, reported.training, at)  # type: ignore[attr-defined]
 
 
-def _dataset(draft: Draft, status: DatasetBuildStatus, said: DatasetProgress | None, at: datetime) -> Draft:
-    if said is None or said == status.progress:
+def _dataset(draft: Draft, status: DatasetBuildStatus, reported: DatasetProgress | None, at: datetime) -> Draft:
+    if reported is None or reported == status.progress:
         return draft
     before = status.progress
-    moved = before is None or _place(before) != _place(said)
-    return draft.update(progress=said, progress_time=stamp(at) if moved else status.progress_time)
+    moved = before is None or _place(before) != _place(reported)
+    return draft.update(progress=reported, progress_time=stamp(at) if moved else status.progress_time)
 
 
-def _training(draft: Draft, before: TrainingProgress | None, said: TrainingProgress | None, at: datetime) -> Draft:
-    if said is None:
+def _training(draft: Draft, before: TrainingProgress | None, reported: TrainingProgress | None, at: datetime) -> Draft:
+    if reported is None:
         return draft
     model = AlignmentProgress if isinstance(draft.status, AlignmentRunStatus) else TrainingProgress
     try:
-        said = model.model_validate(said.document())
+        reported = model.model_validate(reported.document())
     except ValidationError:
         return draft
-    if before is not None and _but_goodput(before) == _but_goodput(said):
+    if before is not None and _but_goodput(before) == _but_goodput(reported):
         return draft
-    moved = before is None or _place(before) != _place(said)
-    whole = said.model_copy(update={"goodput": _goodput(draft, said.goodput, at)})
+    moved = before is None or _place(before) != _place(reported)
+    whole = reported.model_copy(update={"goodput": _goodput(draft, reported.goodput, at)})
     return draft.update(progress=whole, progress_time=stamp(at) if moved else draft.status.progress_time)
 
 
-def _checkpoint(draft: Draft, before: CheckpointStatus | None, said: CheckpointStatus | None) -> Draft:
-    if said is None or said == before:
+def _checkpoint(draft: Draft, before: CheckpointStatus | None, reported: CheckpointStatus | None) -> Draft:
+    if reported is None or reported == before:
         return draft
-    then, now = moment(before.time) if before is not None else None, moment(said.time)
-    if then is None or now is None or (now - then).total_seconds() >= CHECKPOINT_NOTE_SECONDS:
-        draft = draft.tell("Normal", "Checkpointed", f"The state after step {said.step} is committed at {said.uri}.")
-    return draft.update(checkpoint=said)
+    then, now = moment(before.time) if before is not None else None, moment(reported.time)
+    if then is None or now is None or (now - then).total_seconds() >= CHECKPOINT_EVENT_SECONDS:
+        draft = draft.emit_event(
+            "Normal", "Checkpointed", f"The state after step {reported.step} is committed at {reported.uri}."
+        )
+    return draft.update(checkpoint=reported)
 
 
 def _place(progress: DatasetProgress | TrainingProgress) -> tuple[object, ...]:

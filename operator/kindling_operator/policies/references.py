@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kindling_api.errors import SpecError
+from kindling_api.errors import SpecError, explain
 from kindling_api.references import Reference, Use, uses
 from kindling_api.resolve import Finished, Waiting, resolve
 from kindling_api.v1alpha1.runfile import RunFile
 from kindling_api.v1alpha1.status import ConditionType, InputStatus, Reason
-from kindling_operator.draft import Draft, NoteType
+from kindling_operator.draft import Draft, EventType
 from kindling_operator.world import Referred
 
 _FACTS: dict[str, ConditionType] = {
@@ -31,13 +31,13 @@ def references(draft: Draft) -> Draft:
         if missing:
             waits = True
             reason, message = missing[0]
-            note: NoteType = "Normal" if reason == "Building" else "Warning"
-            draft = draft.say(fact, "False", reason, message, note=note, note_reason="Waiting")
+            event: EventType = "Normal" if reason == "Building" else "Warning"
+            draft = draft.set_condition(fact, "False", reason, message, event=event, event_reason="Waiting")
         else:
             message = "; ".join(_found(use, draft.world.references) for use in _uses(draft, fact))
-            draft = draft.say(fact, "True", "Ready", f"{message}.")
+            draft = draft.set_condition(fact, "True", "Ready", f"{message}.")
     if waits:
-        return draft.settle()
+        return draft.stop()
     finished = {reference: one.finished for reference, one in draft.world.references.items() if one.finished}
     return draft.update(inputs=_inputs(draft, finished))
 
@@ -48,9 +48,9 @@ def run_file_of(draft: Draft, attempt: int) -> RunFile:
     Raises:
         SpecError: it cannot be run, as for want of a store.
     """
-    document, storage = draft.document, draft.document.spec.storage or draft.world.settings.storage
+    document, storage = draft.document, draft.storage
     if storage is None:
-        raise SpecError("spec.storage: " + NO_STORAGE)
+        raise SpecError(NO_STORAGE)
     found = {one.field: one for one in draft.status.inputs}
     finished = {
         use.candidates[0]: Finished(one.uri, one.digest, one.storage)
@@ -63,9 +63,11 @@ def run_file_of(draft: Draft, attempt: int) -> RunFile:
     return run_file
 
 
-NO_STORAGE = (
-    "found nothing; allowed: a store, unless the installation has a default one. To fix it: give spec.storage, or set "
-    "the chart's default storage."
+NO_STORAGE = explain(
+    "spec.storage",
+    found="nothing",
+    allowed="a store, unless the installation has a default one",
+    remedy="give spec.storage, or set the chart's default storage",
 )
 
 

@@ -5,28 +5,28 @@ Nobody waits for the pods of a lost node, which stay for ever; only for those th
 
 from __future__ import annotations
 
-from kindling_operator.attempts import delay_seconds
-from kindling_operator.children import attempt_of
+from kindling_operator.attempts import pause_seconds
 from kindling_operator.draft import Draft
+from kindling_operator.labels import attempt_of
 from kindling_operator.moments import moment, seconds_since
 from kindling_operator.pods import is_over
 
-STOPPED_KINDLY = ("SuspendedByUser", "Evicted")
+STOPPED_KINDLY = ("SuspendedByUser", "Evicted", "PartialStart")
 
 
 def restart(draft: Draft) -> Draft:
     """An attempt begins with its number in the status; what belongs to it is made afterwards."""
     last = draft.attempt
     if last is None:
-        return draft.begin_attempt().look_again(0).settle()
+        return draft.begin_attempt().requeue_within(0).stop()
     if last.ended is None:
         return draft
-    wait = delay_seconds(draft.status.attempts) - seconds_since(last.ended, draft.now)
+    wait = pause_seconds(draft) - seconds_since(last.ended, draft.now)
     if last.reason in STOPPED_KINDLY:
         wait = max(wait, _leaving_seconds(draft))
     if wait > 0:
-        return draft.look_again(wait).settle()
-    return draft.begin_attempt().look_again(0).settle()
+        return draft.requeue_within(wait).stop()
+    return draft.begin_attempt().requeue_within(0).stop()
 
 
 def _leaving_seconds(draft: Draft) -> float:

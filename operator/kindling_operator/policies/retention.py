@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kindling_operator.children import key_of_object
 from kindling_operator.draft import Draft
 from kindling_operator.world import Object, ObjectKey
@@ -17,12 +15,16 @@ def retention(draft: Draft) -> Draft:
     finalizers = list(metadata.get("finalizers") or ())
     if draft.document.spec.retention != "Delete" or FINALIZER in finalizers:
         return draft
-    return replace(draft, change=(*draft.change, finalizers_patch(draft, [*finalizers, FINALIZER])))
+    return draft.patch(*finalizers_patch(draft.world.resource, [*finalizers, FINALIZER]))
 
 
-def finalizers_patch(draft: Draft, finalizers: list[str]) -> tuple[ObjectKey, Object]:
+def without_finalizer(resource: Object) -> tuple[ObjectKey, Object]:
+    """The patch that lets a document go; the finalizers of others stay."""
+    return finalizers_patch(resource, [one for one in resource["metadata"]["finalizers"] if one != FINALIZER])
+
+
+def finalizers_patch(resource: Object, finalizers: list[str]) -> tuple[ObjectKey, Object]:
     """A patch of the document that the API server refuses where somebody else changed it meanwhile."""
-    resource = draft.world.resource
     patch: Object = {"finalizers": finalizers}
     if version := resource["metadata"].get("resourceVersion"):
         patch["resourceVersion"] = version

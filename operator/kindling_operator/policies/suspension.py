@@ -16,10 +16,14 @@ _STOPPED = "Suspended by spec.suspend; what is committed stays. Set spec.suspend
 def suspension(draft: Draft) -> Draft:
     """While it is suspended, nothing else is asked."""
     if not draft.document.spec.suspend:
-        return draft.unsay("Suspended", "Resumed", "spec.suspend is false.")
+        return draft.clear_condition("Suspended", "Resumed", "spec.suspend is false.")
     if draft.attempt is not None and draft.attempt.ended is None:
         draft = end_attempt(draft, "SuspendedByUser", "Stopped by spec.suspend.")
     draft = draft.update(start_time=None)
-    draft = draft.unsay("Running", "SuspendedByUser", _STOPPED).unsay("Queued", "SuspendedByUser", _STOPPED)
-    draft = draft.unsay("Restarting", "SuspendedByUser", _STOPPED)
-    return draft.say("Suspended", "True", "SuspendedByUser", _STOPPED, note="Normal", note_reason="Suspended").settle()
+    draft = draft.clear_condition("Running", "SuspendedByUser", _STOPPED).clear_condition(
+        "Queued", "SuspendedByUser", _STOPPED
+    )
+    draft = draft.clear_condition("Restarting", "SuspendedByUser", _STOPPED)
+    return draft.set_condition(
+        "Suspended", "True", "SuspendedByUser", _STOPPED, event="Normal", event_reason="Suspended"
+    ).stop()

@@ -14,4 +14,4 @@ def validity(draft: Draft) -> Draft:
         return draft
     reason: Reason = "NameTooLong" if len(world.resource["metadata"]["name"]) > LONGEST_NAME else "InvalidSpec"
     message = world.refusal or "The document cannot be read."
-    return draft.say("Accepted", "False", reason, message, note="Warning").settle()
+    return draft.set_condition("Accepted", "False", reason, message, event="Warning").stop()

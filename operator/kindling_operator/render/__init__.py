@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kindling_api.v1alpha1.runfile import DatasetBuildFile, RunFile
+from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, RunFile
 from kindling_operator.render.attempt import Attempt, check
 from kindling_operator.render.jobs import dataset_job, training_job, training_service
 from kindling_operator.render.network import network_policy
@@ -35,9 +35,11 @@ def render(settings: Settings, resource: Object, run_file: RunFile) -> Rendered:
         resource: the custom resource, which will own the objects.
 
     Raises:
-        SpecError: the run cannot be run on a cluster: its name is too long, or its store is a folder.
+        SpecError: the run cannot be run on a cluster: its store is a folder.
     """
     check(run_file)
+    if isinstance(run_file, AlignmentRunFile):
+        run_file = run_file.model_copy(update={"reward_modules": settings.rewards.allowed_modules})
     attempt = Attempt(settings, resource, run_file)
     if not isinstance(run_file, DatasetBuildFile):
         apply = (training_service(attempt), network_policy(attempt))

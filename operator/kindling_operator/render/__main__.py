@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from kindling_api import __version__
 from kindling_api.documents import load
 from kindling_api.errors import EXIT_DONE, KindlingError, SpecError, explain
 from kindling_api.v1alpha1.storage import StorageSpec
@@ -39,12 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def default_settings() -> Settings:
     """An installation that nobody has configured."""
-    release = version("kindling")
     return Settings(
         images=Images(
-            trainer=f"kindling-trainer:{release}",
-            dataprep=f"kindling-dataprep:{release}",
-            serve=f"kindling-serve:{release}",
+            trainer=f"kindling-trainer:{__version__}",
+            dataprep=f"kindling-dataprep:{__version__}",
+            serve=f"kindling-serve:{__version__}",
         ),
         storage=StorageSpec(uri="s3://kindling", credentials_secret="kindling-storage"),
     )

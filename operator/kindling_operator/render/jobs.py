@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from kindling_api.v1alpha1.runfile import PROGRESS_PORT, AlignmentRunFile, DatasetBuildFile, PretrainRunFile
 from kindling_operator.render.attempt import Attempt
-from kindling_operator.render.pods import Container, fixed, pod_template, program, spread, tolerations
+from kindling_operator.render.pods import Container, fixed, hub_environment, pod_template, program, spread, tolerations
+from kindling_operator.render.secrets import of_run
 from kindling_operator.world import Object
 
 
@@ -16,13 +17,14 @@ def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile) -> O
     container = Container(
         image=attempt.image,
         resources=fixed(resources.cpu, resources.memory, devices),
-        command=program("kindling_trainer", "--nodes", str(resources.nodes), "--master", first_pod),
+        command=program(attempt, "kindling_trainer", "--nodes", str(resources.nodes), "--master", first_pod),
         run_file=attempt.name,
-        secret=run.output.credentials_secret,
+        secrets=of_run(run.spec, run.output),
+        environment=hub_environment(attempt.settings),
     )
     template = pod_template(
         attempt.settings,
-        attempt.labels,
+        attempt.pod_metadata(),
         container,
         subdomain=attempt.name,
         affinity=spread(attempt.labels),
@@ -38,11 +40,12 @@ def dataset_job(attempt: Attempt, run: DatasetBuildFile) -> Object:
     container = Container(
         image=attempt.image,
         resources=fixed(amounts.cpu, amounts.memory),
-        command=program("kindling_dataprep"),
+        command=program(attempt, "kindling_dataprep"),
         run_file=attempt.name,
-        secret=run.output.credentials_secret,
+        secrets=of_run(run.spec, run.output),
+        environment=hub_environment(attempt.settings),
     )
-    return _indexed_job(attempt, pod_template(attempt.settings, attempt.labels, container), pods=1)
+    return _indexed_job(attempt, pod_template(attempt.settings, attempt.pod_metadata(), container), pods=1)
 
 
 def training_service(attempt: Attempt) -> Object:

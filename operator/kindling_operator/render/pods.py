@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kindling_api.bounds import POD_GRACE_SECONDS
 from kindling_api.v1alpha1.resources import MUTABLE_FIELDS, Toleration
 from kindling_api.v1alpha1.runfile import PROGRESS_PORT
 from kindling_operator.render.attempt import Attempt
+from kindling_operator.render.secrets import MountedSecret
 from kindling_operator.settings import Settings
 from kindling_operator.world import Object
 
@@ -28,9 +30,6 @@ USER = 65532
 PROGRESS = {"name": "progress", "containerPort": PROGRESS_PORT}
 """Not of Ray's nodes: KubeRay finds Ray's own ports only on a head that declares none, or all of them."""
 
-GRACE_SECONDS = 75
-"""From SIGTERM to SIGKILL: enough for the step that is running and a last checkpoint."""
-
 
 @dataclass(frozen=True)
 class Container:
@@ -42,8 +41,8 @@ class Container:
     """Empty where KubeRay writes it, as for Ray's nodes."""
     run_file: str | None = None
     """The ConfigMap that holds it."""
-    secret: str | None = None
-    """The Secret with the store's credentials."""
+    secrets: tuple[MountedSecret, ...] = ()
+    """What it has in files, beside the run file."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Beside what every container has."""
 
@@ -67,24 +66,32 @@ def run_file_map(attempt: Attempt) -> Object:
     }
 
 
-def program(module: str, *options: str) -> tuple[str, ...]:
-    """The command of a program that reads the run file, serves its progress, and leaves a last word."""
-    run_file = f"{RUN_FOLDER}/{RUN_FILE}"
-    return ("python", "-m", module, run_file, "--progress", LAST_WORD, "--serve", str(PROGRESS_PORT), *options)
+def program(attempt: Attempt, module: str, *options: str) -> tuple[str, ...]:
+    """The command of a program that reads the run file, serves its progress, and leaves a last word.
+
+    It is told whose run file that must be: a kubelet keeps an immutable ConfigMap, by its name, for as long as any pod
+    of its node refers to it, and so may mount one that has been deleted.
+    """
+    run, run_file = attempt.run, f"{RUN_FOLDER}/{RUN_FILE}"
+    whose = (*(("--uid", run.uid) if run.uid else ()), "--key", run.key)
+    reports = ("--progress", LAST_WORD, "--serve", str(PROGRESS_PORT), "--log=json")
+    return ("python", "-m", module, run_file, *whose, *reports, *options)
 
 
-def pod_template(settings: Settings, labels: Mapping[str, str], container: Container, **spec: Any) -> Object:
+def pod_template(settings: Settings, metadata: Object, container: Container, **spec: Any) -> Object:
     """A pod with one container; `spec` has further fields of the pod's spec, or others in the place of these."""
     run_file = [] if container.run_file is None else [{"name": "run", "configMap": {"name": container.run_file}}]
     if settings.images.pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in settings.images.pull_secrets]
+    if settings.pods.node_selector:
+        spec["nodeSelector"] = {**spec.get("nodeSelector", {}), **settings.pods.node_selector}
     return {
-        "metadata": {"labels": dict(labels)},
+        "metadata": metadata,
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "terminationGracePeriodSeconds": POD_GRACE_SECONDS,
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": USER,
@@ -98,6 +105,7 @@ def pod_template(settings: Settings, labels: Mapping[str, str], container: Conta
                 {"name": "temporary", "emptyDir": {}},
                 {"name": "shared-memory", "emptyDir": {"medium": "Memory"}},
                 *run_file,
+                *(secret.volume_object() for secret in container.secrets),
             ],
         },
     }
@@ -105,14 +113,15 @@ def pod_template(settings: Settings, labels: Mapping[str, str], container: Conta
 
 def _container(settings: Settings, container: Container) -> Object:
     run_file = [{"name": "run", "mountPath": RUN_FOLDER, "readOnly": True}] if container.run_file else []
-    environment = [{"name": name, "value": value} for name, value in {"HOME": "/tmp", **container.environment}.items()]
+    folders = dict(secret.variable for secret in container.secrets)
+    variables = {"HOME": "/tmp", **container.environment, **folders}
     command = [part.replace("$", "$$") for part in container.command]  # or Kubernetes puts variables in for $(NAME)
     return {
         "name": "kindling",
         "image": container.image,
         "imagePullPolicy": settings.images.pull_policy,
         **({"command": command, "ports": [PROGRESS]} if command else {}),
-        "env": [*environment, *_credentials(container.secret)],
+        "env": [{"name": name, "value": value} for name, value in variables.items()],
         "resources": container.resources,
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -127,19 +136,15 @@ def _container(settings: Settings, container: Container) -> Object:
             {"name": "temporary", "mountPath": "/tmp"},
             {"name": "shared-memory", "mountPath": "/dev/shm"},
             *run_file,
+            *(secret.mount() for secret in container.secrets),
         ],
     }
 
 
-def _credentials(secret: str | None) -> list[Object]:
-    """The store's credentials, by reference: a Secret's content is never in anything that the operator writes."""
-    if secret is None:
-        return []
-    names = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}
-    return [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name, "optional": optional}}}
-        for name, optional in names.items()
-    ]
+def hub_environment(settings: Settings) -> dict[str, str]:
+    """What tells programs where the Hugging Face Hub is; what they fetch they keep below HOME."""
+    hub = settings.hugging_face.endpoint
+    return {"HF_ENDPOINT": hub} if hub is not None else {}
 
 
 def fixed(cpu: str, memory: str, devices: Mapping[str, int] | None = None) -> Object:
@@ -160,7 +165,8 @@ def spread(labels: Mapping[str, str]) -> Object:
 
 
 def tolerations(settings: Settings, chosen: Sequence[Toleration] = ()) -> list[Object]:
-    """The chosen ones, and short ones for a node that does not answer, instead of Kubernetes' five minutes."""
+    """The installation's, the chosen ones, and short ones for a node that does not answer, instead of Kubernetes' five
+    minutes."""
     lost = [
         {
             "key": f"node.kubernetes.io/{taint}",
@@ -170,4 +176,4 @@ def tolerations(settings: Settings, chosen: Sequence[Toleration] = ()) -> list[O
         }
         for taint in ("not-ready", "unreachable")
     ]
-    return [*(toleration.document() for toleration in chosen), *lost]
+    return [*(toleration.document() for toleration in (*settings.pods.tolerations, *chosen)), *lost]

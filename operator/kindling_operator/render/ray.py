@@ -6,7 +6,8 @@ from typing import TypeGuard
 
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, RunFile
 from kindling_operator.render.attempt import Attempt
-from kindling_operator.render.pods import Container, fixed, pod_template, program, spread
+from kindling_operator.render.pods import Container, fixed, hub_environment, pod_template, program, spread
+from kindling_operator.render.secrets import of_run
 from kindling_operator.world import Object
 
 DASHBOARD_PORT = 8265
@@ -30,7 +31,7 @@ def uses_ray_job(run: RunFile) -> TypeGuard[DatasetBuildFile]:
 def ray_job(attempt: Attempt, run: DatasetBuildFile) -> Object:
     """The head runs the driver and no tasks, the workers run the tasks, the submitter reports.
 
-    What the RayJob leaves when it is done is the submitter's pod, and in it the last word. Nothing is tried twice:
+    What the RayJob leaves when it is done is the submitter's pod, and in it the last word. Nothing is retried:
     another attempt is another RayJob.
     """
     return {
@@ -79,18 +80,18 @@ def _ray_pod(attempt: Attempt, run: DatasetBuildFile) -> Object:
         image=attempt.image,
         resources=fixed(amounts.cpu, amounts.memory),
         run_file=attempt.name,
-        secret=run.output.credentials_secret,
-        environment={"RAY_USAGE_STATS_ENABLED": "0"},
+        secrets=of_run(run.spec, run.output),
+        environment={"RAY_USAGE_STATS_ENABLED": "0", **hub_environment(attempt.settings)},
     )
     placed = {"affinity": spread(attempt.labels), "restartPolicy": "Always"}
-    return pod_template(attempt.settings, attempt.labels, container, **placed)
+    return pod_template(attempt.settings, attempt.pod_metadata(), container, **placed)
 
 
 def _submitter(attempt: Attempt) -> Object:
     container = Container(
         image=attempt.image,
         resources=SUBMITTER_RESOURCES,
-        command=program("kindling_dataprep.submit"),
+        command=program(attempt, "kindling_dataprep.executors.submit"),
         run_file=attempt.name,
     )
-    return pod_template(attempt.settings, attempt.labels, container)
+    return pod_template(attempt.settings, attempt.pod_metadata(), container)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from kindling_api.base import GROUP
+from collections.abc import Mapping
+
 from kindling_api.v1alpha1.alignment_run import AlignmentRun, ServeSpec
 from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_operator.render.attempt import owner_references, run_labels
+from kindling_operator.labels import COMPONENT, pod_metadata, run_labels
+from kindling_operator.owners import owner_references
+from kindling_operator.render.attempt import child_name
 from kindling_operator.render.network import egress, readers, tcp
 from kindling_operator.render.pods import Container, fixed, pod_template, spread
+from kindling_operator.render.secrets import of_storage
 from kindling_operator.settings import Settings
 from kindling_operator.world import Object, ObjectKey
 
@@ -20,51 +24,72 @@ START_SECONDS = 600
 """What reading a large model from the store may take."""
 
 
-def serving(settings: Settings, resource: Object, run: AlignmentRun, model: str, storage: StorageSpec) -> list[Object]:
-    """The objects that serve `model`, the URI of a folder in `storage`, as `run.spec.serve` says."""
+def serving_objects(
+    settings: Settings,
+    resource: Object,
+    run: AlignmentRun,
+    model: str,
+    storage: StorageSpec,
+    *,
+    selector: Mapping[str, str] | None = None,
+) -> list[Object]:
+    """The objects that serve `model`, the URI of a folder in `storage`, as `run.spec.serve` says.
+
+    Args:
+        selector: the pods that the Service leads to, where they are not those of this Deployment alone.
+    """
     assert run.spec.serve is not None, "the caller has seen it"
-    name, labels = serving_name(run.metadata.name), serving_labels(run.metadata.name)
-    metadata = {"name": name, "namespace": run.metadata.namespace, "labels": labels, **owner_references(resource)}
-    template = _pods(settings, labels, run, model, storage)
+    name, uid = run.metadata.name, run.metadata.uid
+    labels = serving_labels(name, uid)
     ports = [{"name": "http", "port": SERVICE_PORT, "targetPort": "http"}]
-    specs: dict[tuple[str, str], Object] = {
-        ("networking.k8s.io/v1", "NetworkPolicy"): _policy(settings, labels, run.spec.serve),
-        ("v1", "Service"): {"selector": labels, "ports": ports},
-        ("apps/v1", "Deployment"): {
-            "replicas": run.spec.serve.replicas,
-            "revisionHistoryLimit": 2,
-            "selector": {"matchLabels": labels},
-            "template": template,
-        },
+    deployment = {
+        "replicas": run.spec.serve.replicas,
+        "revisionHistoryLimit": 2,
+        "selector": {"matchLabels": labels},
+        "template": _pods(settings, pod_metadata(labels, resource, settings.pods), run, model, storage),
     }
+    objects: list[tuple[str, str, str, Object]] = [
+        ("networking.k8s.io/v1", "NetworkPolicy", serving_name(name, uid), _policy(settings, labels, run.spec.serve)),
+        ("v1", "Service", service_name(name), {"selector": dict(selector or labels), "ports": ports}),
+        ("apps/v1", "Deployment", serving_name(name, uid), deployment),
+    ]
+    metadata = {"namespace": run.metadata.namespace, "labels": labels, **owner_references(resource)}
     return [
-        {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
-        for (version, kind), spec in specs.items()
+        {"apiVersion": version, "kind": kind, "metadata": {"name": called, **metadata}, "spec": spec}
+        for version, kind, called, spec in objects
     ]
 
 
-def serving_keys(name: str, namespace: str) -> list[ObjectKey]:
+def serving_keys(name: str, uid: str | None, namespace: str) -> list[ObjectKey]:
     """The objects that may be serving the model of a run; the Deployment last, as it tells of the others."""
-    kinds = (("v1", "Service"), ("networking.k8s.io/v1", "NetworkPolicy"), ("apps/v1", "Deployment"))
-    return [ObjectKey(version, kind, namespace, serving_name(name)) for version, kind in kinds]
+    return [
+        ObjectKey("v1", "Service", namespace, service_name(name)),
+        ObjectKey("networking.k8s.io/v1", "NetworkPolicy", namespace, serving_name(name, uid)),
+        ObjectKey("apps/v1", "Deployment", namespace, serving_name(name, uid)),
+    ]
 
 
-def serving_name(name: str) -> str:
-    """What all of it is called."""
+def serving_name(name: str, uid: str | None) -> str:
+    """What the Deployment and its NetworkPolicy are called."""
+    return child_name(name, "serve", uid)
+
+
+def service_name(name: str) -> str:
+    """What the Service is called: what clients know stays the same, and its selector says whose pods it leads to."""
     return f"{name}-serve"
 
 
-def serving_labels(name: str) -> dict[str, str]:
+def serving_labels(name: str, uid: str | None) -> dict[str, str]:
     """What its pods are found by; those of attempts do not have the last one."""
-    return {**run_labels("AlignmentRun", name), f"{GROUP}/component": "serve"}
+    return {**run_labels("AlignmentRun", name, uid), COMPONENT: "serve"}
 
 
 def endpoint(settings: Settings, name: str, namespace: str) -> str:
     """Where pods of the cluster find it."""
-    return f"http://{serving_name(name)}.{namespace}.svc.{settings.cluster_domain}"
+    return f"http://{service_name(name)}.{namespace}.svc.{settings.cluster_domain}"
 
 
-def _pods(settings: Settings, labels: dict[str, str], run: AlignmentRun, model: str, storage: StorageSpec) -> Object:
+def _pods(settings: Settings, metadata: Object, run: AlignmentRun, model: str, storage: StorageSpec) -> Object:
     serve = run.spec.serve
     assert serve is not None
     place = {"--endpoint": storage.endpoint, "--region": storage.region}
@@ -73,16 +98,16 @@ def _pods(settings: Settings, labels: dict[str, str], run: AlignmentRun, model: 
     container = Container(
         image=settings.images.serve,
         resources=fixed(serve.resources.cpu, serve.resources.memory),
-        command=("python", "-m", "kindling_serve", model, f"--name={run.metadata.name}", *options),
-        secret=storage.credentials_secret,
+        command=("python", "-m", "kindling_serve", model, f"--name={run.metadata.name}", "--log=json", *options),
+        secrets=of_storage(storage),
     )
     template = pod_template(
         settings,
-        labels,
+        metadata,
         container,
         restartPolicy="Always",
         terminationGracePeriodSeconds=GRACE_SECONDS,
-        affinity=spread(labels),
+        affinity=spread(serving_labels(run.metadata.name, run.metadata.uid)),
     )
     (program,) = template["spec"]["containers"]
     program["ports"] = [{"name": "http", "containerPort": SERVE_PORT}]

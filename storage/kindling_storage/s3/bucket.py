@@ -9,31 +9,57 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from boto3.session import Session
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from kindling_api.errors import StorageError, explain
-from kindling_storage.s3.errors import FAILURES, MISSING, Address, Failure, code_of, storage_error
-from kindling_storage.s3.patience import be_patient
+from kindling_storage.s3.credentials import mounted_at, new_session
+from kindling_storage.s3.errors import (
+    FAILURES,
+    LISTING,
+    MISSING,
+    Address,
+    Failure,
+    code_of,
+    is_withdrawn,
+    storage_error,
+)
+from kindling_storage.s3.retry import keep_retrying
 
 if TYPE_CHECKING:
+    from boto3.session import Session
     from mypy_boto3_s3.client import S3Client
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
 ATTEMPTS = 6
-"""Of each request that is throttled (botocore's standard mode); for a server that does not answer see `patience`."""
+"""Of each request that is throttled (botocore's standard mode); for a server that does not answer see `retry`."""
 FIRST_CONTACT_SECONDS = 10
 FIRST_CONTACT_ATTEMPTS = 2
 """Of the first request, so that a wrong address or key is reported within seconds."""
 PROBE = ".kindling-probe"
-"""The object on which conditional writes are tried out; never listed."""
+"""The object on which conditional writes are probed; never listed."""
 
 _CONFLICT_TRIES = 5
 _UNSUPPORTED = {"NotImplemented", "501"}
+
+
+class Access(NamedTuple):
+    """How a bucket of somebody else's is asked."""
+
+    unsigned: bool = False
+    """Without a key, as public buckets can be."""
+    requester_pays: bool = False
+    """Whoever reads pays, and says so in each request."""
+    secret: str | None = None
+    """The Secret that holds the key, where it is another than that of the products' store."""
+
+
+OWN = Access()
+"""A bucket of one's own."""
 
 
 class Versioned(NamedTuple):
@@ -47,17 +73,19 @@ class Versioned(NamedTuple):
 class Bucket:
     """A bucket on a server. The connection is made at first use; copies in other processes make their own."""
 
-    def __init__(self, name: str, root: str, endpoint: str | None, region: str | None) -> None:
+    def __init__(self, name: str, root: str, endpoint: str | None, region: str | None, access: Access = OWN) -> None:
         self.name = name
         self._root = root  # the prefix that this process works under: it may have no rights elsewhere
         self._endpoint = endpoint
         self._region = region
+        self._access = access
         self._lock = threading.Lock()
         self._client: S3Client | None = None
         self._conditional = False  # whether the server has shown that it honours conditional writes
+        self._granted: set[str] = set()  # operations, as in `is_withdrawn`
 
-    def __reduce__(self) -> tuple[type[Bucket], tuple[str, str, str | None, str | None]]:
-        return Bucket, (self.name, self._root, self._endpoint, self._region)
+    def __reduce__(self) -> tuple[type[Bucket], tuple[str, str, str | None, str | None, Access]]:
+        return Bucket, (self.name, self._root, self._endpoint, self._region, self._access)
 
     @property
     def client(self) -> S3Client:
@@ -69,10 +97,10 @@ class Bucket:
         with self._lock:
             if self._client is None:
                 with self.errors("at the first contact"):
-                    session = Session(region_name=self._region)
+                    session = new_session(self._region, self._access.secret)
                     self._greet(self._connect(session, FIRST_CONTACT_ATTEMPTS, FIRST_CONTACT_SECONDS))
                     self._client = self._connect(session, ATTEMPTS, READ_SECONDS)
-                    be_patient(self._client, self._address)
+                    keep_retrying(self._client, self._address, self._granted, renewable=self._renewable)
             return self._client
 
     @contextmanager
@@ -85,7 +113,8 @@ class Bucket:
 
     def error(self, error: Failure, doing: str) -> StorageError:
         """The StorageError for what went wrong while `doing`."""
-        return storage_error(error, self._address, doing)
+        withdrawn = is_withdrawn(error, self._granted, renewable=self._renewable)
+        return storage_error(error, self._address, doing, withdrawn=withdrawn)
 
     def put_if(self, key: str, data: bytes, *, match: str | None) -> str | None:
         """Write an object if its etag is `match`, or, for None, if there is none; its new etag, or None if not.
@@ -148,6 +177,11 @@ class Bucket:
         self._conditional = True
 
     @property
+    def _renewable(self) -> bool:
+        """Whether another key would be seen while this process lives."""
+        return mounted_at(self._access.secret) is not None
+
+    @property
     def _address(self) -> Address:
         return Address(self.name, self._endpoint or "AWS")
 
@@ -161,14 +195,24 @@ class Bucket:
             # Newer checksums in requests and answers are AWS's alone; many other servers refuse them.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
+            signature_version=UNSIGNED if self._access.unsigned else None,
         )
         region = session.region_name or "us-east-1"
-        return session.client("s3", endpoint_url=self._endpoint, region_name=region, config=config)
+        client = session.client("s3", endpoint_url=self._endpoint, region_name=region, config=config)
+        if self._access.requester_pays:
+            for operation in ("GetObject", "HeadObject", "ListObjectsV2"):
+                client.meta.events.register(f"provide-client-params.s3.{operation}", _paying)
+        return client
 
     def _greet(self, client: S3Client) -> None:
         """Ask for one name, which answers with a reason where a HEAD request would not."""
         try:
             client.list_objects_v2(Bucket=self.name, Prefix=self._root, MaxKeys=1)
+            self._granted.add(LISTING)
         except ClientError as error:
             if code_of(error) not in {"AccessDenied", "403"}:  # listing may be forbidden, and the rest not
                 raise
+
+
+def _paying(params: dict[str, Any], **_: object) -> None:
+    params["RequestPayer"] = "requester"

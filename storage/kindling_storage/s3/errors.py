@@ -6,7 +6,9 @@ that a user wrote must not be carried into logs and statuses.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -21,7 +23,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
-from kindling_api.errors import StorageError, UnreachableError, explain
+from kindling_api.errors import RefusedError, StorageError, UnreachableError, WithdrawnError, explain
 
 FAILURES = (ClientError, BotoCoreError, ResponseParserError)
 """What boto3 raises: the server's answer, no answer, and an answer that is not S3's."""
@@ -34,6 +36,18 @@ MISSING = {"404", "NoSuchKey", "NotFound"}
 
 _BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504"}
 """Codes of a server that cannot serve now."""
+
+_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidSecurity"}
+"""Codes for a key that the server does not know, or no more."""
+
+_RIGHT = {"AccessDenied", "403", "AllAccessDisabled", "AccountProblem"}
+"""Codes for what may not be done with this key."""
+
+_CARRIED_OUT = MISSING | {"PreconditionFailed", "412", "InvalidRange", "416", "ConditionalRequestConflict", "409"}
+"""Codes of a server that would have done what was asked, had the objects been other ones."""
+
+LISTING, _READING = "ListObjectsV2", {"GetObject", "HeadObject"}
+"""Operations. Who may not list is not told, either, that an object is missing: reading it is forbidden to him."""
 
 _NO_ANSWER = (BotoConnectionError, HTTPClientError, IncompleteReadError, OSError)
 
@@ -52,10 +66,18 @@ class Address:
         return f"bucket {self.bucket!r} at {self.endpoint}"
 
 
-def storage_error(error: Failure, address: Address, doing: str) -> StorageError:
-    """The error to raise for `error`, met while `doing`, as in `reading models/a/manifest.json`."""
+def storage_error(error: Failure, address: Address, doing: str, *, withdrawn: bool = False) -> StorageError:
+    """The error to raise for `error`, met while `doing`, as in `reading models/a/manifest.json`.
+
+    Args:
+        withdrawn: whether it refuses what was granted before; see `is_withdrawn`.
+    """
     found, allowed, remedy = _server_said(error, address) if isinstance(error, ClientError) else _boto_said(error)
-    kind = UnreachableError if is_transient(error) else StorageError
+    kind: type[StorageError] = StorageError
+    if is_transient(error):
+        kind = UnreachableError
+    elif refusal_of(error) is not None:
+        kind = WithdrawnError if withdrawn else RefusedError
     return kind(explain(str(address), found=f"{found}, {doing}", allowed=allowed, remedy=remedy))
 
 
@@ -65,6 +87,40 @@ def is_transient(error: Exception) -> bool:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
         return code_of(error) in _BUSY or str(status) in _BUSY
     return isinstance(error, _NO_ANSWER)
+
+
+def is_granted(error: Exception | None) -> bool:
+    """Whether the server carried out what was asked (None), or would have, had the objects been other ones."""
+    return error is None or (isinstance(error, ClientError) and code_of(error) in _CARRIED_OUT)
+
+
+def refusal_of(error: Exception) -> Literal["key", "right"] | None:
+    """Whether the server refused the key itself, or what was asked with it; None for anything else."""
+    if not isinstance(error, ClientError):
+        return None
+    code = code_of(error)
+    if code in _KEY or (code == "400" and error.operation_name == "HeadObject"):  # which has no room for a code
+        return "key"
+    return "right" if code in _RIGHT else None
+
+
+def is_withdrawn(error: Exception, granted: Collection[str], *, renewable: bool) -> bool:
+    """Whether the server refuses what it granted before, so that it may be granted again without any change here.
+
+    Args:
+        granted: the operations that the server has carried out with these credentials, or would have.
+        renewable: whether another key would be seen.
+    """
+    match refusal_of(error):
+        case "key":
+            return renewable and bool(granted)
+        case "right":
+            assert isinstance(error, ClientError)
+            if error.operation_name in _READING:
+                return LISTING in granted and not _READING.isdisjoint(granted)
+            return error.operation_name in granted
+        case _:
+            return False
 
 
 def found_in(error: Exception) -> str:
@@ -120,12 +176,12 @@ _MEANINGS: list[tuple[set[str], str, str]] = [
         "check storage.endpoint (its host, its port, http or https) and storage.uri",
     ),
     (
-        {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidSecurity"},
+        _KEY,
         "credentials that this server knows",
         "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or renew the session",
     ),
     (
-        {"AccessDenied", "403", "AllAccessDisabled", "AccountProblem"},
+        _RIGHT,
         "a user who may list, read, write and delete here",
         "grant s3:ListBucket on the bucket and s3:GetObject, s3:PutObject, s3:DeleteObject on its objects",
     ),

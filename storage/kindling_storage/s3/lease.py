@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from kindling_api.base import canonical_json
 from kindling_api.errors import StorageError
-from kindling_storage.hold import Holder, conflict, holder, read_holder, supersedes
+from kindling_storage.holder import Holder, conflict, holder, read_holder, supersedes
 from kindling_storage.s3.bucket import Bucket, Versioned
 from kindling_storage.s3.store import S3Store
 
@@ -23,7 +23,7 @@ SECONDS = 30.0
 """How long a lease lives without renewal; it is renewed three times as often."""
 
 RELEASE_SECONDS = 5.0
-"""How long a renewal under way may hold up the release: a server that does not answer must not keep a process alive."""
+"""How long a renewal under way may delay the release: a server that does not answer must not keep a process alive."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def lease(store: S3Store, path: str, me: Holder | None = None, *, seconds: float
     renewed; unless it is that of an older attempt at the same run, which is taken over at once.
 
     A lease that its holder cannot renew, since the server does not answer, is not given up: nobody else can take it
-    meanwhile, either, and whether somebody has, at last, is asked before each commit (`hold.confirm`).
+    meanwhile, either, and whether somebody has, at last, is asked before each commit (`lock.confirm`).
 
     Raises:
         ConflictError: its holder is alive.
@@ -48,6 +48,12 @@ def lease(store: S3Store, path: str, me: Holder | None = None, *, seconds: float
         yield held
     finally:
         held.release()
+
+
+def holder_of(store: S3Store, path: str) -> Holder | None:
+    """Who has the lease, as far as one look can tell: a dead holder's counts until it expires."""
+    found = store.bucket.read(store.key(path))
+    return None if found is None or _is_free(found) else read_holder(found.data)
 
 
 class Lease:
@@ -76,19 +82,19 @@ class Lease:
             if seen is not None and found.etag != seen.etag:
                 raise conflict(place, found.data)
             if seen is None:
-                _log.info("%s is held; waiting up to %.0f s to see whether its holder is alive", place, self._seconds)
+                _log.info("%s is locked; waiting up to %.0f s to see whether its holder is alive", place, self._seconds)
             seen = found
             time.sleep(self._seconds / 10)
         self._thread.start()
 
     @property
     def token(self) -> str:
-        """See `Hold.token`."""
+        """See `Lock.token`."""
         token: str = self._holder["token"]
         return token
 
     def check(self) -> None:
-        """Raise ConflictError where a renewal has met another holder; see `Hold.check`."""
+        """Raise ConflictError where a renewal has met another holder; see `Lock.check`."""
         if self._taken_by is not None:
             raise conflict(f"s3://{self._bucket.name}/{self._key}", self._taken_by)
 

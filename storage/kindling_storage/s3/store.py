@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from kindling_api.errors import NotFoundError, SpecError, StorageError, explain
-from kindling_storage.s3.bucket import PROBE, Bucket
+from kindling_storage.s3.bucket import OWN, PROBE, Access, Bucket
 from kindling_storage.s3.errors import MISSING, code_of
 from kindling_storage.s3.stream import BUFFER_BYTES, ResumingStream
 from kindling_storage.s3.upload import upload
@@ -32,7 +32,9 @@ class S3Store(ObjectStore):
     """Before every path: empty, or ending with a slash."""
 
     @classmethod
-    def from_uri(cls, uri: str, *, endpoint: str | None = None, region: str | None = None) -> S3Store:
+    def from_uri(
+        cls, uri: str, *, endpoint: str | None = None, region: str | None = None, access: Access = OWN
+    ) -> S3Store:
         """The store at `s3://bucket/prefix`; nothing is contacted yet.
 
         `endpoint` defaults to AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, as for other tools.
@@ -44,7 +46,7 @@ class S3Store(ObjectStore):
         path = path.strip("/")
         prefix = f"{_checked_prefix(uri, path)}/" if path else ""
         endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-        return cls(Bucket(name, prefix, _checked_endpoint(endpoint), region), prefix)
+        return cls(Bucket(name, prefix, _checked_endpoint(endpoint), region, access), prefix)
 
     @property
     def uri(self) -> str:
@@ -55,7 +57,7 @@ class S3Store(ObjectStore):
 
     def key(self, path: str) -> str:
         """The object's key in the bucket."""
-        return self.prefix + checked_path(path)
+        return self.prefix + _checked_key(path)
 
     def local_path(self, path: str) -> None:
         return None
@@ -107,7 +109,7 @@ class S3Store(ObjectStore):
                 for item in page.get("Contents", []):
                     path = item["Key"].removeprefix(self.prefix)
                     if path and not path.endswith(("/", PROBE)):  # other tools' folder marks, and our probe
-                        yield ObjectInfo(path, item["Size"], item["ETag"])
+                        yield ObjectInfo(path, item["Size"], item["ETag"], modified=item["LastModified"].timestamp())
 
     def delete(self, path: str) -> None:
         key = self.key(path)
@@ -138,6 +140,17 @@ class S3Store(ObjectStore):
             found = f"{refused.get('Code')} ({refused.get('Message')}), deleting {refused.get('Key')}"
             allowed, remedy = "a user who may delete here", "grant s3:DeleteObject on the bucket's objects"
             raise StorageError(explain(self.uri, found=found, allowed=allowed, remedy=remedy))
+
+
+def _checked_key(path: str) -> str:
+    """`path`, in which parts but the last may be empty, since `a//b` is another object than `a/b`.
+
+    Raises:
+        StorageError: see `checked_path`; HTTP clients take `.` and `..` for steps.
+    """
+    *folders, name = path.split("/")
+    checked_path("/".join([*filter(None, folders), name]))
+    return path
 
 
 def _checked_prefix(uri: str, path: str) -> str:

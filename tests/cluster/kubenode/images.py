@@ -7,8 +7,9 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kubenode.places import CACHE, PROJECT, REGISTRY
@@ -17,6 +18,8 @@ from kubenode.processes import run, run_long
 NAMES = ("operator", "dataprep", "trainer", "serve")
 BASE = "localhost/python:3.11-slim-bookworm"
 """Stands in for Docker Hub's python:3.11-slim-bookworm, which cannot be had everywhere."""
+
+COMPRESSION = ("--compression-format", "zstd", "--compression-level", "1")
 
 LONGEST_BUILD = 2400
 """Seconds, on a machine that is busy with other things."""
@@ -48,13 +51,32 @@ def build_images() -> None:
 def push_images() -> list[str]:
     """Push to the cluster's registry those that it lacks; all that it has now."""
     for name in NAMES:
-        digest = sources_digest(name)
-        if _stamp(name, "pushed") != digest or not _in_registry(name):
+        built = _stamp(name, "built") or ""  # of the image, whatever has become of the sources since
+        if _stamp(name, "pushed") != built or not _in_registry(name):
             print(f"pushing {reference(name)}", file=sys.stderr, flush=True)
-            compression = ("--compression-format", "zstd", "--compression-level", "1")
-            run_long("buildah", "push", "-q", "--tls-verify=false", *compression, reference(name), seconds=900)
-            _write_stamp(name, "pushed", digest)
+            run_long("buildah", "push", "-q", "--tls-verify=false", *COMPRESSION, reference(name), seconds=900)
+            _write_stamp(name, "pushed", built)
     return [reference(name) for name in NAMES]
+
+
+def with_files(name: str, base: str, files: Mapping[str, str]) -> str:
+    """Another image, pushed: one of ours, and texts by the paths that they get there. What pods call it.
+
+    Raises:
+        ClusterError: it could not be built or pushed.
+    """
+    container = run("buildah", "from", reference(base)).stdout.strip()
+    try:
+        for path, text in files.items():
+            with tempfile.NamedTemporaryFile("w") as file:
+                file.write(text)
+                file.flush()
+                run("buildah", "copy", "-q", "--chmod", "644", container, file.name, path)
+        run("buildah", "commit", "-q", container, reference(name))
+    finally:
+        run("buildah", "rm", container)
+    run_long("buildah", "push", "-q", "--tls-verify=false", *COMPRESSION, reference(name), seconds=900)
+    return reference(name)
 
 
 def sources_digest(name: str) -> str:

@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kubenode.client import RESTRICTED, Cluster, program
 from kubenode.places import PROJECT, REGISTRY
 from kubenode.processes import run
+from kubenode.shared import shared
 from kubenode.store import ACCESS_KEY, ENDPOINT, SECRET_KEY, Store
 
 CHART = PROJECT / "charts" / "kindling"
@@ -36,6 +38,7 @@ class Installation:
             "images": {"registry": REGISTRY, "tag": "dev", "allowedPrefixes": [f"{REGISTRY}/"]},
             "operator": {"nodeSelector": {"kubernetes.io/hostname": "node-1"}},  # where the store is
             "watch": {"namespaces": [self.runs]},
+            "rewards": {"allowedModules": ["team.rewards"]},
             "storage": {
                 "uri": f"s3://{self.bucket}/runs",
                 "endpoint": ENDPOINT,
@@ -61,16 +64,26 @@ class Installation:
 
 
 @contextmanager
-def installed(cluster: Cluster, store: Store) -> Iterator[Installation]:
-    """Two namespaces with Pod Security `restricted` enforced, the operator in one, and runs in the other."""
-    installation = Installation(cluster, store, store.new_bucket("kindling"))
-    for name in (installation.namespace, installation.runs):
-        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
-    installation.upgrade()
-    try:
-        yield installation
-    finally:
+def installed(cluster: Cluster, store: Store, folder: Path) -> Iterator[Installation]:
+    """Two namespaces with Pod Security `restricted` enforced, the operator in one, and runs in the other.
+
+    Args:
+        folder: of the processes that share the installation.
+    """
+
+    def install() -> str:
+        installation = Installation(cluster, store, store.new_bucket("kindling"))
+        for name in (installation.namespace, installation.runs):
+            cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
+        installation.upgrade()
+        return installation.bucket
+
+    def uninstall(bucket: str) -> None:
+        installation = Installation(cluster, store, bucket)
         cluster.kubectl("delete", "kindling", "--all", "-n", installation.runs, "--timeout=60s", check=False)
         installation.helm("uninstall", RELEASE, "--wait", "--ignore-not-found")
         for name in (installation.namespace, installation.runs):
             cluster.kubectl("delete", "namespace", name, "--timeout=60s", check=False)
+
+    with shared(folder, "kindling", install, uninstall) as bucket:
+        yield Installation(cluster, store, bucket)

@@ -64,11 +64,16 @@ def wait(what: str, ready: Callable[[], bool], seconds: float) -> None:
 
 
 @contextmanager
-def alone(task: str) -> Iterator[None]:
-    """Whoever does the same on this machine waits, or is waited for."""
+def alone(task: str | Path, *, but_for_each_other: bool = False) -> Iterator[None]:
+    """Whoever does the same on this machine waits, or is waited for; not those who may do it beside each other.
+
+    Args:
+        task: its name, or the file that stands for it.
+    """
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{task}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    path = task if isinstance(task, Path) else CACHE / f"{task}.lock"
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH if but_for_each_other else fcntl.LOCK_EX)
         yield
 
 

@@ -22,19 +22,21 @@ ENDPOINT = "http://minio.minio.svc.cluster.local:9000"
 """For pods."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Store:
     """An object store that can be stopped and started."""
 
     cluster: Cluster
     address: str
     """For this machine, as a URL."""
+    password: str = SECRET_KEY
+    """Of its key, at this moment."""
 
     @property
     def client(self) -> Any:
         """boto3's; it gives up soon, and tries nothing twice."""
         settings = Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 1})
-        session = boto3.session.Session(ACCESS_KEY, SECRET_KEY)
+        session = boto3.session.Session(ACCESS_KEY, self.password)
         return session.client("s3", endpoint_url=self.address, region_name="us-east-1", config=settings)
 
     def new_bucket(self, prefix: str = "test") -> str:
@@ -53,10 +55,18 @@ class Store:
         content: bytes = self.client.get_object(Bucket=bucket, Key=name)["Body"].read()
         return content
 
-    def secret(self, name: str) -> Object:
-        """A Secret with the credentials, as pods want it."""
-        values = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    def secret(self, name: str, password: str | None = None) -> Object:
+        """A Secret with the credentials, as pods want it, or with another password."""
+        values = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": password or self.password}
         return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
+
+    def change_password(self, password: str) -> None:
+        """Start it again with another one, and wait until it answers; no Secret knows of that."""
+        self.password = password
+        variable = f"MINIO_ROOT_PASSWORD={password}"
+        self.cluster.kubectl("set", "env", "deployment/minio", "-n", NAMESPACE, variable)
+        self.cluster.kubectl("rollout", "status", "deployment/minio", "-n", NAMESPACE, "--timeout=60s")
+        self.wait()
 
     def stop(self) -> None:
         """End it, and wait until it is gone; objects stay."""

@@ -70,6 +70,9 @@ ADDITIONS = (
 )
 """What the tests put on it, and what they check it with."""
 
+HEALTH = (Build("health", 3, folder="health"),)
+"""What others make of a status: for tests that need no cluster."""
+
 SIMULATION = (Build("kwok", 3, "sigs.k8s.io/kwok/cmd/kwok", "v0.7.0"),)
 """Simulated nodes and pods, for tests of scale."""
 

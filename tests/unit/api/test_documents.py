@@ -134,17 +134,15 @@ HEADER = "apiVersion: kindling.dev/v1alpha1\n"
         ),
         pytest.param(
             BUILD.replace("{name: web}", "{}"),
-            "f.yaml:3: metadata.name: found nothing; allowed: lower-case letters, digits and hyphens, a letter or"
-            " digit at"
-            " both ends, 1 to 52 characters. To fix it: add it.",
+            "f.yaml:3: metadata.name: found nothing; allowed: lower-case letters, digits and hyphens, a letter first,"
+            " a letter or digit last, 1 to 52 characters. To fix it: add it, as in name: first.",
             id="no name",
         ),
         pytest.param(
             RUN + "  trainning: {}\n  checkpoint:\n    keep: 0\n",
             "f.yaml:8: spec.trainning: found an unknown field; allowed: activeDeadline, checkpoint, dataset,"
-            " evaluation,"
-            " image, initialize, model, parallelism, queue, resources, restart, retention, …. To fix it: did you mean"
-            " `training`? If not, remove it.\n"
+            " evaluation, huggingFace, image, initialize, model, parallelism, queue, resources, restart, …. To fix it:"
+            " did you mean `training`? If not, remove it.\n"
             "f.yaml:10: spec.checkpoint.keep: found 0; allowed: a whole number from 1 to 1000. To fix it: use a"
             " number in"
             " this range.",
@@ -200,7 +198,8 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     [
         pytest.param(
             b"\x89PNG\r\n\x1a\n\xff\xfe",
-            "f.yaml: found a byte that is not UTF-8 at offset 0; allowed: YAML text. To fix it: give a YAML file.",
+            "f.yaml: found a byte that is not UTF-8 at offset 0; allowed: YAML text in UTF-8. "
+            "To fix it: save it as UTF-8, as in: iconv -f ISO-8859-1 -t UTF-8 f.yaml.",
             id="binary",
         ),
         pytest.param(
@@ -246,6 +245,14 @@ def test_a_document_of_another_group_does_not_parse() -> None:
     with pytest.raises(SpecError) as error:
         parse({"apiVersion": "v1", "kind": "Secret"})
     assert str(error.value) == (
-        'document:1: apiVersion: found "v1"; allowed: kindling.dev/v1alpha1. To fix it: write apiVersion:'
-        " kindling.dev/v1alpha1."
+        'apiVersion: found "v1"; allowed: kindling.dev/v1alpha1. To fix it: write apiVersion: kindling.dev/v1alpha1.'
     )
+
+
+@pytest.mark.parametrize(("source", "prefix"), [("", ""), ("tiny with --set", "tiny with --set: ")])
+def test_data_that_were_no_text_are_refused_without_a_line(source: str, prefix: str) -> None:
+    manifest = {"apiVersion": "kindling.dev/v1alpha1", "kind": "DatasetBuild", "metadata": {"name": "web"}}
+    with pytest.raises(SpecError) as error:
+        parse({**manifest, "spec": {"sources": [{"uri": "a", "weigth": 1}], "sed": 2}}, source=source)
+    fields = [line.removeprefix(prefix).partition(": found ")[0] for line in str(error.value).splitlines()]
+    assert sorted(fields) == ["spec.sed", "spec.sources[0].weigth"]

@@ -1,9 +1,19 @@
 import doctest
+import pickle
 
 import pytest
 
 from kindling_api import errors
-from kindling_api.errors import ConflictError, DataError, IntegrityError, KindlingError, SpecError, StorageError, near
+from kindling_api.errors import (
+    ConflictError,
+    DataError,
+    IntegrityError,
+    KindlingError,
+    SpecError,
+    StorageError,
+    explain,
+    near,
+)
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
@@ -24,3 +34,10 @@ def test_the_exit_code_says_whose_fault_it_was(error: type[KindlingError], exit_
 )
 def test_the_nearest_word_is_found_and_a_far_one_is_not(word: str, meant: str | None) -> None:
     assert near(word, ["learningRate", "weightDecay", "betas"]) == meant
+
+
+def test_an_error_knows_which_field_it_is_about_in_another_process_too() -> None:
+    error = SpecError(explain("spec.seed", found=-1, allowed="from 0", remedy="leave it out"))
+    in_another_process = pickle.loads(pickle.dumps(error))
+    assert (error.where, in_another_process.where) == ("spec.seed", "spec.seed")
+    assert (SpecError("no sentence").where, SpecError().where) == ("", "")

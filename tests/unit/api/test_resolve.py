@@ -5,14 +5,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kindling_api.base import key_of
+from kindling_api.base import canonical_json, key_of
 from kindling_api.documents import KINDS, Document, parse
-from kindling_api.errors import SpecError
+from kindling_api.errors import SpecError, WrongRunFileError
 from kindling_api.references import Reference
 from kindling_api.resolve import Finished, Waiting, content_of, resolve, shown_path, without_folders
 from kindling_api.schema import Schema, structural_schema
 from kindling_api.v1alpha1.resources import CONTENT_FREE_FIELDS
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, PretrainRunFile, RunFile, read_run_file
+from kindling_api.v1alpha1.status import reason_of
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_api.versions import OWN_VERSION, STEP_VERSIONS, step_versions
 
@@ -91,8 +92,47 @@ def test_a_run_file_survives_being_written_and_read(kind: str, make: Make, tmp_p
     assert read_run_file(path) == written
 
 
+@pytest.mark.parametrize(
+    ("uid", "key", "fits"),
+    [
+        (None, None, True),
+        ("uid-1", None, True),
+        ("uid-1", "its", True),
+        ("uid-0", "its", False),
+        ("uid-1", "sha256:" + 64 * "0", False),
+    ],
+)
+def test_a_run_file_that_a_process_was_not_started_for_is_refused(
+    uid: str | None, key: str | None, fits: bool, make: Make, tmp_path: Any
+) -> None:
+    document = make("PretrainRun")
+    metadata = document.metadata.model_copy(update={"uid": "uid-1"})
+    written = run_file(document.model_copy(update={"metadata": metadata}))
+    assert written.uid == "uid-1"
+    path = tmp_path / "run.json"
+    path.write_bytes(canonical_json(written.document()))
+    key = written.key if key == "its" else key
+    if fits:
+        assert read_run_file(path, uid=uid, key=key) == written
+        return
+    with pytest.raises(
+        WrongRunFileError, match=rf"found the run file of .* with UID uid-1 and key {written.key}"
+    ) as no:
+        read_run_file(path, uid=uid, key=key)
+    assert (no.value.exit_code, reason_of(no.value)) == (1, "WrongRunFile")
+
+
 SAME: list[Any] = [
     pytest.param("PretrainRun", {"training": {"steps": 1000}}, {"training": {"steps": "1K"}}, id="count"),
+    pytest.param(
+        "PretrainRun", {"training": {"steps": 10}}, {"training": {"steps": 10, "skip": []}}, id="nothing left out"
+    ),
+    pytest.param(
+        "PretrainRun",
+        {"training": {"steps": 10, "skip": [{"first": 8, "count": 4}]}},
+        {"training": {"steps": 10, "skip": [{"first": 10, "count": 2}, {"first": 8, "count": 3}]}},
+        id="skip",
+    ),
     pytest.param(
         "PretrainRun",
         {},
@@ -134,6 +174,7 @@ SAME: list[Any] = [
             "suspend": True,
             "queue": "q",
             "storage": {"uri": "s3://b"},
+            "huggingFace": {"tokenSecret": "hub"},
             "image": "mine",
             "retention": "Delete",
         },
@@ -141,7 +182,7 @@ SAME: list[Any] = [
     ),
     pytest.param("PretrainRun", {}, {"dataset": {"name": "web"}}, id="the same reference"),
     pytest.param(
-        "DatasetBuild", {}, {"engine": {"workers": 9}, "badRecords": {"maxFraction": 1}}, id="engine and patience"
+        "DatasetBuild", {}, {"engine": {"workers": 9}, "badRecords": {"maxFraction": 1}}, id="engine and tolerance"
     ),
     pytest.param(
         "DatasetBuild",
@@ -149,12 +190,25 @@ SAME: list[Any] = [
         {"filters": [{"formatting": {"unicodeForm": "NFC"}}, {"c4": {}}]},
         id="order of rule sets",
     ),
+    pytest.param(
+        "DatasetBuild",
+        {"sources": [{"uri": "s3://raw/a", "storage": {"region": "eu", "credentialsSecret": "lake"}}]},
+        {"sources": [{"uri": "s3://raw/a", "storage": {"region": "eu"}}]},
+        id="whose key opens a source",
+    ),
     pytest.param("AlignmentRun", {}, {"serve": {"replicas": 2}}, id="serving"),
+    pytest.param(
+        "AlignmentRun",
+        {"data": [{"uri": "/here/a.jsonl"}], "validation": {"data": [{"uri": "/here/b.jsonl"}]}},
+        {"data": [{"uri": "/there/c/a.jsonl"}], "validation": {"data": [{"uri": "file:///there/b.jsonl"}]}},
+        id="where local data lies, which the process that reads it looks into",
+    ),
     pytest.param("AlignmentRun", {}, {"base": {"kind": "PretrainRun", "name": "tiny"}}, id="kind written out"),
 ]
 
 DIFFERENT: list[Any] = [
     pytest.param("PretrainRun", {}, {"training": {"steps": 11}}, id="steps"),
+    pytest.param("PretrainRun", {}, {"training": {"steps": 10, "skip": [{"first": 8}]}}, id="skip"),
     pytest.param("PretrainRun", {}, {"training": {"steps": 10, "seed": 1}}, id="seed"),
     pytest.param("PretrainRun", {}, {"training": {"steps": 10, "precision": "fp32"}}, id="precision"),
     pytest.param("PretrainRun", {}, {"model": {"preset": "llama-tiny", "layers": 3}}, id="layers"),
@@ -166,6 +220,8 @@ DIFFERENT: list[Any] = [
     pytest.param("DatasetBuild", {}, {"deduplicate": {}}, id="near-duplicates stay"),
     pytest.param("DatasetBuild", {}, {"tokenizer": {"char": {}}}, id="tokenizer"),
     pytest.param("AlignmentRun", {}, {"method": {"dpo": {}}}, id="method"),
+    pytest.param("AlignmentRun", {}, {"data": [{"uri": "s3://b/c.jsonl"}]}, id="data in a bucket"),
+    pytest.param("AlignmentRun", {}, {"validation": {"data": [{"uri": "s3://b/c"}]}}, id="data that is held out"),
     pytest.param(
         "AlignmentRun",
         {"method": {"ppo": {"rewardModel": {"kind": "AlignmentRun", "name": "judge"}}}},

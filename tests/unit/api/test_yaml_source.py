@@ -92,8 +92,8 @@ def test_keys_are_text_as_in_json() -> None:
         ),
         pytest.param(
             "a: [1",
-            "f:1: found expected ',' or ']', but got '<stream end>'; allowed: YAML. To fix it: correct the line: look"
-            " for a missing colon, quote, bracket or indentation.",
+            "f:1: found expected ',' or ']', but got '<stream end>'; allowed: YAML. To fix it: correct this line"
+            " or the one above: look for a missing colon, space, quote, bracket or indentation.",
             id="open bracket",
         ),
         pytest.param(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-STAGE_DOUBLE = Path(__file__).parent / "stage_double.py"
+STAGE_DOUBLE = Path(__file__).parent / "child_double.py"
 
 DATASET = """
 apiVersion: kindling.dev/v1alpha1
@@ -45,7 +46,12 @@ spec:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Writes documents, given as text, into one file; returns the file."""
+    """Writes documents, given as text, into one file, beside the data that they name; returns the file."""
+    (tmp_path / "text.txt").write_text("Once upon a time there was a text.\n")
+    said = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hello to you."}]
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": said}) + "\n")
+    pair = {"prompt": "Hello!", "chosen": "Hello to you.", "rejected": "No."}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
 
     def write(*documents: str, name: str = "run.yaml") -> Path:
         path = tmp_path / name
@@ -72,11 +78,12 @@ def alignment() -> Callable[[str, str], str]:
 
 @pytest.fixture(scope="session")
 def doubles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that, on the path, puts the double before the real packages."""
+    """A folder that, on the path, puts the double before the real packages' processes, and nothing before the rest."""
     folder = tmp_path_factory.mktemp("doubles")
     for package in ("kindling_dataprep", "kindling_trainer"):
         (folder / package).mkdir()
-        (folder / package / "__init__.py").touch()
+        rest = "from pkgutil import extend_path\n\n__path__ = extend_path(__path__, __name__)\n"
+        (folder / package / "__init__.py").write_text(rest)
         shutil.copy(STAGE_DOUBLE, folder / package / "__main__.py")
     return folder
 

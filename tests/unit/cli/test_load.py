@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kindling_api.errors import SpecError
+from kindling_api.errors import DataError, SpecError
 from kindling_api.v1alpha1.dataset_build import DatasetBuild
 from kindling_api.v1alpha1.pretrain_run import PretrainRun
-from kindling_cli.load import choose, load_documents
+from kindling_cli.load import choose, load_documents, load_with_places
 
 Text = Callable[..., str]
 Write = Callable[..., Path]
@@ -28,6 +28,15 @@ def test_a_path_in_a_file_is_relative_to_the_file(
     file = write(dataset("text"))
     monkeypatch.chdir("/")
     assert source_of(file) == f"{tmp_path}/text.txt"
+
+
+def test_a_path_is_the_same_from_wherever_its_file_is_named(
+    write: Write, dataset: Text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(dataset("text").replace("text.txt", "./in/../text.txt"))
+    (tmp_path / "beside").mkdir()
+    monkeypatch.chdir(tmp_path / "beside")
+    assert source_of(Path("../run.yaml")) == source_of(file) == f"{tmp_path}/text.txt"
 
 
 def test_a_path_on_the_command_line_is_relative_to_the_working_folder(
@@ -75,3 +84,19 @@ def test_only_takes_a_name_or_kind_and_name(write: Write, dataset: Text, pretrai
     assert len(choose(documents, ["same"])) == 2
     (chosen,) = choose(documents, ["PretrainRun/same"])
     assert isinstance(chosen, PretrainRun)
+
+
+def test_what_no_single_document_shows_is_told_with_file_and_line(
+    write: Write, dataset: Text, pretrain: Text, alignment: Text, tmp_path: Path
+) -> None:
+    file = write(dataset("text"), pretrain("model", "text"), alignment("chat", "model"))
+    _, places = load_with_places([file])
+    for said, placed in [
+        ("PretrainRun/model: spec.dataset.name: found x", f"{file}:13: PretrainRun/model: spec.dataset.name: found x"),
+        ("AlignmentRun/chat: spec.data[0].uri: found x", f"{file}:23: AlignmentRun/chat: spec.data[0].uri: found x"),
+        ("DatasetBuild/text: found x\nno name", f"{file}:2: DatasetBuild/text: found x\nno name"),
+        ("--only: found x", "--only: found x"),
+    ]:
+        with pytest.raises(DataError) as error, places.named():
+            raise DataError(said)
+        assert str(error.value) == placed

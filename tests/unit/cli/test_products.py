@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,19 +18,20 @@ from kindling_api.base import key_of
 from kindling_api.errors import IntegrityError, SpecError
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.products import DatasetManifest, ModelManifest
-from kindling_cli.commands.chat import State, converse, obey
+from kindling_cli.commands.chat import State, apply_command, converse
 from kindling_cli.commands.export import export_model
 from kindling_cli.commands.generate import generate_text
 from kindling_cli.commands.inspect import inspect_product
+from kindling_cli.commands.plan import plan_files
 from kindling_cli.commands.run import run_files
-from kindling_cli.places import find, storage_of
+from kindling_cli.product_folders import find, storage_of
 from kindling_storage import open_store
 from kindling_storage.commit import commit, read_manifest
 from kindling_storage.names import Published, publish
 from kindling_trainer.checkpoint.huggingface import export
+from kindling_trainer.inference.sampling import GenerationOptions
 from kindling_trainer.models import build_model
 from kindling_trainer.models.initialize import initialize
-from kindling_trainer.sampling import GenerationOptions
 
 SHAPE = ModelShape(architecture="llama", layers=1, heads=2, kv_heads=2, width=16, ffn_width=32, context=32)
 STORY = "The fire was small, and it had to be fed with care; first the dry grass, then twigs, then a branch or two. "
@@ -99,9 +99,33 @@ def inspect(store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     return inspect
 
 
+def planned(folder: Path, capsys: pytest.CaptureFixture[str]) -> bool:
+    """Whether a plan says that the dataset of a folder is finished."""
+    capsys.readouterr()
+    plan_files([folder / "words.yaml"], store=f"{folder}/store", overrides=(), flops_per_second=1.0, as_json=True)
+    return "finished" in json.loads(capsys.readouterr().out)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("e", "A new tale."), ("a", "The fire was large" + STORY[18:] + STORY * 3), ("d", None)]
+)
+def test_a_dataset_is_planned_as_finished_while_its_sources_are_what_it_was_built_from(
+    name: str, text: str | None, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(store.parent, tmp_path / "moved" / store.parent.name)
+    file, names = folder / f"{name}.txt", folder / "store/names/DatasetBuild/default/words.json"
+    names.write_text(names.read_text().replace(str(store), f"{folder}/store"))
+    assert planned(folder, capsys)
+    before = file.read_bytes() if file.exists() else None
+    file.unlink() if text is None else file.write_text(text)
+    assert not planned(folder, capsys)
+    file.unlink(missing_ok=True) if before is None else file.write_bytes(before)
+    assert planned(folder, capsys)
+
+
 def test_a_name_means_the_model_and_its_lineage_leads_to_the_inputs(inspect: Callable[..., str]) -> None:
     said = inspect("words")
-    assert "llama, 1 layers, width 16, 2 heads" in said
+    assert "llama, 1 layer, width 16, 2 heads" in said
     assert "7 steps, 448 tokens" in said
     model, dataset, inputs = said.partition("Lineage\n")[2].splitlines()[:3]
     assert model.startswith("  model  sha256:")
@@ -245,6 +269,14 @@ def test_a_model_is_found_by_name_and_by_folder(store: Path, capsys: pytest.Capt
     assert capsys.readouterr().out == said
 
 
+def test_a_continuation_is_json_where_that_is_asked(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generate_text("words", "The ", store=str(store), max_tokens=8, seed=1)
+    said = capsys.readouterr().out
+    generate_text("words", "The ", store=str(store), max_tokens=8, seed=1, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"model": "words", "prompt": "The ", "text": said.removeprefix("The ").removesuffix("\n")}
+
+
 def test_a_prompt_may_come_from_stdin(
     store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,7 +332,7 @@ def test_chat_continues_obeys_and_leaves(
             "/temperature x",
             "/temperature: found 'x'; allowed: a number. To fix it: write it after the command, as in /temperature 1.",
         ),
-        ("/temperature -1", "temperature: found -1.0; allowed: a number from 0 (greedy). To fix it: use 0.8."),
+        ("/temperature -1", "temperature: found -1.0; allowed: 0 (greedy), or 0.001 to 100. To fix it: use 0.8."),
         (
             "/seed 2.5",
             "/seed: found '2.5'; allowed: a whole number. To fix it: write it after the command, as in /seed 1.",
@@ -314,23 +346,14 @@ def test_chat_continues_obeys_and_leaves(
     ids=lambda value: value if len(value) < 18 else "",
 )
 def test_a_command_changes_the_state_or_says_why_not(line: str, said: str) -> None:
-    assert obey(line, State(GenerationOptions())).said == said
+    assert apply_command(line, State(GenerationOptions())).said == said
 
 
 @pytest.mark.slow
-def test_generate_reads_options_from_the_command_line(store: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "kindling_cli.main",
-        "generate",
-        "words",
-        "--store",
-        str(store),
-        "--prompt",
-        "The ",
-    ]
-    command += ["--greedy", "--max-tokens", "4"]
-    results = [subprocess.run(command, capture_output=True, env=dict(os.environ)) for _ in range(2)]
-    assert results[0].returncode == 0
-    assert results[0].stdout == results[1].stdout != b""
+def test_generate_reads_options_from_the_command_line(store: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    command = [sys.executable, "-m", "kindling_cli.main", "generate", "words", "--store", str(store)]
+    command += ["--prompt", "The ", "--greedy", "--max-tokens", "4"]
+    done = subprocess.run(command, capture_output=True)
+    assert done.returncode == 0
+    generate_text("words", "The ", store=str(store), temperature=0.0, max_tokens=4)
+    assert done.stdout == capsysbinary.readouterr().out != b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kindling_api.errors import SpecError
+from kindling_api.errors import SpecError, UserError
 from kindling_cli.commands.run import run_files
 from kindling_cli.flow import NEEDS, StageError
 
@@ -46,11 +47,38 @@ def test_a_second_run_says_that_all_is_finished(
     assert "kindling chat model --store ./store" in said
 
 
+def test_at_the_end_it_shows_what_the_model_says(
+    write: Write, dataset: Text, pretrain: Text, ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(dataset("text"), pretrain("model", "text"))
+    run(file)
+    product = json.loads((tmp_path / "store/names/PretrainRun/default/model.json").read_text())
+    sample = {"prompt": "Once", "text": " upon\na time" + " and again" * 9}
+    folder = Path(product["uri"].removeprefix("file://"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 10, "final": True, "samples": [sample]}))
+    run(file)
+    assert f"  it says Once → upon a time{' and again' * 4} and ag …\n" in capsys.readouterr().out
+
+
+def test_as_json_it_is_what_was_made_and_progress_is_on_stderr(
+    write: Write, dataset: Text, pretrain: Text, ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(dataset("text"), pretrain("model", "text"))
+    options = dict(store="./store", only=(), overrides=(), prompt=None, verbose=False)
+    assert run_files([file], **options, as_json=True) == 0  # type: ignore[arg-type]
+    said = capsys.readouterr()
+    build, model = json.loads(said.out)
+    assert (build["title"], build["state"], build["documents"]["kept"]) == ("DatasetBuild/text", "done", 7)
+    assert (model["steps"], model["remarks"][0][:18]) == (10, "10 optimizer steps")
+    assert "PretrainRun/model: finished in 0:0" in said.err
+
+
 def test_a_judge_runs_before_what_it_judges_and_is_nobody_to_talk_to(
     write: Write, pretrain: Text, dataset: Text, alignment: Text, ran: Ran, capsys: pytest.CaptureFixture[str]
 ) -> None:
     talk = alignment("talk", "model") + "  evaluation: {prompts: [Hello], judge: {name: judge}}\n"
-    judge = alignment("judge", "model").replace("sft", "reward")
+    judge = alignment("judge", "model").replace("sft", "reward").replace("chat.jsonl", "pairs.jsonl")
     assert run(write(talk, judge, pretrain("model", "text"), dataset("text"))) == 0
     assert ran()[2:] == ["AlignmentRun/judge", "AlignmentRun/talk"]
     said = capsys.readouterr().out
@@ -65,10 +93,11 @@ def test_only_takes_what_it_refers_to_from_the_store(write: Write, dataset: Text
 
 
 def test_only_says_what_is_not_finished_yet(write: Write, dataset: Text, pretrain: Text, ran: Ran) -> None:
+    file = write(dataset("text"), pretrain("model", "text"))
     with pytest.raises(SpecError) as error:
-        run(write(dataset("text"), pretrain("model", "text")), only=("model",))
+        run(file, only=("model",))
     assert str(error.value) == (
-        "PretrainRun/model: found a reference to DatasetBuild/text, which is not finished in store; "
+        f"{file}:9: PretrainRun/model: found a reference to DatasetBuild/text, which is not finished in store; "
         "allowed: what is finished, or part of this run. To fix it: run DatasetBuild/text first, or leave out --only."
     )
     assert ran() == []
@@ -78,6 +107,48 @@ def test_a_file_may_refer_to_what_the_store_has(write: Write, dataset: Text, pre
     run(write(dataset("text")))
     run(write(pretrain("model", "text"), name="other.yaml"))
     assert ran() == ["DatasetBuild/text", "PretrainRun/model"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("chat.jsonl", None, "AlignmentRun/chat: spec.data[0].uri: found nothing at "),
+        ("chat.jsonl", '{"messages": 5}', "AlignmentRun/chat: "),
+        ("text.txt", None, "DatasetBuild/text: spec.sources[0].uri: found nothing at "),
+        ("text.txt", "", "DatasetBuild/text: spec.sources: found text.txt, with 0 bytes"),
+    ],
+)
+def test_data_that_the_last_document_would_stop_at_stops_all_before_the_first(
+    file: str,
+    content: str | None,
+    said: str,
+    write: Write,
+    dataset: Text,
+    pretrain: Text,
+    alignment: Text,
+    ran: Ran,
+    tmp_path: Path,
+) -> None:
+    documents = write(alignment("chat", "model"), dataset("text"), pretrain("model", "text"))
+    (tmp_path / file).unlink() if content is None else (tmp_path / file).write_text(content)
+    with pytest.raises(UserError) as error:
+        run(documents)
+    assert re.match(rf"{re.escape(str(documents))}:\d+: {re.escape(said)}", str(error.value))
+    assert ran() == [] and not Path("store").exists()
+
+
+def test_gpus_that_are_not_there_stop_all_before_the_first(
+    write: Write, dataset: Text, pretrain: Text, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    file = write(dataset("text"), pretrain("model", "text"))
+    with pytest.raises(SpecError) as error:
+        run(file, sets=("model:spec.resources={gpu: nvidia.com/gpu, processesPerNode: 4}",))
+    assert str(error.value) == (
+        f"{file}:12: PretrainRun/model: spec.resources.gpu: found 4 processes, and 0 GPUs on this machine; allowed: at "
+        "most one process for each GPU. To fix it: remove gpu to train on the CPU, or lower processesPerNode."
+    )
+    assert ran() == []
 
 
 def test_a_model_is_aligned_after_it_is_there(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import DatasetProgress, DatasetResult, DocumentCounts, ModelResult, TrainingProgress
-from kindling_cli.rows import Row
+from kindling_cli.rows import StageRow
 from kindling_cli.screen import PlainScreen, picture, plain_line, screen_for
 
 READING = Progress(
@@ -43,35 +44,58 @@ FIGURES = "step 322 of 700 · loss 2.812 · perplexity 16.6 · 38.4 K tokens/s"
 OF_DATASET = "1,672 documents read, 1,409 kept · 4.10 M tokens · vocabulary 4,096 · digest sha256:aaaaaaaaaaaa"
 OF_MODEL = "700 steps · 5.73 M tokens · validation loss 2.400 · perplexity 11.0 · digest sha256:bbbbbbbbbbbb"
 LINES = [
-    (Row("a", "running"), "a: starting"),
-    (Row("a", "running", READING), "a: reading 34 % · 1,420 documents · 81.2 K documents/s · 0:12 left"),
-    (Row("a", "running", TRAINING), f"a: training 46 % · {FIGURES} · 1:12 left"),
-    (Row("a", "done", BUILT, 21), f"a: finished in 0:21 · {OF_DATASET}"),
-    (Row("a", "reused", TRAINED), f"a: already finished · {OF_MODEL}"),
-    (Row("a", "stopping", TRAINING), f"a: stopping: saving what there is · {FIGURES}"),
-    (Row("a", "failed"), "a: failed"),
+    (StageRow("a", "running"), "a: starting"),
+    (StageRow("a", "running", READING), "a: reading 34 % · 1,420 documents · 81.2 K documents/s · 0:12 left"),
+    (StageRow("a", "running", TRAINING), f"a: training 46 % · {FIGURES} · 1:12 left"),
+    (StageRow("a", "done", BUILT, 21), f"a: finished in 0:21 · {OF_DATASET}"),
+    (StageRow("a", "reused", TRAINED), f"a: already finished · {OF_MODEL}"),
+    (StageRow("a", "stopping", TRAINING), f"a: stopping: saving what there is · {FIGURES}"),
+    (StageRow("a", "failed"), "a: failed"),
 ]
 
 
 @pytest.mark.parametrize(("row", "line"), LINES, ids=[row.state for row, _ in LINES])
-def test_a_plain_line_says_where_a_row_is(row: Row, line: str) -> None:
+def test_a_plain_line_says_where_a_row_is(row: StageRow, line: str) -> None:
     assert plain_line(row) == line
 
 
 def test_plain_lines_come_at_changes_and_not_between() -> None:
     output = io.StringIO()
     with PlainScreen(Console(file=output, width=300)) as screen:
-        row = Row("DatasetBuild/a")
+        row = StageRow("DatasetBuild/a")
         screen.show([row])
         row.state, row.progress = "running", READING
         for _ in range(5):
             screen.show([row])
         row.state, row.progress = "done", BUILT
         screen.show([row])
-    assert [line.split(" · ")[0] for line in output.getvalue().splitlines()] == [
-        "DatasetBuild/a: reading 34 %",
-        "DatasetBuild/a: finished in 0:00",
-    ]
+    lines = output.getvalue().splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d DatasetBuild/a: ", line) for line in lines)
+    assert [line.split(" · ")[0].partition(": ")[2] for line in lines] == ["reading 34 %", "finished in 0:00"]
+
+
+def test_a_stage_speaks_again_for_each_tenth_of_the_work_and_each_minute_that_changed_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, output = [0.0], io.StringIO()
+    monkeypatch.setattr("kindling_cli.screen.time.monotonic", lambda: clock[0])
+    screen = PlainScreen(Console(file=output, width=300))
+    for seconds, percent in [(0, 1), (5, 2), (10, 3), (15, 12), (20, 13), (90, 14), (200, 14), (300, 15)]:
+        clock[0] = float(seconds)
+        screen.show([StageRow("a", "running", Progress(training=TrainingProgress(stage="training", percent=percent)))])
+    assert re.findall(r"training (\d+) %", output.getvalue()) == ["1", "12", "14", "15"]
+
+
+def test_an_evaluation_has_a_progress_of_its_own_and_no_time_left() -> None:
+    evaluating = TrainingProgress(stage="evaluating", percent=100, step=150, steps=150, eta_seconds=0)
+    row = StageRow(
+        "a", "running", Progress(message="evaluating, 3 of 40, step 150 of 150", training=evaluating), 90, 60
+    )
+    assert plain_line(row) == "a: evaluating · 3 of 40, step 150 of 150"
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as captured:
+        console.print(picture([row], 80))
+    assert "evaluating …" in captured.get() and "0:30 so far" in captured.get() and "left" not in captured.get()
 
 
 @pytest.mark.parametrize("width", [80, 100])

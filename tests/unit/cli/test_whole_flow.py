@@ -80,6 +80,7 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(row["step"], row["loss"]) for row in rows if "loss" in row]
 
 
+@pytest.mark.exhaustive
 def test_a_run_ends_with_a_model_that_talks_and_a_second_one_reuses_it(kindling_run: Command, folder: Path) -> None:
     first = finish(kindling_run("--prompt", "import "))
     assert "DatasetBuild/tiny: finished in" in first

@@ -21,13 +21,13 @@ from moto.server import ThreadedMotoServer
 from kindling_api.errors import DataError, UnreachableError
 from kindling_api.v1alpha1.products import DatasetManifest
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress
-from kindling_dataprep import ledger
 from kindling_dataprep.build import build
+from kindling_dataprep.output import ledger
+from kindling_dataprep.output.work import WORK
 from kindling_dataprep.tracker import Tracker
-from kindling_dataprep.work import WORK
+from kindling_runtime.progress import ProgressWriter
 from kindling_storage import open_store
 from kindling_storage.commit import read_manifest, verify
-from kindling_storage.progress import ProgressWriter
 
 GOOD = 1200
 LINES = b"".join(
@@ -73,7 +73,8 @@ def run(file: DatasetBuildFile) -> DatasetManifest:
 
 
 def test_everything_bad_is_counted_and_the_rest_is_built(bad_input: Path, new_run) -> None:
-    file = new_run(bad_input, tokenizer={"byte": {}}, filters=[], deduplicate={"exact": False})
+    fields = {"tokenizer": {"byte": {}}, "filters": [], "deduplicate": {"exact": False}}
+    file = new_run(bad_input, **fields, badRecords={"maxFraction": 0.6})
     manifest = run(file)
     (folder,) = Path(open_store(file.output).local_path("datasets")).iterdir()
     store = open_store(folder.as_uri())
@@ -120,7 +121,7 @@ def test_a_gigabyte_in_one_line_takes_no_more_memory_than_a_record_may(tmp_path:
         with open(folder / name, "wb") as file:
             file.truncate(size)
     (folder / "bomb.txt.gz").write_bytes(gzip.compress(bytes(1 << 28), 1))
-    run_file = new_run(folder, tokenizer={"byte": {}}, filters=[])
+    run_file = new_run(folder, tokenizer={"byte": {}}, filters=[], badRecords={"maxFraction": 1})  # nearly every byte
     (tmp_path / "run.json").write_text(json.dumps(run_file.document()))
     command = [sys.executable, "-m", "kindling_dataprep", str(tmp_path / "run.json")]
     command += ["--progress", str(tmp_path / "progress.json")]
@@ -142,7 +143,7 @@ def restartable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Thread
     """Starts an S3 server, each time at the same address and with what it held before."""
     for name, value in {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "CONFIG_FILE": os.devnull}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setattr("kindling_storage.s3.patience.SECONDS", 0.5)
+    monkeypatch.setattr("kindling_storage.s3.retry.SECONDS", 0.5)
     monkeypatch.setattr("kindling_storage.s3.stream.FAILURES", 2)
     servers: list[ThreadedMotoServer] = []
 
@@ -162,7 +163,7 @@ def test_a_bucket_that_goes_away_ends_the_build_which_goes_on_once_it_is_back(
 ) -> None:
     from kindling_dataprep.stages import clean
 
-    monkeypatch.setattr("kindling_dataprep.tasks.SMALLEST_TASK", 10_000)
+    monkeypatch.setattr("kindling_dataprep.executors.tasks.SMALLEST_TASK", 10_000)
     server = restartable()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())
     client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
@@ -179,15 +180,15 @@ def test_a_bucket_that_goes_away_ends_the_build_which_goes_on_once_it_is_back(
     expected = build(to("undisturbed"), Tracker(ProgressWriter(None))).digest
     judged = []
 
-    def judge(*arguments):
+    def clean_batch(*arguments):
         judged.append(arguments)
         if len(judged) == 5:
             server.stop()
         return real(*arguments)
 
-    real = clean.judge
+    real = clean.clean_batch
     with monkeypatch.context() as patch:
-        patch.setattr(clean, "judge", judge)
+        patch.setattr(clean, "clean_batch", clean_batch)
         with pytest.raises(UnreachableError, match="kindling-away"):
             build(file, Tracker(ProgressWriter(None)))
     assert len(judged) >= 5

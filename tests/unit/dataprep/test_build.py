@@ -15,15 +15,15 @@ from tokenizers import Tokenizer
 from kindling_api.errors import ConflictError, DataError, SpecError
 from kindling_api.v1alpha1.products import DatasetManifest
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress
-from kindling_dataprep import ledger, work
 from kindling_dataprep.build import build
-from kindling_dataprep.shards import read_index
+from kindling_dataprep.output import ledger, work
+from kindling_dataprep.output.shards import read_index
 from kindling_dataprep.tracker import Tracker
+from kindling_runtime.progress import ProgressWriter
 from kindling_storage import ObjectStore, open_store
 from kindling_storage.commit import read_manifest, verify
-from kindling_storage.hold import hold
+from kindling_storage.lock import lock
 from kindling_storage.names import lookup
-from kindling_storage.progress import ProgressWriter
 
 SHAKESPEARE = Path(__file__).parents[4] / "shared/data/tinyshakespeare/input.txt"
 RULES = [{"formatting": {}}, {"gopherRepetition": {}}]
@@ -55,7 +55,7 @@ def test_the_dataset_is_whole_and_its_name_leads_to_it(corpus: Path, new_run) ->
     store, manifest = run(file)
     assert list(verify(store, manifest)) == []
     listed = {info.path for info in store.list()}
-    assert listed == {"manifest.json", "report.html", *(entry.path for entry in manifest.files)}
+    assert listed == {"manifest.json", "report.html", "origin.json", *(entry.path for entry in manifest.files)}
     published = lookup(open_store(file.output), "DatasetBuild", "default", "test")
     assert published is not None
     assert (published.uri, published.digest, published.key) == (store.uri, manifest.digest, manifest.key)
@@ -156,7 +156,7 @@ def test_a_changed_input_is_another_dataset(corpus: Path, new_run) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_build_goes_on_from_its_finished_parts(corpus: Path, new_run, monkeypatch) -> None:
-    monkeypatch.setattr("kindling_dataprep.tasks.SMALLEST_TASK", 60_000)
+    monkeypatch.setattr("kindling_dataprep.executors.tasks.SMALLEST_TASK", 60_000)
     _, undisturbed = run(new_run(corpus, filters=RULES, store="undisturbed"))
     file = new_run(corpus, filters=RULES)
 
@@ -208,8 +208,10 @@ def test_too_many_bad_records_fail_with_counts_and_leave_the_ledger(tmp_path: Pa
         build(file, Tracker(ProgressWriter(None)))
     assert str(caught.value).startswith(
         "spec.badRecords.maxFraction: found 2 unreadable records out of 3 (0/records.jsonl#2 (no JSON), "
-        "0/records.jsonl#3 (no string in its textField)); allowed: 0.01 of them. "
-        f"To fix it: repair the inputs (the ledger in {open_store(file.output).local_path('datasets')}/"
+        "0/records.jsonl#3 (no string in 'text'; its fields: other)), and 6 of 43 bytes could not be read "
+        "(records.jsonl: no JSON (6 bytes from byte 24 on)); allowed: 0.01 of them. "
+        "To fix it: name the right field in textField, "
+        f"repair the inputs (the ledger in {open_store(file.output).local_path('datasets')}/"
     )
     (folder,) = Path(open_store(file.output).local_path("datasets")).iterdir()
     rows = ledger.read_removed(open_store(folder.as_uri())).to_pylist()
@@ -272,7 +274,7 @@ def test_two_builds_of_one_dataset_at_once_are_refused(corpus: Path, new_run) ->
     file = new_run(corpus)
     store, manifest = run(file)
     store.delete("manifest.json")
-    with hold(store, "lock"), pytest.raises(ConflictError, match="one writer at a time"):
+    with lock(store, "lock"), pytest.raises(ConflictError, match="one writer at a time"):
         build(file, Tracker(ProgressWriter(None)))
     assert run(file)[1] == manifest
 
@@ -305,8 +307,8 @@ def test_wherever_files_are_cut_the_tokens_and_the_ledger_are_the_same(corpus: P
     for span_bytes, task_bytes in ((10**9, 10**9), (500, 10_000)):
         with monkeypatch.context() as patch:
             patch.setattr("kindling_dataprep.steps.scan.SPAN_BYTES", span_bytes)
-            patch.setattr("kindling_dataprep.tasks.SMALLEST_TASK", task_bytes)
-            patch.setattr("kindling_dataprep.tasks.LARGEST_TASK", task_bytes)
+            patch.setattr("kindling_dataprep.executors.tasks.SMALLEST_TASK", task_bytes)
+            patch.setattr("kindling_dataprep.executors.tasks.LARGEST_TASK", task_bytes)
             file = new_run(corpus, filters=[*RULES, {"gopherQuality": {"minWords": 8}}], store=f"store-{task_bytes}")
             store, manifest = run(file)
         files = {entry.path: entry.digest for entry in manifest.files if "/" not in entry.path}
@@ -344,7 +346,7 @@ def test_of_near_duplicates_the_one_asked_for_stays(near_copies: Path, new_run, 
 
 @pytest.mark.slow
 def test_the_best_is_the_same_whatever_the_workers(near_copies: Path, new_run, monkeypatch) -> None:
-    monkeypatch.setattr("kindling_dataprep.tasks.SMALLEST_TASK", 1)
+    monkeypatch.setattr("kindling_dataprep.executors.tasks.SMALLEST_TASK", 1)
     monkeypatch.setattr("kindling_dataprep.executors.WORTH_STARTING_RAY", 0)
     fields = {"filters": [{"gopherQuality": {}}], "tokenizer": {"byte": {}}}
     fields |= {"deduplicate": {"minHash": {"bands": 8, "keep": "best"}}}

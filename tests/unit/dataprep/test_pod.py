@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import socket
@@ -26,14 +27,15 @@ def command(file: DatasetBuildFile, folder: Path, port: int) -> list[str]:
     (folder / "run.json").write_text(json.dumps(file.document()))
     word = folder / "termination-log"
     word.touch()
-    options = [str(folder / "run.json"), "--progress", str(word), "--serve", str(port)]
+    options = [str(folder / "run.json"), "--progress", str(word), "--serve", str(port), "--log=json"]
     return [sys.executable, "-m", "kindling_dataprep", *options]
 
 
 @pytest.mark.slow
 def test_progress_is_served_and_the_file_gets_the_last_word(corpus: Path, tmp_path: Path, new_run) -> None:
     port = _free_port()
-    process = subprocess.Popen(command(new_run(corpus), tmp_path, port))
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command(new_run(corpus), tmp_path, port), stderr=log)
     served: list[Progress] = []
     figures = ""
     try:
@@ -51,6 +53,24 @@ def test_progress_is_served_and_the_file_gets_the_last_word(corpus: Path, tmp_pa
     word = (tmp_path / "termination-log").read_bytes()
     assert len(word) <= 4096
     assert Progress.model_validate_json(word).state == "Succeeded"
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert {(line["run"], line["attempt"]) for line in lines} == {("DatasetBuild/default/test", 1)}
+    assert {"reading", "deduplicating", "tokenizer", "encoding", "writing"} <= {line.get("stage") for line in lines}
+    assert {"done", "tasks", "documents", "bytes"} <= lines[0].keys()
+    assert lines[-1]["message"] == Progress.model_validate_json(word).message
+
+
+@pytest.mark.parametrize("module", ["kindling_dataprep.__main__", "kindling_dataprep.executors.submit"])
+@pytest.mark.parametrize("told", [("--uid", "another"), ("--key", "sha256:" + 64 * "0")], ids=["document", "work"])
+def test_the_run_file_of_another_is_refused_and_nobody_is_blamed(
+    module: str, told: tuple[str, str], corpus: Path, tmp_path: Path, new_run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kindling_runtime.exit.signal.signal", lambda number, handler: None)  # this process's own
+    _, _, _, *options = command(new_run(corpus), tmp_path, 0)
+    assert importlib.import_module(module).main([*options, *told]) == 1
+    word = Progress.model_validate_json((tmp_path / "termination-log").read_bytes())
+    assert word.failure is not None and word.failure.reason == "WrongRunFile"
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.slow

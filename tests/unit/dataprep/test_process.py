@@ -16,7 +16,7 @@ import pytest
 
 from kindling_api.v1alpha1.products import DatasetManifest
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, Progress
-from kindling_dataprep.executors import WORTH_STARTING_RAY
+from kindling_dataprep.executors import ENOUGH_FOR_WORKERS
 from kindling_storage import open_store
 from kindling_storage.commit import read_manifest
 
@@ -64,9 +64,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Just enough for several workers: modules at the top of the standard library."""
     folder, size = tmp_path_factory.mktemp("large"), 0
     for module in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        if size < WORTH_STARTING_RAY:
+        if size < ENOUGH_FOR_WORKERS:
             size += (folder / module.name).write_bytes(module.read_bytes())
-    assert size >= WORTH_STARTING_RAY
+    assert size >= ENOUGH_FOR_WORKERS
     return folder
 
 
@@ -126,7 +126,9 @@ def test_a_signal_ends_a_build_quickly_and_it_goes_on_later(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive)]
+)
 def test_a_signal_to_the_whole_group_ends_ray_too(large: Path, tmp_path: Path, new_run, number: int, code: int) -> None:
     process = start(new_run(large, engine={"workers": 2}), tmp_path)
     wait_for_stage(tmp_path, process, "reading")
@@ -141,6 +143,7 @@ def test_a_signal_to_the_whole_group_ends_ray_too(large: Path, tmp_path: Path, n
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 def test_drivers_and_workers_killed_at_random_change_no_byte(tmp_path: Path) -> None:
     script = Path(__file__).parents[3] / "bench/dataprep/kills.py"

@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 from kindling_api.errors import SpecError
 from kindling_api.v1alpha1.products import DatasetManifest
 from kindling_cli.main import app
-from kindling_dataprep import ledger
 from kindling_dataprep.build import build
+from kindling_dataprep.output import ledger
 from kindling_dataprep.tracker import Tracker
 from kindling_dataprep.whatif import STAYS, Setting, ask, excerpts, tokens_of
+from kindling_runtime.progress import ProgressWriter
 from kindling_storage import ObjectStore, open_store
 from kindling_storage.commit import read_manifest
-from kindling_storage.progress import ProgressWriter
 
 WORDS = re.findall(r"\w+", "the cat and a dog have been to the end of that road with nobody else in sight but you")
 FORM = {"deduplicate": {"exact": False}, "tokenizer": {"byte": {}}, "validation": {"fraction": 0.0}}

@@ -21,7 +21,7 @@ from kindling_operator.children import key_of_object
 from kindling_operator.decide import decide
 from kindling_operator.moments import stamp
 from kindling_operator.settings import Images, Settings
-from kindling_operator.world import Note, Object, ObjectKey, Plan, Referred, World
+from kindling_operator.world import EventRecord, Object, ObjectKey, Plan, Referred, World
 
 SETTINGS = Settings(
     images=Images(
@@ -50,11 +50,11 @@ RESULTS: dict[str, Object] = {
     "DatasetBuild": {"digest": "sha256:1", "uri": "s3://llm/datasets/0123456789abcdef", "tokens": 5},
 }
 
-INDEX = "batch.kubernetes.io/job-completion-index"
+INDEX, UID = "batch.kubernetes.io/job-completion-index", "kindling.dev/uid"
 
 
 class Cluster:
-    """What an API server holds for one document. Writes go through `enact`, which may stop after some of them."""
+    """What an API server holds for one document. Writes go through `apply`, which may stop after some of them."""
 
     def __init__(self, kind: str = "PretrainRun", name: str = "tiny", **spec: Any) -> None:
         self.now = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -65,12 +65,14 @@ class Cluster:
         self.resource["spec"] = {**SPECS[kind], **spec}
         self.objects: dict[ObjectKey, Object] = {}
         self.pods: list[Object] = []
+        self.pods_beside: list[Object] = []
+        self.written: StorageSpec | None = None
         self.references: dict[Reference, Referred] = {}
         self.warnings: list[Object] = []
         self.progress: Progress | None = None
         self.progress_at: datetime | None = None
-        self.ray_installed = True
-        self.events: list[Note] = []
+        self.ray_installed = self.kueue_installed = True
+        self.events: list[EventRecord] = []
         self.made: list[str] = []
         """Names of Jobs and RayJobs, whenever one was made."""
         self.gone = False
@@ -94,20 +96,25 @@ class Cluster:
             references=self.references,
             jobs=tuple(self._of_kind("Job", labelled="kindling.dev/attempt")),
             ray_jobs=tuple(self._of_kind("RayJob")),
-            cleanup=next(iter(self._of_kind("Job", labelled="kindling.dev/uid")), None),
-            deployment=next(iter(self._of_kind("Deployment")), None),
-            pods=tuple(copy.deepcopy(self.pods)),
+            cleanup=next(
+                (job for job in self._of_kind("Job", labelled="kindling.dev/uid") if cleans(job, self.uid)), None
+            ),
+            deployments=tuple(each for each in self._of_kind("Deployment") if owner_of(each) == self.uid),
+            pods=tuple(copy.deepcopy([pod for pod in self.pods if pod["metadata"]["labels"][UID] == self.uid])),
+            pods_beside=tuple(copy.deepcopy(self.pods_beside)),
+            written=self.written,
             warnings=tuple(self.warnings),
             progress=self.progress,
             progress_at=self.progress_at,
             ray_installed=self.ray_installed,
+            kueue_installed=self.kueue_installed,
         )
 
     def decide(self) -> Plan:
         """What is to be done."""
         return decide(self.world())
 
-    def enact(self, plan: Plan, writes: int = 1000) -> None:
+    def apply(self, plan: Plan, writes: int = 1000) -> None:
         """The first so many writes of a plan; the process dies after the last of them."""
         steps: list[Callable[[], None]] = []
         if plan.status != self.resource.get("status"):
@@ -115,26 +122,26 @@ class Cluster:
         steps += [lambda item=item: self._apply(item) for item in plan.apply]  # type: ignore[misc]
         steps += [lambda item=item: self._put(item) for item in plan.create]  # type: ignore[misc]
         steps += [lambda patch=patch: self._patch(*patch) for patch in plan.change]  # type: ignore[misc]
-        steps += [lambda key=key: self.delete(key) for key in plan.delete]  # type: ignore[misc]
-        steps += [lambda note=note: self.events.append(note) for note in plan.notes]  # type: ignore[misc]
+        steps += [lambda key=key: self._remove(key) for key in plan.delete]  # type: ignore[misc]
+        steps += [lambda event=event: self.events.append(event) for event in plan.events]  # type: ignore[misc]
         for step in steps[:writes]:
             step()
 
     def reconcile(self) -> Plan:
-        """Decide and enact until nothing is left to do at this moment; the last plan."""
+        """Decide and apply until nothing is left to do at this moment; the last plan."""
         for _ in range(6):
             plan = self.decide()
             if self.is_done(plan):
                 return plan
-            self.enact(plan)
+            self.apply(plan)
         raise AssertionError(f"it does not come to rest: {plan}")
 
     def is_done(self, plan: Plan) -> bool:
         """Whether the plan says nothing but what is so already."""
         created = [item for item in plan.create if key_of_object(item) not in self.objects]
         deleted = [key for key in plan.delete if key in self.objects or key == key_of_object(self.resource)]
-        quiet = not (created or deleted or plan.change or plan.notes)
-        return self.gone or (quiet and plan.status == self.resource.get("status") and plan.again_after != 0)
+        quiet = not (created or deleted or plan.change or plan.events)
+        return self.gone or (quiet and plan.status == self.resource.get("status") and plan.requeue_after != 0)
 
     # What others do.
 
@@ -147,6 +154,11 @@ class Cluster:
         self.resource["spec"] = {**self.resource["spec"], **spec}
         self.resource["metadata"]["generation"] += 1
 
+    def fails_to_mount(self, pod: str, message: str = 'secret "minio" not found', volume: str = "credentials") -> None:
+        """What kubelet warns of where a pod waits for a volume."""
+        what = f'MountVolume.SetUp failed for volume "{volume}" : {message}'
+        self.warnings = [{"metadata": {}, "involvedObject": {"name": pod}, "message": what, "lastTimestamp": "1"}]
+
     def delete(self, key: ObjectKey) -> None:
         """An object goes, and a Job's pods with it; a document goes once it has no finalizer."""
         if key == key_of_object(self.resource):
@@ -158,6 +170,25 @@ class Cluster:
             uid = found["metadata"]["uid"]
             self.pods = [pod for pod in self.pods if pod["metadata"]["ownerReferences"][0]["uid"] != uid]
 
+    def apply_again(self, **spec: Any) -> None:
+        """The document is deleted, and another of its name is there at once; what the first had is still there, too."""
+        metadata = {"name": self.resource["metadata"]["name"], "namespace": "team", "generation": 1}
+        metadata |= {"uid": f"uid-{next(self._uids)}", "resourceVersion": "1"}
+        spec = {**self.resource["spec"], **spec}
+        self.resource = {"apiVersion": API_VERSION, "kind": self.resource["kind"], "metadata": metadata, "spec": spec}
+        self.progress = self.progress_at = None
+        self.gone = False
+
+    def collect_garbage(self) -> None:
+        """What other documents owned goes."""
+        for key in [key for key, item in self.objects.items() if owner_of(item) not in (None, self.uid)]:
+            self.delete(key)
+
+    @property
+    def uid(self) -> str:
+        """Of the document."""
+        return str(self.resource["metadata"]["uid"])
+
     @property
     def job(self) -> Object:
         """The Job or RayJob of the newest attempt."""
@@ -165,7 +196,8 @@ class Cluster:
 
     @property
     def job_key(self) -> ObjectKey:
-        jobs = [*self._of_kind("Job", labelled="kindling.dev/attempt"), *self._of_kind("RayJob")]
+        found = [*self._of_kind("Job", labelled="kindling.dev/attempt"), *self._of_kind("RayJob")]
+        jobs = [job for job in found if owner_of(job) == self.uid]
         return key_of_object(max(jobs, key=lambda job: int(job["metadata"]["labels"]["kindling.dev/attempt"])))
 
     def schedule(self) -> None:
@@ -194,7 +226,7 @@ class Cluster:
     def pod(self, index: int = 0) -> Object:
         """A pod of the newest Job."""
         attempt = self.job["metadata"]["labels"]["kindling.dev/attempt"]
-        labels = {"kindling.dev/attempt": attempt, INDEX: str(index)}
+        labels = {"kindling.dev/attempt": attempt, UID: self.uid, INDEX: str(index)}
         return next(pod for pod in self.pods if labels.items() <= pod["metadata"]["labels"].items())
 
     def ends(self, index: int, code: int, word: Object | str = "", reason: str = "Error", later: float = 0) -> None:
@@ -217,9 +249,10 @@ class Cluster:
         ended = {"type": type_, "status": "True", "message": message, "lastTransitionTime": stamp(self.now)}
         self.job["status"] = {"conditions": [ended]}
 
-    def succeeds(self) -> None:
-        """All pods of the newest Job end well."""
-        word = {"state": "Succeeded", "message": "100 steps", "result": RESULTS[self.resource["kind"]]}
+    def succeeds(self, result: Object | None = None, **said: Any) -> None:
+        """All pods of the newest Job end well, with more in the result, or another last word."""
+        made = RESULTS[self.resource["kind"]] | (result or {})
+        word = {"state": "Succeeded", "message": "100 steps", "result": made, **said}
         for index in range(self.job["spec"].get("parallelism", 1)):
             self.ends(index, 0, word if index == 0 else "", reason="Completed")
         self.job_ends("Complete", "")
@@ -262,11 +295,17 @@ class Cluster:
     def _put(self, item: Object) -> None:
         key = key_of_object(item)
         if key in self.objects:
+            assert owner_of(self.objects[key]) == owner_of(item), f"{key} is another document's"
             return
         self.objects[key] = copy.deepcopy(item)
         self.objects[key]["metadata"] |= {"uid": f"uid-{next(self._uids)}", "creationTimestamp": stamp(self.now)}
         if key.kind in ("Job", "RayJob"):
             self.made.append(key.name)
+
+    def _remove(self, key: ObjectKey) -> None:
+        there = self.objects.get(key)
+        assert there is None or owner_of(there) == self.uid, f"{key} is another document's"
+        self.delete(key)
 
     def _patch(self, key: ObjectKey, patch: Object) -> None:
         assert key == key_of_object(self.resource), "nothing else is patched"
@@ -281,7 +320,7 @@ class Cluster:
             "kind": "Pod",
             "metadata": {
                 "name": f"{job['metadata']['name']}-{index}-{next(self._uids)}",
-                "labels": {"kindling.dev/attempt": attempt, INDEX: str(index)},
+                "labels": {"kindling.dev/attempt": attempt, UID: self.uid, INDEX: str(index)},
                 "ownerReferences": [{"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}],
                 "creationTimestamp": stamp(self.now),
             },
@@ -291,6 +330,16 @@ class Cluster:
                 "containerStatuses": [{"state": {"running": {"startedAt": stamp(self.now)}}}],
             },
         }
+
+
+def owner_of(item: Object) -> str | None:
+    """UID of the document that owns an object; None where it has no owner."""
+    return next((str(owner["uid"]) for owner in item["metadata"].get("ownerReferences", ())), None)
+
+
+def cleans(job: Object, uid: str) -> bool:
+    """Whether a Job deletes the data of this document."""
+    return owner_of(job) is None and job["metadata"]["labels"]["kindling.dev/uid"] == uid
 
 
 @pytest.fixture

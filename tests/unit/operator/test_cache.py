@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kindling_api.references import Reference
-from kindling_operator.cache import Cache, is_ours
+from kindling_operator.cache import ObjectCache, is_ours
+from kindling_operator.children import key_of_object
 
 Object = dict[str, Any]
 
@@ -33,9 +34,9 @@ def job(version: int, run: Reference = TINY) -> Object:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata | {"managedFields": ["much"]}, "spec": spec}
 
 
-def cache_and_calls(clock: Clock | None = None) -> tuple[Cache, list[Reference]]:
+def cache_and_calls(clock: Clock | None = None) -> tuple[ObjectCache, list[Reference]]:
     told: list[Reference] = []
-    return Cache(told.append, clock=clock or Clock()), told
+    return ObjectCache(told.append, clock=clock or Clock()), told
 
 
 def test_a_document_and_its_children_wake_the_document() -> None:
@@ -164,3 +165,14 @@ def test_only_documents_and_labelled_children_are_ours() -> None:
     assert not is_ours(stranger)
     stranger["metadata"]["labels"] = None
     assert not is_ours(stranger)
+
+
+def test_an_object_of_the_same_name_that_came_later_outlives_the_news_that_the_first_is_gone() -> None:
+    cache, _ = cache_and_calls()
+    cache.saw(document(TINY, 5))
+    version = cache.version(key_of_object(document(TINY, 5)))
+    cache.saw(document(TINY, 9, phase="Running"))  # while the API server was asked
+    cache.forget(key_of_object(document(TINY, 5)), version)
+    assert cache.document(TINY)
+    cache.forget(key_of_object(document(TINY, 5)), 9)
+    assert cache.document(TINY) is None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kindling_api.v1alpha1.status import PretrainRunStatus
-from kindling_operator.conditions import phase_of, with_condition
+from kindling_operator.conditions import phase_of, with_condition, with_kstatus
 from kindling_operator.moments import moment, seconds_since, stamp
 
 Make = Callable[..., Any]
@@ -62,6 +62,23 @@ def test_the_phase_is_one_word_for_all_conditions(
     assert phase_of(status) == phase
 
 
+def test_a_run_that_failed_is_stalled_with_the_same_words_until_it_goes_on() -> None:
+    failed = with_condition([], "Failed", "True", "UserError", "a", now=NOON, generation=1)
+    stalled = with_kstatus(PretrainRunStatus(conditions=failed), now=NOON, generation=1)
+    assert [(one.type, one.status, one.reason, one.message) for one in stalled] == [
+        ("Failed", "True", "UserError", "a"),
+        ("Reconciling", "False", "Settled", "a"),
+        ("Stalled", "True", "UserError", "a"),
+    ]
+    going = with_condition(stalled, "Failed", "False", "Resumed", "b", now=LATER, generation=1)
+    running = with_condition(going, "Running", "True", "Started", "c", now=LATER, generation=1)
+    assert [
+        (one.type, one.status, one.reason, one.message)
+        for one in with_kstatus(PretrainRunStatus(attempt=1, conditions=running), now=LATER, generation=1)
+        if one.type in ("Reconciling", "Stalled")
+    ] == [("Reconciling", "True", "Progressing", "c")]
+
+
 @pytest.mark.parametrize(
     "status",
     [None, {"attempt": "x"}, {"attempt": 3}, {"attempts": [{}]}, {"conditions": [{"type": "Odd"}]}, {"new": 1}],
@@ -72,18 +89,7 @@ def test_a_status_that_is_none_of_ours_is_begun_anew(cluster: Make, status: Any)
     run.resource["status"] = status
     run.reconcile()
     assert run.status["attempt"] == (3 if status == {"attempt": 3} else 1)
-    assert run.made == [f"tiny-ptr-{run.status['attempt']}"]
-
-
-def test_pods_that_say_nothing_yet_are_no_failure(cluster: Make) -> None:
-    run = cluster()
-    run.reconcile()
-    run.schedule()
-    for pod, status in zip(run.pods, ({}, {"containerStatuses": None, "conditions": None}), strict=True):
-        pod["status"] = status
-    del run.pods[0]["spec"]
-    run.reconcile()
-    assert run.said("Running") == ("False", "Starting")
+    assert run.made == [f"tiny-ptr-uid-0-{run.status['attempt']}"]
 
 
 def test_an_alignment_run_lives_as_a_pretraining_run_does(cluster: Make) -> None:
@@ -96,7 +102,11 @@ def test_an_alignment_run_lives_as_a_pretraining_run_does(cluster: Make) -> None
     )  # fmt: skip
     run.succeeds()
     run.reconcile()
-    assert (run.status["phase"], run.status["result"]["evaluation"], run.made) == ("Succeeded", {}, ["tiny-alr-1"])
+    assert (run.status["phase"], run.status["result"]["evaluation"], run.made) == (
+        "Succeeded",
+        {},
+        ["tiny-alr-uid-0-1"],
+    )
 
 
 def test_moments_are_read_as_they_are_written_and_nonsense_is_none() -> None:

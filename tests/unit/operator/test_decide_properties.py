@@ -25,6 +25,8 @@ FAILURES = [
     {"reason": "RankFailed", "signal": "SIGKILL"},
     {"reason": "RankFailed", "exitCode": None},
     {"reason": "StorageUnreachable"},
+    {"reason": "StorageUnreachable", "refused": True},
+    {"reason": "UserError", "code": 2, "refused": True},
     {"reason": "InternalError"},
     {"reason": "UserError", "code": 2},
     {"reason": "SuspendedByUser", "code": 143},
@@ -40,6 +42,11 @@ WORDS = [
 ]
 
 
+def owner_of(item: dict[str, Any]) -> str | None:
+    """UID of the document that owns an object; None where it has no owner."""
+    return next((owner["uid"] for owner in item["metadata"].get("ownerReferences", ())), None)
+
+
 class Life(RuleBasedStateMachine):
     """One run, what befalls it, and an operator that may die after any write."""
 
@@ -52,6 +59,8 @@ class Life(RuleBasedStateMachine):
         self.run = self.make(kind, activeDeadline="5d", **spec)
         self.attempts = [0]
         self.final = ""
+        self.earlier = 0
+        """Children of documents that had the name before."""
 
     # The operator.
 
@@ -60,11 +69,11 @@ class Life(RuleBasedStateMachine):
         self.run.reconcile()
         plan = self.run.decide()
         assert self.run.is_done(plan), "a second look finds nothing to do"
-        assert plan.again_after is None or plan.again_after > 0, "and does not ask for another at once"
+        assert plan.requeue_after is None or plan.requeue_after > 0, "and does not ask for another at once"
 
     @rule(writes=st.integers(0, 8))
     def reconcile_and_die(self, writes: int) -> None:
-        self.run.enact(self.run.decide(), writes)
+        self.run.apply(self.run.decide(), writes)
 
     # The cluster.
 
@@ -123,7 +132,7 @@ class Life(RuleBasedStateMachine):
     def end_job(self, type_: str) -> None:
         self.run.job_ends(type_)
 
-    @precondition(lambda self: len(self.live_pods()) == len(self.pods()) > 0)
+    @precondition(lambda self: self.has_job() and len(self.live_pods()) == self.run.job["spec"].get("parallelism", 1))
     @rule()
     def succeed(self) -> None:
         self.run.succeeds()
@@ -145,6 +154,18 @@ class Life(RuleBasedStateMachine):
     def choose_queue(self, queue: str) -> None:
         self.run.edit(queue=queue)
 
+    @precondition(lambda self: not self.run.resource["metadata"].get("finalizers"))
+    @rule(often=st.sampled_from([False, False, True]))
+    def delete_and_apply_again(self, often: bool) -> None:
+        """Another document has the name, while all of the first is still there."""
+        if often:
+            self.run.apply_again()
+            self.attempts, self.final, self.earlier = [0], "", len(self.run.made)
+
+    @rule()
+    def collect_garbage(self) -> None:
+        self.run.collect_garbage()
+
     # What must hold.
 
     @invariant()
@@ -157,8 +178,16 @@ class Life(RuleBasedStateMachine):
         if hasattr(self, "run"):
             self.attempts.append(self.run.status.get("attempt", 0))
             assert self.attempts[-2] <= self.attempts[-1]
-            numbers = [int(name.rpartition("-")[2]) for name in self.run.made]
+            numbers = [int(name.rpartition("-")[2]) for name in self.run.made[self.earlier :]]
             assert all(number <= self.attempts[-1] for number in numbers)
+
+    @invariant()
+    def nothing_is_told_of_an_earlier_document(self) -> None:
+        if hasattr(self, "run"):
+            uids = {job["metadata"]["uid"] for job in self.run.objects.values() if owner_of(job) != self.run.uid}
+            assert not uids & {attempt.get("uid") for attempt in self.run.status.get("attempts", ())}
+            step = (self.run.status.get("progress") or {}).get("step", 0)
+            assert not step or self.attempts[-1], "a step before there was an attempt"
 
     @invariant()
     def what_is_final_stays_so(self) -> None:
@@ -178,7 +207,7 @@ class Life(RuleBasedStateMachine):
             assert succeeded is None or failed is None
 
     def has_job(self) -> bool:
-        return any(key.kind == "Job" and not key.name.endswith("-delete") for key in self.run.objects)
+        return any(key.kind == "Job" and owner_of(job) == self.run.uid for key, job in self.run.objects.items())
 
     def pods(self) -> list[Any]:
         uid = self.run.job["metadata"]["uid"] if self.has_job() else ""

@@ -98,9 +98,9 @@ def test_an_answer_that_is_none_is_refused_and_a_redirect_is_not_followed(
 def test_news_are_passed_on_once_and_forgotten_when_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(polling, "EVERY_SECONDS", 0.05)
     told: list[Reference] = []
-    targets = [Target(TINY, 1, "127.0.0.1")]
+    targets = [Target(TINY, "uid-1", 1, "127.0.0.1")]
 
-    async def go() -> tuple[dict[Reference, polling.Heard], Poller]:
+    async def go() -> tuple[dict[str, polling.Heard], Poller]:
         runner = await served(good, monkeypatch)
         poller = Poller(lambda: targets, told.append)
         running = asyncio.create_task(poller.run())
@@ -113,9 +113,39 @@ def test_news_are_passed_on_once_and_forgotten_when_the_run_ends(monkeypatch: py
         return heard, poller
 
     heard, poller = asyncio.run(go())
-    assert heard[TINY].attempt == 1
+    assert heard["uid-1"].attempt == 1
     assert told == [TINY]
     assert poller.heard == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [
+        ({}, True),
+        ({"uid": "uid-1", "attempt": 1}, True),
+        ({"uid": "uid-0", "attempt": 1}, False),
+        ({"uid": "uid-1", "attempt": 2}, False),
+    ],
+    ids=["an image that does not say whose it is", "its own", "another document's", "another attempt's"],
+)
+def test_what_has_come_to_have_the_address_of_a_pod_is_not_taken_for_it(
+    said: dict[str, Any], counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "EVERY_SECONDS", 0.05)
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"message": "training", **said})
+
+    async def go() -> Poller:
+        runner = await served(answer, monkeypatch)
+        poller = Poller(lambda: [Target(TINY, "uid-1", 1, "127.0.0.1")], lambda reference: None)
+        running = asyncio.create_task(poller.run())
+        await asyncio.sleep(0.5)
+        running.cancel()
+        await runner.cleanup()
+        return poller
+
+    assert ("uid-1" in asyncio.run(go()).heard) is counts
 
 
 @pytest.mark.slow
@@ -123,7 +153,10 @@ def test_news_of_many_runs_are_passed_on_no_faster_than_statuses_may_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[Reference] = []
-    many = [Target(Reference("PretrainRun", "team", f"run-{number}"), 1, "127.0.0.1") for number in range(40)]
+    many = [
+        Target(Reference("PretrainRun", "team", f"run-{number}"), f"uid-{number}", 1, "127.0.0.1")
+        for number in range(40)
+    ]
     monkeypatch.setattr(polling, "EVERY_SECONDS", 0.2)
     monkeypatch.setattr(polling, "MOST_A_SECOND", 1000)
 
@@ -141,10 +174,13 @@ def test_news_of_many_runs_are_passed_on_no_faster_than_statuses_may_be_written(
     assert len(set(told)) == len(told), "each in its turn"
 
 
+INDEX = "batch.kubernetes.io/job-completion-index"
+
+
 def pod(index: str | None, attempt: str = "1", phase: str = "Running", **metadata: Any) -> dict[str, Any]:
     labels = {"kindling.dev/attempt": attempt}
     if index is not None:
-        labels["batch.kubernetes.io/job-completion-index"] = index
+        labels[INDEX] = index
     labels |= metadata.pop("labels", {})
     return {"metadata": {"name": "pod", "labels": labels, **metadata}, "status": {"phase": phase, "podIP": "10.0.0.7"}}
 
@@ -154,6 +190,7 @@ def pod(index: str | None, attempt: str = "1", phase: str = "Running", **metadat
     [
         pytest.param([pod("1"), pod("0")], "10.0.0.7", id="rank 0's pod of a training run"),
         pytest.param([pod("1")], None, id="not another one's"),
+        pytest.param([pod(None, annotations={INDEX: "1"})], None, id="nor where the annotation alone says so"),
         pytest.param([pod(None)], "10.0.0.7", id="the only pod of a build"),
         pytest.param([pod(None, labels={"ray.io/node-type": "head"})], None, id="not a node of Ray"),
         pytest.param([pod("0", attempt="2")], None, id="not one of another attempt"),
@@ -162,5 +199,5 @@ def pod(index: str | None, attempt: str = "1", phase: str = "Running", **metadat
     ],
 )
 def test_the_pod_that_speaks_for_an_attempt_is_asked(pods: list[dict[str, Any]], address: str | None) -> None:
-    target = target_of(TINY, 1, pods)
+    target = target_of(TINY, "uid-1", 1, pods)
     assert (target.address if target else None) == address

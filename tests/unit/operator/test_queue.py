@@ -79,7 +79,9 @@ def test_keys_are_worked_on_side_by_side_up_to_the_number_of_workers() -> None:
 
 
 @pytest.mark.parametrize("error", [ClusterError(500, "InternalError", "try again"), ValueError("a fault of ours")])
-def test_a_failure_is_repeated_after_a_growing_delay(error: Exception) -> None:
+def test_a_failure_is_repeated_after_a_growing_delay_and_traced_where_it_is_ours(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     times: list[float] = []
 
     async def work(key: str) -> None:
@@ -92,6 +94,7 @@ def test_a_failure_is_repeated_after_a_growing_delay(error: Exception) -> None:
     assert times[1] - times[0] > 0.7 * FIRST_BACKOFF
     assert times[2] - times[1] > 1.4 * FIRST_BACKOFF
     assert queue.errors == 2
+    assert [bool(record.exc_info) for record in caplog.records] == [isinstance(error, ValueError)] * 2
 
 
 def test_a_failing_key_does_not_hold_up_the_others() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,27 @@ import pytest
 from kindling_api.documents import parse
 from kindling_api.errors import SpecError
 from kindling_api.resolve import Waiting, resolve
+from kindling_api.v1alpha1.resources import Toleration
 from kindling_api.v1alpha1.runfile import RunFile, read_run_file
-from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_api.v1alpha1.storage import (
+    CREDENTIALS_FOLDER,
+    CREDENTIALS_VARIABLE,
+    SOURCE_CREDENTIALS_FOLDER,
+    SOURCE_CREDENTIALS_VARIABLE,
+    StorageSpec,
+)
 from kindling_operator.render import Rendered, render
-from kindling_operator.render.attempt import attempt_name, longest_name
 from kindling_operator.render.cleanup import cleanup_job
-from kindling_operator.settings import Images, Settings
+from kindling_operator.render.secrets import HUB_FOLDER
+from kindling_operator.settings import HuggingFace, Images, Pods, Rewards, Settings
 
 STORAGE = StorageSpec(uri="s3://llm", endpoint="http://minio:9000", credentials_secret="minio")
-SETTINGS = Settings(images=Images(trainer="trainer:1", dataprep="dataprep:1", serve="serve:1"), storage=STORAGE)
+SETTINGS = Settings(
+    images=Images(trainer="trainer:1", dataprep="dataprep:1", serve="serve:1"),
+    rewards=Rewards(allowed_modules=("team.rewards",)),
+    storage=STORAGE,
+)
+UID = "6f6b0b2e-8d1c-4d52-9f7e-0c8f5d8d6a11"
 SPECS: dict[str, dict[str, Any]] = {
     "DatasetBuild": {"sources": [{"uri": "builtin:python-stdlib"}]},
     "PretrainRun": {"dataset": {"uri": "s3://d"}, "model": {"preset": "llama-tiny"}, "training": {"steps": 10}},
@@ -28,7 +42,7 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 def resource(kind: str, name: str = "x", **spec: Any) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": "team", "uid": "u-1"}
+    metadata = {"name": name, "namespace": "team", "uid": UID}
     return {"apiVersion": "kindling.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": SPECS[kind] | spec}
 
 
@@ -47,7 +61,8 @@ def test_the_program_reads_back_the_run_file_that_was_rendered(kind: str, tmp_pa
     document = resource(kind)
     run_map, _ = rendered(document).create
     (tmp_path / "run.json").write_text(run_map["data"]["run.json"], encoding="utf-8")
-    assert read_run_file(tmp_path / "run.json") == run_file(document)
+    allowed = {"reward_modules": ("team.rewards",)} if kind == "AlignmentRun" else {}  # the installation's part
+    assert read_run_file(tmp_path / "run.json") == run_file(document).model_copy(update=allowed)
 
 
 @pytest.mark.parametrize("kind", SPECS)
@@ -64,20 +79,22 @@ def test_everything_of_an_attempt_has_one_name_one_owner_and_one_set_of_labels(k
         "app.kubernetes.io/managed-by": "kindling",
         "kindling.dev/kind": kind,
         "kindling.dev/name": "x",
+        "kindling.dev/uid": UID,
         "kindling.dev/attempt": "3",
     }
     for item in (*objects.apply, *objects.create):
         metadata = item["metadata"]
-        assert (metadata["name"], metadata["namespace"], metadata["labels"]) == (f"x-{short}-3", "team", labels)
+        assert (metadata["name"], metadata["namespace"]) == (f"x-{short}-6f6b0b2e-3", "team")
+        assert metadata["labels"] == labels
         assert [(one["kind"], one["uid"], one["controller"]) for one in metadata["ownerReferences"]] == [
-            (kind, "u-1", True)
+            (kind, UID, True)
         ]
 
 
 @pytest.mark.parametrize("spec", [{}, {"resources": {"nodes": 4}}], ids=["one node", "four nodes"])
 def test_attempts_differ_in_their_number_alone(spec: dict[str, Any]) -> None:
     first, second = (rendered(resource("PretrainRun", **spec), attempt=number) for number in (1, 2))
-    text = json.dumps([second.apply, second.create]).replace("x-ptr-2", "x-ptr-1")
+    text = json.dumps([second.apply, second.create]).replace("x-ptr-6f6b0b2e-2", "x-ptr-6f6b0b2e-1")
     text = text.replace('"kindling.dev/attempt": "2"', '"kindling.dev/attempt": "1"')
     assert json.loads(text.replace('\\"attempt\\": 2', '\\"attempt\\": 1')) == json.loads(
         json.dumps([first.apply, first.create])
@@ -92,62 +109,148 @@ def test_what_is_in_a_queue_starts_without_pods(engine: dict[str, Any], spec: di
     assert job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") == spec.get("queue")
 
 
+TEN_OR_ELEVEN = {"steps": 10, "batch": {"tokens": 10 * 11 * 128}}
+"""What as many nodes divide among themselves."""
+
+
+@pytest.mark.parametrize("attempt", [1, 123456])
 @pytest.mark.parametrize(
     ("kind", "spec", "longest"),
     [
-        ("DatasetBuild", {}, 52),
-        ("DatasetBuild", {"engine": {"workers": 1}}, 38),
-        ("PretrainRun", {}, 52),
-        ("PretrainRun", {"resources": {"nodes": 8}}, 52),
-        ("PretrainRun", {"resources": {"nodes": 16}}, 51),
-        ("AlignmentRun", {"resources": {"nodes": 4096}}, 49),
+        ("DatasetBuild", {}, 61),
+        ("DatasetBuild", {"engine": {"workers": 1}}, 47),
+        ("PretrainRun", {}, 61),
+        ("PretrainRun", {"resources": {"nodes": 10}, "training": TEN_OR_ELEVEN}, 61),
+        ("PretrainRun", {"resources": {"nodes": 11}, "training": TEN_OR_ELEVEN}, 60),
+        ("AlignmentRun", {"resources": {"nodes": 4096}}, 58),
     ],
 )
-def test_a_name_is_refused_that_an_object_could_not_have(kind: str, spec: dict[str, Any], longest: int) -> None:
-    fits = resource(kind, "n" * longest, **spec)
-    assert longest_name(run_file(fits)) == longest
-    _, job = rendered(fits, attempt=9999).create
-    pods = spec.get("resources", {}).get("nodes", 1)
-    limit = 47 if job["kind"] == "RayJob" else 63 - len(f"-{pods - 1}")
-    assert len(job["metadata"]["name"]) <= limit
-    if longest < 52:
-        with pytest.raises(SpecError, match=rf"metadata.name: found n+ \({longest + 1} characters\); allowed: at most"):
-            rendered(resource(kind, "n" * (longest + 1), **spec))
+def test_a_name_that_is_too_long_for_an_object_is_cut_but_for_what_tells_attempts_apart(
+    kind: str, spec: dict[str, Any], longest: int, attempt: int
+) -> None:
+    for name, shortest in (("n" * 52, longest), ("n-" * 25 + "nn", longest - 1)):
+        for item in (lambda made: (*made.apply, *made.create))(rendered(resource(kind, name, **spec), attempt)):
+            called = item["metadata"]["name"]
+            assert shortest <= len(called) <= longest
+            assert re.fullmatch(rf"n[n-]*n-(dsb|ptr|alr)-6f6b0b2e-{attempt}", called)
+            assert item["metadata"]["labels"]["kindling.dev/name"] == name
 
 
-@pytest.mark.parametrize(
-    ("name", "spec", "said"),
-    [
-        (
-            "7b-chat",
-            {},
-            "metadata.name: found 7b-chat; allowed: a name that begins with a letter.*`run-7b-chat`",
-        ),
-        (
-            "x",
-            {"storage": {"uri": "file:///data"}},
-            "spec.storage.uri: found file:///data; allowed: s3://bucket/prefix",
-        ),
-    ],
-)
-def test_what_runs_on_one_machine_but_not_on_a_cluster_is_refused(name: str, spec: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize("kind", SPECS)
+def test_two_documents_of_one_name_share_nothing(kind: str) -> None:
+    before, after = resource(kind, serve={}) if kind == "AlignmentRun" else resource(kind), resource(kind)
+    after["metadata"]["uid"] = "0b5cbb9a-1a0e-4c0f-8f35-2f1b8e6c1d22"
+    names, labels = [], []
+    for document in (before, after):
+        made = rendered(document)
+        job = cleanup_job(SETTINGS, document, STORAGE, "models/0123456789abcdef")
+        names.append({item["metadata"]["name"] for item in (*made.apply, *made.create, job)})
+        labels.append([item["metadata"]["labels"] for item in (*made.apply, *made.create)])
+    assert not names[0] & names[1]
+    assert all(old.items() ^ new.items() for old in labels[0] for new in labels[1]), "no selector finds another's pods"
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_every_pod_is_told_whose_run_file_it_must_be(kind: str) -> None:
+    document = resource(kind)
+    _, job = rendered(document).create
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    told = dict(itertools.pairwise(command))
+    assert (told["--uid"], told["--key"]) == (UID, run_file(document).key)
+
+
+def test_the_submitter_of_a_ray_job_is_told_it_too() -> None:
+    document = resource("DatasetBuild", engine={"workers": 1})
+    _, job = rendered(document).create
+    command = job["spec"]["submitterPodTemplate"]["spec"]["containers"][0]["command"]
+    told = dict(itertools.pairwise(command))
+    assert (told["--uid"], told["--key"]) == (UID, run_file(document).key)
+    assert job["spec"]["jobId"] == job["metadata"]["name"] == "x-dsb-6f6b0b2e-1"
+
+
+def test_a_folder_as_a_store_is_refused_on_a_cluster() -> None:
+    said = "spec.storage.uri: found file:///data; allowed: s3://bucket/prefix"
     with pytest.raises(SpecError, match=said):
-        rendered(resource("PretrainRun", name, **spec))
-
-
-def test_a_name_is_the_same_whenever_it_is_asked_for() -> None:
-    assert attempt_name("PretrainRun", "tiny", 12) == "tiny-ptr-12"
+        rendered(resource("PretrainRun", storage={"uri": "file:///data"}))
 
 
 def test_the_submitter_has_no_credentials_and_the_nodes_of_ray_have() -> None:
     _, job = rendered(resource("DatasetBuild", engine={"workers": 1})).create
     cluster = job["spec"]["rayClusterSpec"]
     nodes = [cluster["headGroupSpec"]["template"], cluster["workerGroupSpecs"][0]["template"]]
-    secrets = [
-        sum("valueFrom" in variable for variable in template["spec"]["containers"][0]["env"])
+    has = [
+        (secrets_of(template), CREDENTIALS_VARIABLE in str(template["spec"]["containers"][0]["env"]))
         for template in (job["spec"]["submitterPodTemplate"], *nodes)
     ]
-    assert secrets == [0, 3, 3]
+    assert has == [([], False), (["minio", "minio"], True), (["minio", "minio"], True)]
+
+
+LAKE = {"uri": "s3://lake/a", "storage": {"endpoint": "https://lake.example.org", "credentialsSecret": "lake"}}
+"""A source on a server of its own."""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_pods_that_read_sources_have_the_keys_of_their_servers_beside_that_of_the_products(workers: int) -> None:
+    own = {"uri": "s3://raw/b", "storage": {"credentialsSecret": "minio"}}
+    _, job = rendered(resource("DatasetBuild", engine={"workers": workers}, sources=[LAKE, own, LAKE])).create
+    submitter = [job["spec"].pop("submitterPodTemplate")] if workers else []
+    assert len(templates(job)) == (2 if workers else 1)
+    for template in templates(job):
+        environment = {one["name"]: one["value"] for one in template["spec"]["containers"][0]["env"]}
+        assert environment[SOURCE_CREDENTIALS_VARIABLE] == SOURCE_CREDENTIALS_FOLDER
+        assert environment[CREDENTIALS_VARIABLE] == CREDENTIALS_FOLDER
+        assert secrets_of(template) == ["minio", "minio"]
+        for name in ("lake", "minio"):
+            assert secrets_of(template, f"{SOURCE_CREDENTIALS_FOLDER}/{name}") == [name, name]
+        volumes = [volume["name"] for volume in template["spec"]["volumes"]]
+        assert len(set(volumes)) == len(volumes)
+    assert all("credentials" not in str(template) for template in submitter)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"), [*((kind, {}) for kind in SPECS), ("DatasetBuild", {"engine": {"workers": 2}})], ids=str
+)
+def test_the_pods_that_may_read_the_hub_have_its_address_and_the_token(kind: str, spec: dict[str, Any]) -> None:
+    settings = SETTINGS.model_copy(update={"hugging_face": HuggingFace(endpoint="https://hub.example.com")})
+    document = resource(kind, huggingFace={"tokenSecret": "minio"}, **spec)  # another key of a Secret in use
+    _, job = render(settings, document, run_file(document)).create
+    submitter = [job["spec"].pop("submitterPodTemplate")] if spec else []
+    for template in templates(job):
+        environment = {one["name"]: one["value"] for one in template["spec"]["containers"][0]["env"]}
+        assert environment["HF_ENDPOINT"] == "https://hub.example.com"
+        assert environment["HF_TOKEN_PATH"] == f"{HUB_FOLDER}/token"
+        assert environment["HOME"] == "/tmp" and "HF_HOME" not in environment, "the cache can be written"
+        (volume,) = [one for one in template["spec"]["volumes"] if one["name"] == "hugging-face"]
+        token = {"name": "minio", "items": [{"key": "token", "path": "token"}]}
+        assert volume["projected"]["sources"] == [{"secret": token}]
+        assert (secrets_of(template, HUB_FOLDER), secrets_of(template)) == (["minio"], ["minio", "minio"])
+    cleanup = cleanup_job(settings, document, STORAGE, "models/0123456789abcdef")
+    assert all("HF_" not in str(item) for item in (*submitter, cleanup))
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_without_a_token_and_a_hub_of_its_own_pods_hear_nothing_of_the_hub(kind: str) -> None:
+    assert "HF_" not in str(rendered(resource(kind)).create)
+
+
+def test_only_the_keys_of_a_secret_that_are_needed_are_in_a_pod() -> None:
+    _, job = rendered(resource("DatasetBuild", sources=[LAKE])).create
+    (volume,) = [one for one in job["spec"]["template"]["spec"]["volumes"] if one["name"] == "source-lake"]
+    keys = [[item["key"] for item in one["secret"]["items"]] for one in volume["projected"]["sources"]]
+    assert keys == [["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"], ["AWS_SESSION_TOKEN"]]
+
+
+def test_who_deletes_a_dataset_has_no_key_of_its_sources() -> None:
+    job = cleanup_job(SETTINGS, resource("DatasetBuild", sources=[LAKE]), STORAGE, "datasets/0123456789abcdef")
+    assert "lake" not in str(job)
+
+
+def secrets_of(template: dict[str, Any], folder: str = CREDENTIALS_FOLDER) -> list[str]:
+    """The Secrets whose files a pod has at a place, as a rule that for the store's key."""
+    mounts = template["spec"]["containers"][0]["volumeMounts"]
+    at = [mount["name"] for mount in mounts if mount["mountPath"] == folder]
+    volumes = [volume["projected"]["sources"] for volume in template["spec"]["volumes"] if volume["name"] in at]
+    return [source["secret"]["name"] for sources in volumes for source in sources]
 
 
 def test_a_clean_up_takes_its_arguments_literally() -> None:
@@ -156,5 +259,59 @@ def test_a_clean_up_takes_its_arguments_literally() -> None:
     command = job["spec"]["template"]["spec"]["containers"][0]["command"]
     place, *others = command[3:]
     assert "http://$$(AWS_SECRET_ACCESS_KEY)" in place
-    assert others == ["--prefix=models/0123456789abcdef", "--name=PretrainRun/team/x"]
+    assert others == ["--prefix=models/0123456789abcdef", "--name=PretrainRun/team/x", f"--uid={UID}", "--log=json"]
     assert "ownerReferences" not in job["metadata"]
+
+
+TAINTED = Pods(
+    node_selector={"pool": "ml"},
+    tolerations=(Toleration(key="dedicated", value="ml", effect="NoSchedule"),),
+    carried_labels=("cost-center", "kueue.x-k8s.io/", "kindling.dev/"),
+    carried_annotations=("sidecar.istio.io/inject",),
+)
+
+
+def templates(tree: Any) -> list[dict[str, Any]]:
+    """The pods' templates in an object."""
+    if isinstance(tree, list):
+        return [found for item in tree for found in templates(item)]
+    if not isinstance(tree, dict):
+        return []
+    below = [found for item in tree.values() for found in templates(item)]
+    return [tree, *below] if "containers" in tree.get("spec", {}) else below
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"), [*((kind, {}) for kind in SPECS), ("DatasetBuild", {"engine": {"workers": 2}})], ids=str
+)
+def test_all_pods_go_where_the_installation_wants_them_and_carry_what_it_lets_through(
+    kind: str, spec: dict[str, Any]
+) -> None:
+    document = resource(kind, **spec)
+    document["metadata"]["labels"] = {
+        "cost-center": "7",
+        "app": "payments",
+        "kueue.x-k8s.io/priority-class": "high",
+        "kueue.x-k8s.io/queue-name": "another",
+        "kindling.dev/attempt": "99",
+    }
+    document["metadata"]["annotations"] = {"sidecar.istio.io/inject": "false", "sidecar.istio.io/proxyImage": "mine"}
+    settings = SETTINGS.model_copy(update={"pods": TAINTED})
+    _, job = render(settings, document, run_file(document)).create
+    found = templates(job)
+    assert found
+    for thing in (job, *found):
+        labels = thing["metadata"]["labels"]
+        assert (labels["cost-center"], labels["kueue.x-k8s.io/priority-class"]) == ("7", "high")
+        assert labels.keys().isdisjoint({"app", "kueue.x-k8s.io/queue-name"})
+        assert labels["kindling.dev/attempt"] == "1"
+        assert thing["metadata"]["annotations"] == {"sidecar.istio.io/inject": "false"}
+    for pod in (*found, *templates(cleanup_job(settings, document, STORAGE, "models/1"))):
+        assert pod["spec"]["nodeSelector"] == {"pool": "ml"}
+        assert pod["spec"]["tolerations"][0]["key"] == "dedicated"
+
+
+def test_a_run_may_narrow_where_its_pods_go_and_not_widen_it() -> None:
+    document = resource("PretrainRun", resources={"nodeSelector": {"pool": "other", "gpu": "h100"}})
+    _, job = render(SETTINGS.model_copy(update={"pods": TAINTED}), document, run_file(document)).create
+    assert job["spec"]["template"]["spec"]["nodeSelector"] == {"pool": "ml", "gpu": "h100"}

@@ -14,8 +14,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_serve.server import application, listen_at
 from kindling_serve.settings import ServeSettings
-from kindling_trainer.align.template import DEFAULT, ChatTemplate, add_special_tokens
-from kindling_trainer.generate import Generator
+from kindling_trainer.chat.template import DEFAULT, ChatTemplate, add_special_tokens
+from kindling_trainer.inference.generate import Generator
 from kindling_trainer.models import build_model
 from kindling_trainer.models.initialize import initialize
 
@@ -42,17 +42,22 @@ def bytes_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def tiny(*, chat: bool = True, context: int = 128, layers: int = 2, seed: int = 4) -> Generator:
-    """A model of random weights that prefers ASCII letters, as a talking one would."""
+def tiny(*, chat: bool = True, context: int = 128, layers: int = 2, seed: int = 4, later: str = "") -> Generator:
+    """A model of random weights that prefers ASCII letters, as a talking one would.
+
+    `later` is a token that the tokenizer got after the model, which has no embedding for it.
+    """
     tokenizer = bytes_tokenizer()
     end = tokenizer.token_to_id("<|endoftext|>")
     template, stops = None, frozenset[int]()
     if chat:
         add_special_tokens(tokenizer, DEFAULT)
-        template = ChatTemplate(DEFAULT, tokenizer, end_of_document=end)
+        template = ChatTemplate(DEFAULT, tokenizer)
         stops = frozenset({tokenizer.token_to_id("<|end|>")})
     sizes = {"layers": layers, "heads": 2, "kv_heads": 2, "width": 16, "ffn_width": 32, "context": context}
     model = build_model(ModelShape.model_validate({"architecture": "llama", **sizes}), 1 + max(stops, default=end))
+    if later:
+        tokenizer.add_tokens([AddedToken(later, normalized=False)])
     initialize(model, seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -69,7 +74,7 @@ class Server:
     def __init__(self, generator: Generator, **settings: Any) -> None:
         self.generator = generator
         self.settings = ServeSettings(**{"name": "tiny", "page": False, **settings})
-        self.listener = listen_at("127.0.0.1", 0, self.settings.patience)
+        self.listener = listen_at("127.0.0.1", 0, self.settings.client_timeout)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(application(generator, self.settings), log_level="warning", timeout_graceful_shutdown=2)
@@ -110,6 +115,15 @@ def serve() -> Iterator[ServerFactory]:
 def server() -> Iterator[Server]:
     """One for the tests of a module that ask for nothing special."""
     server = Server(tiny(), body_bytes=100_000, most_tokens=400)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def brief_server() -> Iterator[Server]:
+    """One whose answers are short."""
+    server = Server(tiny(), body_bytes=100_000, most_tokens=4)
     server.start()
     yield server
     server.stop()

@@ -11,9 +11,9 @@ import openai
 import pytest
 import torch
 
-from kindling_trainer.align.formats import Message
-from kindling_trainer.batching import judge
-from kindling_trainer.sampling import GenerationOptions
+from kindling_trainer.chat.message import Message
+from kindling_trainer.inference.batching import score_tokens
+from kindling_trainer.inference.sampling import GenerationOptions
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -95,7 +95,7 @@ def test_echo_with_logprobs_scores_the_prompt(client: openai.OpenAI, server: Any
     assert said.text.startswith("score me") and len(tokens) == 8 + max_tokens
     with torch.no_grad():
         logits = server.generator.model(torch.tensor([tokens]))[0, :-1, : server.generator.vocab_size]
-    expected = judge(logits, tokens[1:], 3)
+    expected = score_tokens(logits, tokens[1:], 3)
     scores = said.logprobs
     assert scores is not None and scores.token_logprobs and scores.top_logprobs and scores.text_offset
     assert scores.token_logprobs[0] is None
@@ -130,18 +130,23 @@ CHAT = {"model": "tiny", "messages": HELLO, "max_tokens": 4}
 @pytest.mark.parametrize(
     ("path", "body", "status", "words"),
     [
-        ("chat/completions", b"{", 400, "The body is not JSON"),
+        ("chat/completions", b"{", 400, "allowed: JSON"),
         ("chat/completions", b"[]", 400, "The body"),
-        ("chat/completions", {"model": "tiny"}, 400, "messages: Field required"),
+        ("chat/completions", {"model": "tiny"}, 400, "messages: found no such field"),
         ("chat/completions", {**CHAT, "messages": []}, 400, "messages"),
         ("chat/completions", {**CHAT, "messages": [{"role": "robot", "content": "x"}]}, 400, "messages.0.role"),
-        ("chat/completions", {**CHAT, "max_tokens": -1}, 400, "max_tokens: Input should be greater than or equal to 0"),
+        (
+            "chat/completions",
+            {**CHAT, "max_tokens": -1},
+            400,
+            "max_tokens: found -1; allowed: greater than or equal to 0",
+        ),
         ("chat/completions", {**CHAT, "max_tokens": 0}, 400, "max_tokens: found 0; allowed: from 1"),
         ("chat/completions", {**CHAT, "max_tokens": 10**9}, 400, "max_tokens: found 1000000000; allowed: at most 400"),
-        ("chat/completions", {**CHAT, "max_tokens": "4"}, 400, "max_tokens: Input should be a valid integer"),
+        ("chat/completions", {**CHAT, "max_tokens": "4"}, 400, "max_tokens: found '4'; allowed: a valid integer"),
         ("chat/completions", {**CHAT, "temperature": -1}, 400, "temperature"),
-        ("chat/completions", {**CHAT, "top_p": 0}, 400, "top_p"),
-        ("chat/completions", {**CHAT, "n": 10_000}, 400, "n: Input should be less than or equal to 128"),
+        ("chat/completions", {**CHAT, "top_p": -1}, 400, "top_p"),
+        ("chat/completions", {**CHAT, "n": 10_000}, 400, "n: found 10000; allowed: less than or equal to 128"),
         ("chat/completions", {**CHAT, "stop": [""]}, 400, "stop"),
         ("chat/completions", {**CHAT, "frequency_penalty": 1}, 400, "frequency_penalty"),
         ("chat/completions", {**CHAT, "tools": [{"type": "function"}]}, 400, "tools"),

@@ -94,12 +94,16 @@ def test_a_client_that_leaves_frees_its_slot(serve: Any, stream: bool) -> None:
 
 @pytest.mark.slow
 def test_a_client_that_reads_nothing_holds_up_nobody_and_is_let_go(serve: Any) -> None:
-    server = serve(slots=2, patience=1.0, most_tokens=40_000)
+    server = serve(slots=2, client_timeout=1.0, most_tokens=40_000)
     sleeper = socket.socket()
     sleeper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     sleeper.connect(("127.0.0.1", server.port))
     body = json.dumps({**LONG, "max_tokens": 40_000, "logprobs": 20}).encode()
-    sleeper.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    sleeper.sendall(
+        b"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+        + body
+    )
     wait_until(server, "active", 1)
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
     for _ in range(3):
@@ -109,9 +113,10 @@ def test_a_client_that_reads_nothing_holds_up_nobody_and_is_let_go(serve: Any) -
 
 
 def test_a_request_that_never_ends_is_refused(serve: Any) -> None:
-    server = serve(patience=0.5)
+    server = serve(client_timeout=0.5)
     with socket.create_connection(("127.0.0.1", server.port)) as slow:
-        slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n{")
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+        slow.sendall(head + b"Content-Length: 1000\r\n\r\n{")
         assert slow.recv(4096).startswith(b"HTTP/1.1 408")
 
 
@@ -121,7 +126,7 @@ def test_a_failure_of_the_model_is_told_and_the_next_request_is_served(
     server = serve()
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
     with monkeypatch.context() as patch:
-        patch.setattr("kindling_trainer.batching.choose_each", lambda *_: 1 / 0)
+        patch.setattr("kindling_trainer.inference.batching.choose_each", lambda *_: 1 / 0)
         with pytest.raises(openai.InternalServerError, match="failed to continue"):
             client.completions.create(model="tiny", prompt="a", max_tokens=4)
     assert client.completions.create(model="tiny", prompt="a", max_tokens=4).choices[0].text

@@ -52,9 +52,15 @@ def choose(page: Page, label: str, value: str) -> None:
 
 
 def answer(page: Page) -> str:
-    """The last one, when it has come to its end."""
-    expect(page.locator("#message textarea")).to_be_enabled(timeout=20_000)  # not while it is said
-    return page.get_by_test_id("bot").last.inner_text()
+    """The last one, when it has come to its end: nobody is answered, and the text stays as it is."""
+    said, before = page.get_by_test_id("bot").last, None
+    while True:
+        expect(page.locator("#message textarea")).to_be_enabled(timeout=20_000)  # not while it is said
+        text = said.inner_text()
+        if text == before:
+            return text
+        before = text
+        page.wait_for_timeout(400)
 
 
 def test_a_person_talks_stops_regenerates_changes_the_temperature_and_reloads(
@@ -89,10 +95,13 @@ def test_a_person_talks_stops_regenerates_changes_the_temperature_and_reloads(
     choose(page, "Most tokens", "4000")
     say(page, "tell me more")
     expect(page.get_by_test_id("bot")).to_have_count(2)
-    growing = [
-        len(page.get_by_test_id("bot").last.inner_text()) for _ in range(4) if page.wait_for_timeout(150) is None
-    ]
-    assert growing == sorted(set(growing))  # it comes bit by bit
+    growing, until = [0], time.monotonic() + 15
+    while len(growing) < 5:  # it comes bit by bit
+        assert time.monotonic() < until, growing
+        page.wait_for_timeout(50)
+        if (length := len(page.get_by_test_id("bot").last.inner_text())) != growing[-1]:
+            growing.append(length)
+    assert growing == sorted(growing)
     page.locator(".stop-button").dispatch_event("click")  # it moves, as the text above it grows
     until = time.monotonic() + 5
     while active(server):

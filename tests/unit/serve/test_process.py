@@ -21,10 +21,10 @@ import pytest
 
 from kindling_cli.commands.chat import converse
 from kindling_storage import open_store
-from kindling_trainer.align.formats import Message
+from kindling_trainer.chat.message import Message
 from kindling_trainer.checkpoint.huggingface import ChatFiles, export
-from kindling_trainer.generate import load_model
-from kindling_trainer.sampling import GenerationOptions
+from kindling_trainer.inference.generate import load_model
+from kindling_trainer.inference.sampling import GenerationOptions
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,7 @@ def free_port() -> int:
 def running(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process, and its address once it answers."""
     port = free_port()
-    what = ["kindling_serve", folder.as_uri(), "--name", "tiny"]
+    what = ["kindling_serve", folder.as_uri(), "--name", "tiny", "--log=json"]
     if request.param == "kindling_cli.main":
         what = ["kindling_cli.main", "serve", str(folder), "--name", "tiny"]
     command = [sys.executable, "-m", *what, "--host", "127.0.0.1", "--port", str(port), "--no-page"]
@@ -94,6 +94,16 @@ def test_a_model_is_served_until_the_process_is_asked_to_end(
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, "Traceback" in errors) == (0, False), errors
+    if "kindling_serve" not in str(process.args):
+        assert errors == "", "the laptop's screen is not disturbed"
+        return
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert lines[0]["message"] == f"reading {folder.as_uri()}"
+    assert lines[1]["message"] == f"tiny is served at {url}"
+    requests = [(line["method"], line["route"], line["status"], line.get("tokens")) for line in lines[2:]]
+    asked = ("POST", "/v1/chat/completions", 200, said.usage.completion_tokens)
+    assert requests == [asked, ("GET", "/v1/models", 401, None)]
+    assert HELLO[0]["content"] not in errors and {line["model"] for line in lines} == {"tiny"}
 
 
 def test_the_terminal_speaks_the_chat_template(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,6 +13,16 @@ import pytest
 from kindling_storage import ObjectStore, open_store
 
 STORES = ["file", "moto", pytest.param("minio", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+ONLY_REAL = ("lease", "put_if_absent", "committing", "in_parts", "upload")
+"""Parts of the names of tests in which moto is no proof: leases, conditional puts, uploads in parts."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What moto proves is repeated on MinIO by the exhaustive tests alone."""
+    for item in items:
+        repeats = item.path.parent == Path(__file__).parent and "[minio" in item.name
+        if repeats and not any(part in item.nodeid for part in ONLY_REAL):
+            item.add_marker(pytest.mark.exhaustive)
 
 
 @pytest.fixture(params=STORES)
@@ -34,36 +42,6 @@ def folder_store(tmp_path: Path) -> ObjectStore:
 @pytest.fixture
 def s3_store(s3_bucket) -> ObjectStore:
     return open_store(f"{s3_bucket.uri}/a/prefix", endpoint=s3_bucket.endpoint)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one mebibyte."""
-    with _mounted(tmp_path / "small", "size=1m") as folder:
-        yield folder
-
-
-@pytest.fixture
-def read_only_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system mounted read-only."""
-    with _mounted(tmp_path / "readonly", "ro,size=1m") as folder:
-        yield folder
-
-
-class _mounted:
-    def __init__(self, folder: Path, options: str) -> None:
-        self.folder = folder
-        self.options = options
-
-    def __enter__(self) -> Path:
-        self.folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", self.options, "tmpfs", str(self.folder)]
-        if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-            pytest.skip("needs the right to mount a file system")
-        return self.folder
-
-    def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
 
 class CuttingProxy:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from kindling_api.base import Kind
 from kindling_api.errors import ConflictError
+from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_api.v1alpha1.runfile import DatasetBuildFile
 from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_storage import ObjectStore
+from kindling_storage import ObjectStore, open_store
 from kindling_storage.cleanup import delete_product, main
-from kindling_storage.hold import LOCK, hold
+from kindling_storage.lock import LOCK, lock
 from kindling_storage.names import Published, lookup, publish
 
 FOLDER, OTHER = "models/0123456789abcdef", "models/0123456789abcde0"
@@ -23,8 +27,11 @@ def fill(store: ObjectStore, folder: str = FOLDER) -> None:
         store.put(f"{folder}/{path}", b"content")
 
 
-def name(store: ObjectStore, name: str, folder: str = FOLDER, kind: Kind = "PretrainRun") -> None:
-    publish(store, kind, "default", name, Published(uri=store.child(folder).uri, digest=DIGEST, key=DIGEST))
+def name(
+    store: ObjectStore, name: str, folder: str = FOLDER, kind: Kind = "PretrainRun", uid: str | None = None
+) -> None:
+    published = Published(uri=store.child(folder).uri, digest=DIGEST, key=DIGEST, uid=uid)
+    publish(store, kind, "default", name, published)
 
 
 def test_a_product_goes_with_its_name_and_others_stay(store: ObjectStore) -> None:
@@ -56,9 +63,68 @@ def test_without_a_document_all_names_go(folder_store: ObjectStore) -> None:
     assert list(folder_store.list()) == []
 
 
+@pytest.mark.parametrize(
+    ("published", "asked", "stays"),
+    [("new", "old", True), ("old", "old", False), (None, "old", False), ("new", None, False)],
+    ids=["a later document's of that name", "its own", "of a version without UIDs", "whoever's has that name"],
+)
+def test_a_product_that_a_later_document_of_the_same_name_uses_stays(
+    folder_store: ObjectStore, published: str | None, asked: str | None, stays: bool
+) -> None:
+    fill(folder_store)
+    name(folder_store, "mine", uid=published)
+    delete_product(folder_store, FOLDER, "PretrainRun/default/mine", asked)
+    assert folder_store.exists(f"{FOLDER}/manifest.json") is stays
+    assert (lookup(folder_store, "PretrainRun", "default", "mine") is not None) is stays
+
+
+@pytest.mark.parametrize(
+    ("last", "stays"), [("new", True), ("old", False), (None, False)], ids=["a later document", "itself", "nobody says"]
+)
+def test_what_is_not_finished_belongs_to_the_document_that_was_the_last_to_work_at_it(
+    folder_store: ObjectStore, last: str | None, stays: bool
+) -> None:
+    fill(folder_store)
+    folder_store.delete(f"{FOLDER}/manifest.json")
+    left = {"run": "PretrainRun/default/mine", "attempt": 1, "free": True} | ({"uid": last} if last else {})
+    folder_store.put(f"{FOLDER}/{LOCK}", json.dumps(left).encode())
+    assert delete_product(folder_store, FOLDER, "PretrainRun/default/mine", "old") is True
+    assert folder_store.exists(f"{FOLDER}/model/config.json") is stays
+
+
+def test_nothing_where_a_product_must_be_is_told_apart(
+    folder_store: ObjectStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(folder_store)
+    storage = json.dumps(StorageSpec(uri=folder_store.uri).document())
+    command = ["--storage-json", storage, f"--prefix={FOLDER}"]
+    assert [main([*command, *more]) for more in (["--must-exist"], [], ["--must-exist"])] == [0, 0, 3]
+    assert f"{FOLDER}: found nothing; allowed: the product" in capsys.readouterr().err
+
+
+def test_what_is_anothers_too_is_there(folder_store: ObjectStore) -> None:
+    fill(folder_store)
+    name(folder_store, "one")
+    name(folder_store, "two")
+    assert delete_product(folder_store, FOLDER, "PretrainRun/default/one") is True
+
+
+def test_a_lease_that_was_given_back_still_says_whose_it_was(new_bucket: Callable[[str], Any]) -> None:
+    bucket = new_bucket("moto")
+    store = open_store(bucket.uri, endpoint=bucket.endpoint)
+    spec = DatasetBuildSpec.model_validate({"sources": [{"uri": "builtin:python-stdlib"}]}, strict=False)
+    run = DatasetBuildFile(name="mine", uid="new", key=DIGEST, output=StorageSpec(uri=bucket.uri), spec=spec)
+    with lock(store.child(FOLDER), LOCK, run):
+        store.put(f"{FOLDER}/work/part", b"half a dataset")
+    delete_product(store, FOLDER, "DatasetBuild/default/mine", "old")
+    assert store.exists(f"{FOLDER}/work/part")
+    delete_product(store, FOLDER, "DatasetBuild/default/mine", "new")
+    assert list(store.list()) == []
+
+
 def test_where_a_process_works_nothing_is_deleted(folder_store: ObjectStore) -> None:
     fill(folder_store)
-    with hold(folder_store.child(FOLDER), LOCK), pytest.raises(ConflictError):
+    with lock(folder_store.child(FOLDER), LOCK), pytest.raises(ConflictError):
         delete_product(folder_store, FOLDER)
     assert folder_store.exists(f"{FOLDER}/manifest.json")
 

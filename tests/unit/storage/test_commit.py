@@ -8,7 +8,16 @@ from kindling_api.base import digest_of
 from kindling_api.errors import ConflictError, IntegrityError, NotFoundError
 from kindling_api.v1alpha1.products import FileEntry, Manifest
 from kindling_storage import ObjectStore
-from kindling_storage.commit import commit, file_entry, put_file, read_manifest, verify
+from kindling_storage.commit import (
+    commit,
+    discard_damaged,
+    faults_of,
+    file_entry,
+    put_file,
+    read_manifest,
+    read_whole,
+    verify,
+)
 
 KEY = digest_of(b"key")
 
@@ -85,3 +94,16 @@ def test_a_file_that_is_there_already_can_be_described(store: ObjectStore) -> No
     assert file_entry(store, "a") == FileEntry(path="a", size=7, digest=digest_of(b"content"))
     with pytest.raises(NotFoundError):
         file_entry(store, "b")
+
+
+def test_what_is_damaged_counts_as_not_made_and_makes_room_for_another(folder_store: ObjectStore) -> None:
+    manifest = product(folder_store, a=b"content")
+    commit(folder_store, manifest)
+    assert faults_of(folder_store, Manifest) == []
+    discard_damaged(folder_store, Manifest)
+    assert read_whole(folder_store, Manifest) == manifest
+    folder_store.put("a", b"contents")
+    assert faults_of(folder_store, Manifest) == ["a has 8 bytes, not 7"]
+    assert read_whole(folder_store, Manifest) is None
+    discard_damaged(folder_store, Manifest)
+    assert not folder_store.exists("manifest.json")

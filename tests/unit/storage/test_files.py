@@ -147,6 +147,25 @@ def test_links_that_lead_nowhere_and_sockets_are_not_listed(folder_store: Object
     assert [info.path for info in folder_store.list()] == ["a", os.fsdecode(b"not-utf8-\xff")]
 
 
+def test_links_to_folders_are_followed_once_and_lead_round_in_no_circle(
+    folder_store: ObjectStore, tmp_path: Path
+) -> None:
+    root = tmp_path / "store"
+    folder_store.put("here/a", b"")
+    folder_store.put("there/b", b"")
+    (tmp_path / "outside" / "deep").mkdir(parents=True)
+    (tmp_path / "outside" / "deep" / "c").write_bytes(b"")
+    (root / "linked").symlink_to(tmp_path / "outside")
+    (root / "again").symlink_to(root / "here")
+    (root / "up").symlink_to(root)
+    (root / "itself").symlink_to(root / "itself")
+    (root / "here" / "beside").symlink_to(root / "there")
+    (root / "there" / "beside").symlink_to(root / "here")
+    (tmp_path / "outside" / "back").symlink_to(root)
+    assert [info.path for info in folder_store.list()] == ["here/a", "linked/deep/c", "there/b"]
+    assert [info.path for info in folder_store.child("linked").list()] == ["back/here/a", "back/there/b", "deep/c"]
+
+
 def test_objects_of_a_folder_are_local_files(folder_store: ObjectStore, tmp_path: Path) -> None:
     assert folder_store.local_path("a/b") == tmp_path / "store" / "a" / "b"
 
@@ -189,7 +208,7 @@ def test_a_folder_uri_must_be_absolute(uri: str) -> None:
 
 def test_a_folder_needs_no_s3_library() -> None:
     code = (
-        "import sys, kindling_storage, kindling_storage.commit, kindling_storage.hold, kindling_storage.names\n"
+        "import sys, kindling_storage, kindling_storage.commit, kindling_storage.lock, kindling_storage.names\n"
         "kindling_storage.open_store('file:///nowhere').exists('x')\n"
         "print(sorted({'boto3', 'botocore', 'torch', 'ray', 'numpy'} & set(sys.modules)))"
     )

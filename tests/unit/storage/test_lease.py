@@ -12,10 +12,10 @@ import time
 import pytest
 
 from kindling_api.errors import ConflictError
-from kindling_storage.hold import confirm
+from kindling_storage.lock import confirm
+from kindling_storage.outage import outage
 from kindling_storage.s3.lease import lease
 from kindling_storage.s3.store import S3Store
-from kindling_storage.trouble import trouble
 
 HOLD_FOREVER = """
 import pickle, sys, time
@@ -82,12 +82,15 @@ def test_a_lease_that_cannot_be_renewed_is_held_until_another_has_taken_it(proxi
         proxy.cuts, proxy.after = 1000, 0
         time.sleep(1.5)
         held.check()
-        assert f"bucket {store.bucket.name!r} at {proxy.endpoint} since" in trouble()
+        until = time.monotonic() + 20
+        while not outage() and time.monotonic() < until:
+            time.sleep(0.1)
+        assert f"bucket {store.bucket.name!r} at {proxy.endpoint} since" in outage()
         proxy.cuts = 0
         until = time.monotonic() + 10
-        while trouble() and time.monotonic() < until:
+        while outage() and time.monotonic() < until:
             time.sleep(0.1)
-        assert trouble() == ""
+        assert outage() == ""
         confirm(store, "lock", "mine")
         store.put("lock", b'{"token": "another\'s"}')
         with pytest.raises(ConflictError):

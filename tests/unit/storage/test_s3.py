@@ -11,16 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, ReadTimeoutError
 
 from kindling_api.errors import SpecError, StorageError, UnreachableError
 from kindling_storage import ObjectStore, open_store
+from kindling_storage.outage import outage
 from kindling_storage.s3.errors import Address, storage_error
 from kindling_storage.s3.store import S3Store
-from kindling_storage.trouble import trouble
 
 
 def test_a_missing_bucket_is_named(s3_bucket) -> None:
@@ -133,16 +135,18 @@ def test_a_server_that_is_away_is_waited_for(proxied: tuple) -> None:
     proxy.cuts, proxy.after = 10_000, 0
     writing = threading.Thread(target=lambda: store.put("a", b"after"))
     writing.start()
-    time.sleep(2)
-    assert trouble().startswith(f"waiting for bucket {store.bucket.name!r} at {proxy.endpoint} since ")
+    until = time.monotonic() + 20
+    while not outage() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert outage().startswith(f"waiting for bucket {store.bucket.name!r} at {proxy.endpoint} since ")
     proxy.cuts = 0
     writing.join(20)
-    assert (store.get("a"), trouble()) == (b"after", "")
+    assert (store.get("a"), outage()) == (b"after", "")
 
 
 def test_a_download_that_cannot_go_on_leaves_nothing(proxied: tuple, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("kindling_storage.s3.stream.FAILURES", 2)
-    monkeypatch.setattr("kindling_storage.s3.patience.SECONDS", 1.0)
+    monkeypatch.setattr("kindling_storage.s3.retry.SECONDS", 1.0)
     proxy, store = proxied
     store.put("a", bytes(4 << 20))
     proxy.close()
@@ -359,3 +363,29 @@ def said(code: str, message: str = "") -> ClientError:
 )
 def test_each_refusal_says_what_to_change(error: Exception, sentence: str) -> None:
     assert str(storage_error(error, ADDRESS, "writing a")) == f"bucket 'data' at http://minio:9000: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "headers"),
+    [
+        ({}, {"authorization"}),
+        ({"requester_pays": True}, {"authorization", "x-amz-request-payer"}),
+        ({"unsigned": True}, set()),
+    ],
+    ids=["one's own", "at one's own expense", "without a key"],
+)
+def test_a_bucket_is_asked_with_a_key_or_without_and_by_whom_pays(
+    s3_bucket, asked: dict[str, bool], headers: set[str]
+) -> None:
+    open_store(s3_bucket.uri, endpoint=s3_bucket.endpoint).put("a", b"text")
+    store = pickle.loads(pickle.dumps(open_store(s3_bucket.uri, endpoint=s3_bucket.endpoint, **asked)))
+    sent: list[set[str]] = []
+
+    def note(request: Any, **_: Any) -> None:
+        sent.append({name.lower() for name in request.headers} & {"authorization", "x-amz-request-payer"})
+
+    store.bucket.client.meta.events.register("before-send.s3", note)
+    with suppress(StorageError):  # not every server lets everybody read
+        assert store.get("a") == b"text"
+        assert [info.path for info in store.list()] == ["a"]
+    assert sent and all(each == headers for each in sent)

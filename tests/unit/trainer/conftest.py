@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from kindling_api.base import canonical_json, digest_of, key_of, short_key
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.products import DatasetManifest, Shard, TokenizerEntry
-from kindling_api.v1alpha1.runfile import Input, PretrainRunFile, Progress, read_run_file
+from kindling_api.v1alpha1.runfile import DatasetBuildFile, Input, PretrainRunFile, Progress, read_run_file
 from kindling_api.v1alpha1.status import DocumentCounts
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_storage import ObjectStore, open_store
 from kindling_storage.commit import commit, put_file
-from kindling_trainer.metrics import METRICS
+from kindling_trainer.telemetry.metrics import METRICS
 
 VOCAB = [chr(code) for code in range(ord(" "), ord(" ") + 64)]
 RunFactory = Callable[..., Path]
@@ -46,9 +46,11 @@ def write_shard(prefix: Path, documents: list[np.ndarray[Any, Any]]) -> None:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Callable[..., str]:
-    """Makes a committed dataset of characters; gives its URI."""
+    """Makes a committed dataset of characters; gives its URI. What is planted is document 1 of the first shard."""
 
-    def make(train_tokens: int = 5000, validation_tokens: int = 700, name: str = "dataset") -> str:
+    def make(
+        train_tokens: int = 5000, validation_tokens: int = 700, name: str = "dataset", planted: Sequence[int] = ()
+    ) -> str:
         folder = tmp_path / name
         folder.mkdir()
         random = np.random.default_rng(0)
@@ -58,11 +60,14 @@ def dataset(tmp_path: Path) -> Callable[..., str]:
         shards: dict[str, list[Shard]] = {}
         for part, tokens in parts.items():
             halves = np.array_split(tokens, 2)
+            shards[part] = []
             for number, half in enumerate(halves):
-                write_shard(folder / f"{part}-{number:05d}", np.array_split(half, 3))
-            shards[part] = [
-                Shard(path=f"{part}-{number:05d}", tokens=len(half), documents=3) for number, half in enumerate(halves)
-            ]
+                documents = np.array_split(half, 3)
+                if planted and (part, number) == ("train", 0):
+                    documents.insert(1, np.array(planted))
+                path, tokens = f"{part}-{number:05d}", sum(map(len, documents))
+                write_shard(folder / path, documents)
+                shards[part].append(Shard(path=path, tokens=tokens, documents=len(documents)))
         tokenizer = Tokenizer(models.BPE({char: i for i, char in enumerate(VOCAB)}, []))
         tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
         tokenizer.decoder = decoders.Fuse()
@@ -139,8 +144,9 @@ class Runs:
     """Run files started as processes, and what they left behind."""
 
     @staticmethod
-    def start(run: Path) -> subprocess.Popen[str]:
+    def start(run: Path, *options: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "kindling_trainer", str(run), "--progress", str(run.with_suffix(".progress"))]
+        command += options
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def finish(self, run: Path, code: int = 0) -> str:
@@ -149,6 +155,19 @@ class Runs:
         _, errors = process.communicate(timeout=500)
         assert process.returncode == code, errors
         return errors
+
+    @staticmethod
+    def train_in_turn(run_files: Sequence[Path]) -> None:
+        """Train one run after another in processes that they share, without a launcher: a fraction of the time."""
+        sizes = []
+        for path in run_files:
+            run = read_run_file(path)
+            assert not isinstance(run, DatasetBuildFile)
+            sizes.append(run.spec.layout().processes)
+        given = [f"{run}:{size}" for run, size in zip(run_files, sizes, strict=True)]
+        script = str(Path(__file__).with_name("train_in_turn.py"))
+        done = subprocess.run([sys.executable, script, *given], stderr=subprocess.PIPE, text=True, timeout=500)
+        assert done.returncode == 0, done.stderr
 
     def kill_after(self, run: Path, step: int, number: int) -> int:
         """Start the run, send it a signal once its curve has reached `step`, and return its exit code."""
@@ -166,8 +185,8 @@ class Runs:
 
     @staticmethod
     def children(process: subprocess.Popen[str]) -> list[int]:
-        """The training processes of a launcher, in the order of their ranks."""
-        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+        """The training processes of a launcher, in the order of their ranks; none while they are replaced."""
+        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
         return [int(line) for line in found.stdout.split()]
 
     @staticmethod

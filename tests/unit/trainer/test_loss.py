@@ -20,12 +20,12 @@ from kindling_api.v1alpha1.model import PRESETS
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.training import AdamW, TrainingSpec
 from kindling_trainer.data.windows import Batch
+from kindling_trainer.loop.objective import Evaluation, Figures, Interruptible, LocalBatch
+from kindling_trainer.loop.step import Stepper
 from kindling_trainer.loss import IGNORED, token_log_probabilities, token_loss, vocab_parallel_loss
 from kindling_trainer.models import Decoder, build_model
-from kindling_trainer.objective import Evaluation, Figures, Interruptible, Share
 from kindling_trainer.optim.adamw import build_adamw
 from kindling_trainer.parallel.mesh import Ranks
-from kindling_trainer.step import Stepper
 
 
 def problem() -> tuple[torch.Tensor, torch.Tensor]:
@@ -102,9 +102,9 @@ class Learning:
     def __init__(self, model: Decoder) -> None:
         self.model = model
 
-    def share(self, step: int, interruptible: Interruptible[int]) -> Share[Batch]:
+    def local_batch(self, step: int, interruptible: Interruptible[int]) -> LocalBatch[Batch]:
         windows = torch.randint(16, (4, 9), generator=torch.Generator().manual_seed(1))
-        return Share([(part[:, :-1], part[:, 1:]) for part in windows.split(2)], count=2, normaliser=32)
+        return LocalBatch([(part[:, :-1], part[:, 1:]) for part in windows.split(2)], count=2, normaliser=32)
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, Figures]:
         return token_loss(self.model(batch[0]), batch[1]), {"tokens": torch.tensor([batch[1].numel(), 1.0])}
@@ -127,7 +127,7 @@ def test_a_step_that_is_not_finite_is_refused_and_leaves_the_weights() -> None:
         taking.model.norm.weight[0] = float("nan")
     before = {name: weight.clone() for name, weight in taking.model.named_parameters()}
     with pytest.raises(UserError) as caught:
-        taking.take(taking.objective.share(6, iter), 6)
+        taking.take(taking.objective.local_batch(6, iter), 6)
     assert str(caught.value) == (
         "spec.training: found loss nan and gradient norm nan in step 7; allowed: finite numbers. To fix it: lower "
         "optimizer.adamW.learningRate, lengthen schedule.cosine.warmupFraction or set gradientClip: 1.0, and run "
@@ -144,7 +144,7 @@ def test_gradients_are_clipped_to_the_norm_asked_for(clip: float) -> None:
     taking.optimizer.register_step_pre_hook(
         lambda *_: seen.append(torch.nn.utils.get_total_norm([p.grad for p in taking.model.parameters()]).item())
     )
-    taken = taking.take(taking.objective.share(0, iter), 0)
+    taken = taking.take(taking.objective.local_batch(0, iter), 0)
     assert seen[0] == pytest.approx(min(taken.norm, clip) if clip else taken.norm, rel=1e-4)
     assert taken.figures["tokens"].tolist() == [32.0, 2.0], "the parts add up"
 

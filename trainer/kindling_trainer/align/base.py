@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokenizers import AddedToken
+
 from kindling_api.base import Digest, digest_of
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.products import MODEL_FOLDER, ModelManifest
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_storage import ObjectStore
-from kindling_trainer.align.check import check_template
-from kindling_trainer.align.template import DEFAULT, ChatTemplate, add_special_tokens
+from kindling_trainer.align.data.check import check_template
+from kindling_trainer.chat.special_tokens import SpecialTokens
+from kindling_trainer.chat.template import ChatTemplate, add_special_tokens, chosen_template
 from kindling_trainer.checkpoint.huggingface import ChatFiles, read_chat_template, read_shape, read_tokenizer
-from kindling_trainer.inputs import input_store, read_base
-from kindling_trainer.setup import Vocabulary
+from kindling_trainer.data.inputs import input_store, read_base
+from kindling_trainer.loop.setup import Vocabulary
 
 ROWS_MULTIPLE = 64
 """The embedding is padded to a multiple of this, on every layout alike: special tokens make odd numbers of rows, which
 no tensor parallelism divides."""
+
+PADDING = "<|pad|>"
+"""The padding token of a reward model whose base has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +31,9 @@ class Base:
     """A model to align."""
 
     store: ObjectStore
-    """Its Hugging Face folder."""
+    """The Hugging Face folder of the model."""
     digest: Digest | None
-    """Of its manifest, where it is a product of ours."""
+    """Digest of the manifest, where the model is a product of ours."""
     shape: ModelShape
     vocabulary: Vocabulary
     """Its tokens, and those that the template needs beside them."""
@@ -47,18 +53,23 @@ def open_base(run: AlignmentRunFile) -> Base:
     shape, rows = read_shape(store)
     if isinstance(manifest, ModelManifest):
         shape = manifest.shape
-    tokenizer, end_of_document = read_tokenizer(store)
-    source = _template(run, store)
-    add_special_tokens(tokenizer, source)
-    template = ChatTemplate(source, tokenizer, end_of_document=end_of_document)
+    tokenizer, special = read_tokenizer(store)
+    own = read_chat_template(store)
+    source = chosen_template(run.spec.chat_template, own)
+    if source != own:  # a model's own template writes its own tokens, or what looks like one as plain text
+        add_special_tokens(tokenizer, source)
+    template = ChatTemplate(source, tokenizer, special.named)
     stop = check_template(template)
+    if run.spec.method.reward is not None:
+        special, template = _with_padding(special, template)
     file = tokenizer.to_str().encode()
     vocabulary = Vocabulary(
         file=file,
         tokenizer=tokenizer,
         digest=digest_of(file),
         size=max(rows, tokenizer.get_vocab_size()),
-        end_of_document=end_of_document,
+        end_of_document=special.eos,
+        special=special,
         chat=ChatFiles(template.exported, stop),
     )
     multiple = max(ROWS_MULTIPLE, shape.vocab_multiple)
@@ -68,7 +79,15 @@ def open_base(run: AlignmentRunFile) -> Base:
     )  # fmt: skip
 
 
-def _template(run: AlignmentRunFile, store: ObjectStore) -> str:
-    if run.spec.chat_template != "default":
-        return run.spec.chat_template
-    return read_chat_template(store) or DEFAULT
+def _with_padding(special: SpecialTokens, template: ChatTemplate) -> tuple[SpecialTokens, ChatTemplate]:
+    """A padding token that no dialogue has: transformers takes the reward at the last token that is none, and many a
+    model is padded with the very token that ends each dialogue."""
+    tokenizer = template.tokenizer
+    (example,) = template.encode([(template.example(), 0)])
+    if special.pad is not None and special.pad not in example.tokens:
+        return special, template
+    tokenizer.add_special_tokens([AddedToken(PADDING, normalized=False, special=True)])
+    pad = tokenizer.token_to_id(PADDING)
+    assert pad is not None
+    special = special.padded_with(pad, PADDING)
+    return special, ChatTemplate(template.source, tokenizer, special.named)

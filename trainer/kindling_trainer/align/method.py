@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
+from kindling_trainer.loop.setup import Setup
 from kindling_trainer.parallel.mesh import Ranks
-from kindling_trainer.setup import Setup
 
 
 def prepare(run: AlignmentRunFile, ranks: Ranks) -> Setup:
@@ -19,18 +19,18 @@ def prepare(run: AlignmentRunFile, ranks: Ranks) -> Setup:
 
         return sft.prepare(run, ranks, method.sft)
     if method.dpo is not None:
-        from kindling_trainer.align import dpo
+        from kindling_trainer.align.preference import dpo
 
         return dpo.prepare(run, ranks, method.dpo)
     if method.reward is not None:
-        from kindling_trainer.align import reward
+        from kindling_trainer.align.preference import reward_modeling
 
-        return reward.prepare(run, ranks, method.reward)
+        return reward_modeling.prepare(run, ranks, method.reward)
     if method.grpo is not None:
-        from kindling_trainer.align import grpo
+        from kindling_trainer.align.rl import grpo
 
         return grpo.prepare(run, ranks, method.grpo)
-    from kindling_trainer.align import ppo
+    from kindling_trainer.align.rl import ppo
 
     assert method.ppo is not None, "exactly one method is given"
     return ppo.prepare(run, ranks, method.ppo)

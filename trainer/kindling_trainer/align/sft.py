@@ -10,24 +10,30 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kindling_api.v1alpha1.alignment_run import SupervisedFineTuning
+from kindling_api.v1alpha1.alignment_method import SupervisedFineTuning
 from kindling_api.v1alpha1.checkpoint import EvaluationSpec
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
-from kindling_api.v1alpha1.training import BatchPlan, batch_plan, steps_of
-from kindling_trainer.align.answers import Examiner, answers_to_prompts, open_examiner
+from kindling_api.v1alpha1.training import BatchPlan, TrainingSpec, numbers_of_step, steps_over
+from kindling_trainer.align.answers import Examiner, examined, open_examiner
 from kindling_trainer.align.base import Base, open_base
-from kindling_trainer.align.check import check_findings
-from kindling_trainer.align.data import Sequences, read_dialogues
-from kindling_trainer.align.files import digest_of_inputs, held_out, read_inputs, sources, validation_sources
-from kindling_trainer.align.packing import pack
-from kindling_trainer.align.template import Encoded
+from kindling_trainer.align.data.check import check_findings
+from kindling_trainer.align.data.packing import pack
+from kindling_trainer.align.data.sources import (
+    digest_of_inputs,
+    read_inputs,
+    sources,
+    split_held_out,
+    validation_sources,
+)
+from kindling_trainer.align.data.tokenize import Sequences, read_dialogues
+from kindling_trainer.chat.template import Encoded
 from kindling_trainer.data.order import shuffled
-from kindling_trainer.evaluate import mean_loss
+from kindling_trainer.loop.evaluate import mean_loss
+from kindling_trainer.loop.objective import Evaluation, Figures, Interruptible, LocalBatch
+from kindling_trainer.loop.setup import Origin, Setup, assemble, build
 from kindling_trainer.loss import IGNORED
-from kindling_trainer.objective import Evaluation, Figures, Interruptible, Share
 from kindling_trainer.parallel.apply import ParallelModel
 from kindling_trainer.parallel.mesh import Ranks
-from kindling_trainer.setup import Origin, Setup, assemble, build
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +65,7 @@ class Windows:
     packed: bool
 
     def batches(self, windows: Iterable[int]) -> list[PackedBatch]:
-        """This process's share of some windows: as many micro-batches on each process, empty ones among them."""
+        """This process's part of some windows: as many micro-batches on each process, empty ones among them."""
         rows = [row for window in windows for row in self._rows(self.items[window])]
         layout, size = self.ranks.layout, self.plan.micro_batch
         count = -(-len(rows) // (size * layout.batch_ranks))
@@ -80,32 +86,36 @@ class FineTuning:
 
     model: ParallelModel
     base: Base
-    learnt: Windows
-    held_out: Windows
-    seed: int
+    training: Windows
+    validation: Windows
+    recipe: TrainingSpec
     evaluation: EvaluationSpec
     examiner: Examiner
 
-    def share(self, step: int, interruptible: Interruptible[int]) -> Share[PackedBatch]:
+    def local_batch(self, step: int, interruptible: Interruptible[int]) -> LocalBatch[PackedBatch]:
         """Each process knows all windows, so the whole batch's count is known without asking the others."""
-        sequences = self.learnt.plan.sequences
-        windows = shuffled(step * sequences, sequences, len(self.learnt.items), self.seed)
-        batches = self.learnt.batches(windows)
-        return Share(batches, len(batches), self.learnt.counted(windows))
+        items = len(self.training.items)
+        numbers = numbers_of_step(self.recipe, self.training.plan, items, step)
+        windows = shuffled(numbers, items, self.recipe.seed)
+        batches = self.training.batches(windows)
+        return LocalBatch(batches, len(batches), self.training.counted(windows))
 
     def loss(self, batch: PackedBatch) -> tuple[Tensor, Figures]:
         """The sum over the targets that count, in nats."""
         return self.model.token_loss(*(part.to(self.model.ranks.device) for part in batch)), {}
 
     def evaluate(self, *, whole: bool, interruptible: Interruptible[Any]) -> Evaluation:
-        """The loss on what is held out, and answers to what the user says in `evaluation.prompts`."""
-        plan, ranks = self.held_out.plan, self.model.ranks
+        """The loss on what is held out, and answers to what the user says, in `evaluation.prompts` or there."""
+        plan, ranks = self.validation.plan, self.model.ranks
         most = -(-self.evaluation.final_tokens // plan.context)
         if not whole:
             most = min(most, self.evaluation.batches * plan.micro_batch * ranks.layout.batch_ranks)
-        batches = self.held_out.batches(range(min(most, len(self.held_out.items))))
+        batches = self.validation.batches(range(min(most, len(self.validation.items))))
         loss = mean_loss(self.model, lambda batch: self.loss(batch)[0], interruptible(batches))
-        said = self.examiner(answers_to_prompts(self.model, self.base, self.evaluation), interruptible)
+        held_out = (dialogue for row in self.validation.items for dialogue in row)
+        said = examined(
+            self.model, self.base, self.evaluation, self.examiner, held_out, whole=whole, interruptible=interruptible
+        )
         return replace(said, loss=loss)
 
 
@@ -116,42 +126,42 @@ def prepare(run: AlignmentRunFile, ranks: Ranks, method: SupervisedFineTuning) -
         UserError: base, template or data are wrong.
     """
     spec, base = run.spec, open_base(run)
-    context = base.shape.context
-    plan = batch_plan(spec.training.batch, context, spec.layout())
-    training, validation = (
-        Windows(rows, plan, ranks, method.packing) for rows in read_rows(run, base, method, tell=ranks.leads)
-    )
-    model = build(run, ranks, base.shape, base.vocabulary, padding_counts=False)
+    rows, context = read_rows(run, base, method, log_findings=ranks.leads), spec.context(base.shape.context)
+    plan = spec.batch_plan(context, len(rows[0]) * context)
+    training, validation = (Windows(part, plan, ranks, method.packing) for part in rows)
+    steps = steps_over(spec.training, plan, len(training.items))
+    model = build(run, ranks, base.shape, base.vocabulary, plan, steps, padding_counts=False)
     inputs = read_inputs(run)
     origin = Origin(digest_of_inputs(inputs), run.spec.data[0].uri, base.digest, inputs)
-    steps = steps_of(spec.training, plan, len(training.items) * context)
     examiner = open_examiner(run, ranks)
-    objective = FineTuning(model, base, training, validation, spec.training.seed, spec.evaluation, examiner)
+    objective = FineTuning(model, base, training, validation, spec.training, spec.evaluation, examiner)
     return assemble(run, ranks, origin, base.vocabulary, model, plan, steps, objective)
 
 
 def read_rows(
-    run: AlignmentRunFile, base: Base, method: SupervisedFineTuning, *, tell: bool
+    run: AlignmentRunFile, base: Base, method: SupervisedFineTuning, *, log_findings: bool
 ) -> tuple[list[Row], list[Row]]:
-    """The dialogues to learn and those held out, packed; `tell` in the log what was found.
+    """The dialogues to learn and those held out, packed; `log_findings` in the log what was found.
 
     Raises:
         DataError: a record is wrong, or too many are of no use.
     """
-    spec, context, all_tokens = run.spec, base.shape.context, method.train_on == "all"
+    spec, context, all_tokens = run.spec, run.spec.context(base.shape.context), method.train_on == "all"
     dialogues, findings = read_dialogues(sources(run), base.template, context=context, all_tokens=all_tokens)
     check_findings(findings)
     if spec.validation.data:
-        tried, found = read_dialogues(validation_sources(run), base.template, context=context, all_tokens=all_tokens)
+        validation, found = read_dialogues(
+            validation_sources(run), base.template, context=context, all_tokens=all_tokens
+        )
         check_findings(found, where="spec.validation.data")
-        learnt, others = list(range(len(dialogues))), list(range(len(tried)))
+        training, others = list(range(len(dialogues))), list(range(len(validation)))
     else:
-        tried = dialogues
-        learnt, others = held_out(len(dialogues), spec.validation.fraction, spec.training.seed)
-    if tell:
-        for sentence in [f"{len(learnt):,} dialogues to learn, {len(others):,} held out", *findings.sentences()]:
+        validation = dialogues
+        training, others = split_held_out(len(dialogues), spec.validation.fraction, spec.training.seed)
+    if log_findings:
+        for sentence in [f"{len(training):,} dialogues to learn, {len(others):,} held out", *findings.sentences()]:
             log.info(sentence)
-    return packed(dialogues, learnt, context), packed(tried, others, context)
+    return packed(dialogues, training, context), packed(validation, others, context)
 
 
 def packed(dialogues: Sequences, chosen: Sequence[int], context: int) -> list[Row]:

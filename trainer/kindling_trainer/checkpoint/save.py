@@ -36,7 +36,7 @@ class Saver:
             facts: what all checkpoints share; step, tokens and files are filled in.
             keep: how many checkpoints stay.
             committing: is called before each commit, which what it raises prevents.
-            committed: is told of each checkpoint that is committed.
+            committed: is called with each checkpoint that is committed.
         """
         self._run, self._facts, self._keep, self._group = run, facts, keep, group
         self._committing, self._committed = committing, committed

@@ -2,8 +2,8 @@
 
 The training part is a stream of N tokens. An epoch cuts it, from an offset of its own, into n windows of T + 1 tokens
 that overlap by one, so that each token is predicted once, and reads them in an order of its own. Windows are numbered
-on across epochs: step s of a batch of S sequences reads numbers s·S … s·S + S - 1. Nothing is remembered between steps,
-so that a run resumes, on any layout, from its step alone.
+on across epochs: step s of a batch of S sequences reads numbers s·S … s·S + S - 1, of those that are not left out.
+Nothing is remembered between steps, so that a run resumes, on any layout, from its step and what it leaves out alone.
 
 The order of an epoch is a permutation that is computed and not stored: a Feistel network over the numbers below the
 next power of four, walked along its cycles until it lands below n (Black and Rogaway 2002, "Ciphers with Arbitrary
@@ -12,18 +12,23 @@ Finite Domains"). Its round function is the finaliser of SplitMix64 (Steele, Lea
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kindling_api.errors import DataError, explain
+from kindling_api.v1alpha1.windows import WindowRange
+from kindling_runtime.splitmix import GOLDEN, mix
 
 ROUNDS = 6  # Luby and Rackoff (1988) need four for a pseudo-random permutation; two more, since the halves are small
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK = (1 << 64) - 1
 
 Numbers = NDArray[np.int64]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,15 @@ class WindowOrder:
     tokens: int
     context: int
     seed: int
+    skips: tuple[WindowRange, ...] = ()
+    """Windows that are left out, by their numbers before any was; as `merged` gives them."""
+
+    def numbers(self, first: int, count: int) -> Numbers:
+        """The windows `first` … `first + count - 1` of those that are not left out, by their numbers among all."""
+        numbers = np.arange(first, first + count, dtype=np.int64)
+        for skip in self.skips:
+            numbers[numbers >= skip.first] += skip.count
+        return numbers
 
     @property
     def epoch_windows(self) -> int:
@@ -40,8 +54,9 @@ class WindowOrder:
         return max(1, (self.tokens - 1) // self.context - 1)
 
     def starts(self, first: int, count: int) -> Numbers:
-        """The first tokens' places in the stream of the windows numbered `first` … `first + count - 1`."""
-        numbers = np.arange(first, first + count, dtype=np.int64)
+        """The first tokens' places in the stream of the windows `first` … `first + count - 1` of those that are not
+        left out."""
+        numbers = self.numbers(first, count)
         epochs = numbers // self.epoch_windows
         starts = np.empty_like(numbers)
         for epoch in np.unique(epochs):
@@ -75,15 +90,40 @@ def check_enough(tokens: int, context: int) -> None:
         )
 
 
-def shuffled(first: int, count: int, size: int, seed: int) -> list[int]:
-    """Which of `size` items have the numbers `first` … `first + count - 1`, counted on across epochs, each of which has
-    every item once, in an order of its own."""
-    numbers = np.arange(first, first + count, dtype=np.int64)
+def shuffled(counted: range, size: int, seed: int) -> list[int]:
+    """Which of `size` items have some numbers that are counted on across epochs, each of which has every item once, in
+    an order of its own."""
+    numbers = np.array(counted, dtype=np.int64)
     places = np.empty_like(numbers)
     for epoch in np.unique(numbers // size):
         here = numbers // size == epoch
         places[here] = permute(numbers[here] % size, size, _epoch_key(seed, int(epoch)))
     return [int(place) for place in places]
+
+
+class Counted(Iterator[Item]):
+    """An iterator of which `operator.length_hint` knows how many items there are."""
+
+    def __init__(self, items: Iterator[Item], count: int) -> None:
+        self._items, self._left = items, count
+
+    def __next__(self) -> Item:
+        item = next(self._items)
+        self._left -= 1
+        return item
+
+    def __length_hint__(self) -> int:
+        return max(0, self._left)
+
+
+def grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last one of what is left; no item is taken before its list is asked for.
+
+    As `itertools.batched`, until Python 3.11 goes.
+    """
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group
 
 
 def permute(numbers: Numbers, size: int, key: int) -> Numbers:
@@ -96,7 +136,7 @@ def permute(numbers: Numbers, size: int, key: int) -> Numbers:
 
 
 def _epoch_key(seed: int, epoch: int) -> int:
-    return int(_mix(np.array([(seed << 32 | epoch) & _MASK], dtype=np.uint64))[0])
+    return int(mix(np.array([(seed << 32 | epoch) & _MASK], dtype=np.uint64) + GOLDEN)[0])
 
 
 def _feistel(numbers: NDArray[np.uint64], half: int, key: int) -> NDArray[np.uint64]:
@@ -104,14 +144,6 @@ def _feistel(numbers: NDArray[np.uint64], half: int, key: int) -> NDArray[np.uin
     mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
     left, right = numbers >> shift, numbers & mask
     for round_number in range(ROUNDS):
-        round_key = np.uint64((key + round_number * int(_GOLDEN)) & _MASK)
-        left, right = right, left ^ (_mix(right ^ round_key) & mask)
+        round_key = np.uint64((key + round_number * int(GOLDEN)) & _MASK)
+        left, right = right, left ^ (mix((right ^ round_key) + GOLDEN) & mask)
     return left << shift | right
-
-
-def _mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64: one step and its finaliser; arithmetic is modulo 2^64."""
-    mixed = numbers + _GOLDEN
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))

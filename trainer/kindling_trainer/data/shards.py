@@ -21,6 +21,7 @@ MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16}
 _HEADER = struct.Struct("<QBQQ")
+_FIXED = len(MAGIC) + _HEADER.size
 
 Tokens = NDArray[np.int64]
 
@@ -75,15 +76,35 @@ def read_index(path: Path) -> tuple[np.dtype[np.generic], int]:
         DataError: it is not a Megatron index, or it is cut short.
     """
     content = path.read_bytes()
-    fixed = len(MAGIC) + _HEADER.size
-    if not content.startswith(MAGIC) or len(content) < fixed:
-        raise DataError(f"{path}: not a Megatron index file. Build the dataset again.")
+    code, sequences, _ = _read_header(str(path), content)
+    return np.dtype(DTYPES[code]), int(_lengths(content, sequences).sum(dtype=np.int64))
+
+
+def document_ends(name: str, content: bytes) -> Tokens:
+    """[documents] Where each document of a shard ends, in tokens, from the content of its `.idx` file.
+
+    Raises:
+        DataError: it is not a Megatron index, or it is cut short.
+    """
+    _, sequences, documents = _read_header(name, content)
+    ends = np.concatenate([[0], np.cumsum(_lengths(content, sequences), dtype=np.int64)])
+    firsts = np.frombuffer(content, dtype="<i8", count=documents, offset=_FIXED + 12 * sequences)
+    return ends[firsts[1:]]
+
+
+def _read_header(name: str, content: bytes) -> tuple[int, int, int]:
+    """The code of the dtype, the number of sequences, and that of the entries for documents."""
+    if not content.startswith(MAGIC) or len(content) < _FIXED:
+        raise DataError(f"{name}: not a Megatron index file. Build the dataset again.")
     version, code, sequences, documents = _HEADER.unpack_from(content, len(MAGIC))
     if version != VERSION or code not in DTYPES:
         raise DataError(
-            f"{path}: version {version}, dtype code {code}; known are version 1 and codes {sorted(DTYPES)}."
+            f"{name}: version {version}, dtype code {code}; known are version 1 and codes {sorted(DTYPES)}."
         )
-    if len(content) != fixed + 12 * sequences + 8 * documents:
-        raise DataError(f"{path}: cut short or too long, for {sequences} sequences. Build the dataset again.")
-    lengths = np.frombuffer(content, dtype="<i4", count=sequences, offset=fixed)
-    return np.dtype(DTYPES[code]), int(lengths.sum(dtype=np.int64))
+    if len(content) != _FIXED + 12 * sequences + 8 * documents:
+        raise DataError(f"{name}: cut short or too long, for {sequences} sequences. Build the dataset again.")
+    return code, sequences, documents
+
+
+def _lengths(content: bytes, sequences: int) -> NDArray[np.int32]:
+    return np.frombuffer(content, dtype="<i4", count=sequences, offset=_FIXED)

@@ -14,7 +14,7 @@ from kindling_api.v1alpha1.products import DatasetManifest, Shard
 from kindling_api.v1alpha1.training import BatchPlan
 from kindling_storage import ObjectStore
 from kindling_storage.cache import materialize
-from kindling_trainer.data.order import WindowOrder
+from kindling_trainer.data.order import Counted, WindowOrder
 from kindling_trainer.data.shards import TokenStream, open_shard
 from kindling_trainer.loss import IGNORED
 
@@ -26,23 +26,26 @@ Batch = tuple[Tensor, Tensor]
 class TrainingWindows:
     """The training part, cut for one process.
 
-    Each step has its windows, whatever the layout: process r of R reads the r-th of R equal shares of them.
+    Each step has its windows, whatever the layout: process r of R reads the r-th of R equal parts of them, and, where
+    there are fewer windows than processes, one whose targets do not count.
     """
 
     stream: TokenStream
     order: WindowOrder
     plan: BatchPlan
     rank: int
-    """Which share of each batch (`Ranks.batch_rank`)."""
+    """Which part of each batch (`Ranks.batch_rank`)."""
 
     def micro_batches(self, step: int) -> Iterator[Batch]:
-        """This process's share of the step that follows `step` finished ones, a micro-batch at a time."""
+        """This process's part of the step that follows `step` finished ones, a micro-batch at a time."""
         share = self.plan.micro_batch * self.plan.accumulation
         starts = self.order.starts(step * self.plan.sequences + self.rank * share, share)
         for first in range(0, share, self.plan.micro_batch):
             windows = self.stream.windows(starts[first : first + self.plan.micro_batch], self.plan.context + 1)
             tokens = torch.from_numpy(windows)
-            yield tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+            targets = tokens[:, 1:].contiguous()
+            counts = self.rank * share < self.plan.sequences
+            yield tokens[:, :-1].contiguous(), targets if counts else torch.full_like(targets, IGNORED)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,9 @@ class ValidationWindows:
 
     def _batches(self, windows: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Iterator[Batch]:
         together = self.micro_batch * self.ranks
+        return Counted(self._read(windows, together), -(-len(windows) // together))
+
+    def _read(self, windows: np.ndarray[tuple[int, ...], np.dtype[np.int64]], together: int) -> Iterator[Batch]:
         for first in range(0, len(windows), together):
             mine = windows[first : first + together][self.rank :: self.ranks]
             tokens = torch.zeros(self.micro_batch, self.context, dtype=torch.int64)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Self
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kindling_api.v1alpha1.model import ModelShape
-from kindling_trainer.models.cache import Cache, LayerCache
-from kindling_trainer.models.layers import Attention
+from kindling_trainer.models.kv_cache import KVCache, LayerCache
+from kindling_trainer.models.layers import Attention, TiedHead, gelu
 
 
-class GPT2(nn.Module):
+class GPT2(TiedHead):
     """tokens [B, T] → logits [B, T, V], in the dtype of the weights; V is the padded vocabulary."""
 
     def __init__(self, shape: ModelShape, vocab_size: int) -> None:
@@ -34,7 +29,7 @@ class GPT2(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        cache: Cache | None = None,
+        cache: KVCache | None = None,
         positions: Tensor | None = None,
         mask: Tensor | None = None,
         *,
@@ -57,16 +52,6 @@ class GPT2(nn.Module):
             return self.head(x)
         assert self.value is not None
         return self.head(x), self.value(x)
-
-    def tie(self) -> None:
-        """Makes the head the embedding where the shape says so; to be called when either was replaced."""
-        if self.shape.tied_embeddings:
-            self.head.weight = self.embedding.weight
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.tie()  # `to_empty` gives each module a parameter of its own
-        return self
 
 
 class GPT2Block(nn.Module):
@@ -97,15 +82,3 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, W] → [B, T, W]."""
         return self.down(gelu(self.up(x)))
-
-
-def gelu(x: Tensor) -> Tensor:
-    """GELU in the tanh approximation that GPT-2 uses (Hendrycks and Gimpel 2016, §2): ½x(1 + tanh u), where
-    u = √(2/π)(x + 0.044715x³).
-
-    Compiled, it is written as x·σ(2u), which is the same number: on a CPU σ costs half of what tanh does. As it is
-    written, PyTorch's own operator keeps less for the backward pass.
-    """
-    if torch.compiler.is_compiling():
-        return x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
-    return F.gelu(x, approximate="tanh")

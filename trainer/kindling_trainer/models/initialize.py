@@ -38,10 +38,10 @@ def initialize(model: Decoder, seed: int) -> None:
 def initial_weight(name: str, size: torch.Size, seed: int, num_layers: int) -> Tensor:
     """The whole parameter `name`, fp32, on the CPU.
 
-    Norms are ones and biases zeros. All else is normal with deviation 0.02, divided by √(2 · layers) where it writes
-    into the residual stream, which sums that many outputs (Radford et al. 2019, §2.3).
+    Norms are ones, and biases and offsets zeros. All else is normal with deviation 0.02, divided by √(2 · layers) where
+    it writes into the residual stream, which sums that many outputs (Radford et al. 2019, §2.3).
     """
-    if name.endswith(".bias"):
+    if name.endswith((".bias", ".offset")):
         return torch.zeros(size)
     if name.endswith("norm.weight"):
         return torch.ones(size)

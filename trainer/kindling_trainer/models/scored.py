@@ -1,4 +1,4 @@
-"""A decoder that judges: one number for each position, in the place of logits."""
+"""A decoder that scores: one number for each position, in the place of logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kindling_trainer.models.layers import ValueHead
 def build_scored(shape: ModelShape, vocab_size: int) -> Decoder:
     """The decoder of `shape` with a value head in the place of its own: tokens [B, T] → [B, T].
 
-    The number at a position judges all up to there; at the last token it is the reward of the whole text.
+    The number at a position scores all up to there; at the last token it is the reward of the whole text.
     """
     model = build_model(shape.model_copy(update={"tied_embeddings": False}), vocab_size)
     model.head = ValueHead(shape.width)  # type: ignore[assignment]
@@ -18,5 +18,5 @@ def build_scored(shape: ModelShape, vocab_size: int) -> Decoder:
 
 
 def is_scored(model: Decoder) -> bool:
-    """Whether the decoder judges."""
+    """Whether the decoder scores."""
     return isinstance(model.head, ValueHead)

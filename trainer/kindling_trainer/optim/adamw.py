@@ -37,11 +37,11 @@ def build_adamw(model: nn.Module, settings: AdamW) -> torch.optim.AdamW:
 
 
 def decayed(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay applies: to matrices that are not embeddings.
+    """Whether weight decay applies: to matrices that are not embeddings, nor norms over several heads.
 
     A head that is tied to the embedding goes by the embedding's name, and so is not decayed either.
     """
-    return parameter.ndim >= 2 and not name.startswith(("embedding.", "positions."))
+    return parameter.ndim >= 2 and not name.startswith(("embedding.", "positions.")) and "norm." not in name
 
 
 def set_finished_steps(optimizer: torch.optim.AdamW, steps: int) -> None:

@@ -16,13 +16,13 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from kindling_api.v1alpha1.training import TrainingSpec
-from kindling_trainer.cpu import multiplies_bfloat16
+from kindling_trainer.estimate.cpu import multiplies_bfloat16
 from kindling_trainer.loss import token_log_probabilities, token_loss, vocab_parallel_loss
 from kindling_trainer.models import Decoder
 from kindling_trainer.models.layers import document_mask, positions_in
-from kindling_trainer.parallel.compilation import compile_blocks, compile_loss
+from kindling_trainer.parallel.compile import compile_blocks, compile_loss
 from kindling_trainer.parallel.context import Cut, apply_context_parallel
-from kindling_trainer.parallel.data import apply_data_parallel
+from kindling_trainer.parallel.fsdp import apply_data_parallel
 from kindling_trainer.parallel.mesh import Ranks
 from kindling_trainer.parallel.pipeline import cut_to_stage, layers_here
 from kindling_trainer.parallel.tensor import apply_tensor_parallel
@@ -63,7 +63,7 @@ class ParallelModel:
         return self._whole(_restricted(logits, self.ranks, self.vocab_size)), self._whole(_untensored(values))
 
     def scores(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """What a model that judges says of each position: tokens [B, T] → fp32 [B, T], the same along cp and tp."""
+        """What a model that scores gives each position: tokens [B, T] → fp32 [B, T], the same along cp and tp."""
         return self._whole(_untensored(_forward(self.model, self.ranks, self.precision, tokens, documents)))
 
     def log_probabilities(self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
@@ -151,6 +151,8 @@ def _forward(
     model: Decoder, ranks: Ranks, precision: torch.dtype, tokens: Tensor, documents: Tensor | None, **options: bool
 ) -> Any:
     """What the model says of this process's positions."""
+    if documents is None and ranks.context is not None and model.shape.variant.windowed_layers:
+        documents = torch.zeros_like(tokens)  # what a window leaves is found from a mask
     positions, mask = _positions_and_mask(tokens, documents, ranks.context)
     tokens = tokens if ranks.context is None else ranks.context.own(tokens)
     # FSDP2 casts by itself; a model that is not wrapped needs autocast.

@@ -99,7 +99,8 @@ class ContextAttention(nn.Module):
         if mask is None and _flash_takes(query):
             # Here, unlike elsewhere, the last query of a causal pass sees the last key (see torch.nn.attention.bias).
             attend = torch.ops.aten._scaled_dot_product_flash_attention
-            mixed: Tensor = attend(query, key, value, self.core.dropout if self.training else 0.0, is_causal=True)[0]
+            dropout = self.core.dropout if self.training else 0.0
+            mixed: Tensor = attend(query, key, value, dropout, is_causal=True, scale=self.core.scale)[0]
             return mixed
         if mask is None:
             length, seen = query.shape[2], key.shape[2]

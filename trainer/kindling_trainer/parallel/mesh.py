@@ -19,7 +19,7 @@ from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.resources import TrainingResources
 from kindling_trainer.parallel.context import Cut
-from kindling_trainer.parallel.gathering import Waiting, gather
+from kindling_trainer.parallel.rendezvous import OnArrival, rendezvous
 
 AXES = ("pp", "dp_replicate", "dp_shard", "tp")
 
@@ -52,9 +52,17 @@ class Ranks:
         """Whether this is the process that writes what only one may write."""
         return self.rank == 0
 
+    def describe(self) -> str:
+        """The layout and the devices, for people."""
+        degrees = self.layout.document().items()
+        split = ", ".join(f"{axis} {degree}" for axis, degree in degrees if isinstance(degree, int) and degree > 1)
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
+        count = self.layout.processes
+        return f"{count} {'process' if count == 1 else 'processes'}{f' ({split})' if split else ''} on {device}"
+
     @property
     def batch_rank(self) -> int:
-        """Which share of each batch this process reads; equal along tp, cp and pp."""
+        """Which part of each batch this process reads; equal along tp, cp and pp."""
         return self.rank // (self.layout.context * self.layout.tensor) % self.layout.batch_ranks
 
     @property
@@ -87,7 +95,7 @@ class Ranks:
         return self.mesh["tp"].get_group()
 
     def sum_over_batch(self, value: Tensor) -> Tensor:
-        """The sum over all shares of a batch of a value that is the same along cp and tp; the last stage's counts."""
+        """The sum over all parts of a batch of a value that is the same along cp and tp; the last stage's counts."""
         if self.mesh is None:
             return value
         total = value.clone() if self.on_last_stage else torch.zeros_like(value)
@@ -119,8 +127,13 @@ class Ranks:
         return values
 
 
-def join(layout: Layout, resources: TrainingResources, waiting: Waiting = lambda here, processes: None) -> Ranks:
-    """Meet the other processes of the run, if any; until they have come, `waiting` is told how many have.
+def join(
+    layout: Layout,
+    resources: TrainingResources,
+    waiting: OnArrival = lambda here, processes: None,
+    attempt: str = "",
+) -> Ranks:
+    """Meet the other processes of the attempt, if any; until they have come, `waiting` is told how many have.
 
     Raises:
         SpecError: `resources.gpu` is asked for and there are fewer than the processes of this machine.
@@ -130,7 +143,7 @@ def join(layout: Layout, resources: TrainingResources, waiting: Waiting = lambda
     device = _device(resources, local_rank)
     if layout.processes == 1:
         return Ranks(rank, layout, device, mesh=None, control=None, background=None)
-    gather("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", waiting)
+    rendezvous("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", waiting, attempt)
     sizes = (layout.pipeline, layout.replicate, layout.shard, layout.tensor)
     mesh = init_device_mesh(device.type, sizes, mesh_dim_names=AXES)
     return Ranks(

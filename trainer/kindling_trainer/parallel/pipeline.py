@@ -18,10 +18,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from kindling_trainer.estimate.pipeline_schedule import stages_of
 from kindling_trainer.models import Decoder
 from kindling_trainer.models.initialize import plain_name
 from kindling_trainer.parallel.mesh import Ranks
-from kindling_trainer.stages import stages_of
 
 TIED = "embedding.weight"
 """The parameter that two stages have where head and embedding are one: both have it under this name."""
@@ -44,6 +44,7 @@ def cut_to_stage(model: Decoder, ranks: Ranks, precision: torch.dtype) -> None:
         tied = cast(nn.Parameter, model.head.weight) if stage.is_last and model.shape.tied_embeddings else None
         replacements: dict[str, nn.Module] = {
             "embedding": Received(link, model.shape.width, precision, ranks.layout.tensor, tied),
+            "scale": Elsewhere(),
             "positions": Nothing(),
             "dropout": Elsewhere(),
         }

@@ -2,14 +2,16 @@
 §3; Korthikanti et al. 2022, "Reducing Activation Recomputation", §4.2).
 
 Between the matrices, each process holds T / tp positions of every sequence. Attention and feed-forward gather all
-positions on entry, work on their share of the heads or of the inner width, and scatter the summed result on exit.
+positions on entry, work on their part of the heads or of the inner width, and scatter the summed result on exit.
 """
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
+
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -59,7 +61,8 @@ def _plan(model: Decoder) -> dict[str, ParallelStyle]:
     if not isinstance(model, Llama):
         plan["positions"] = RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(1))  # [1 or B, T, W]
     for index, layer in enumerate(model.layers):
-        plan |= {f"layers.{index}.{path}": style for path, style in _layer_plan(layer).items()}
+        styles = _layer_plan(layer) | (_head_norms(model.shape.variant.qk_norm) if isinstance(model, Llama) else {})
+        plan |= {f"layers.{index}.{path}": style for path, style in styles.items()}
     return plan
 
 
@@ -82,4 +85,27 @@ def _layer_plan(layer: nn.Module) -> dict[str, ParallelStyle]:
     }
     if hasattr(layer.feed_forward, "gate"):
         plan["feed_forward.gate"] = ColwiseParallel()
+        results = SequenceParallel(use_local_output=True)  # they are added to the stream
+        plan["attention_output_norm"] = plan["feed_forward_output_norm"] = results
     return plan
+
+
+def _head_norms(kind: str) -> dict[str, ParallelStyle]:
+    """Of queries and keys [B, T, H, D], of whose heads each process has some."""
+    if kind == "none":
+        return {}
+    style = (SequenceParallel if kind == "head" else _NormOfAllHeads)(sequence_dim=2, use_local_output=True)
+    return {"attention.query_norm": style, "attention.key_norm": style}
+
+
+class _NormOfAllHeads(SequenceParallel):
+    """A norm over all heads together: they are gathered for it, and each process goes on with its own."""
+
+    @staticmethod
+    def _prepare_input_fn(sharding: Any, module: nn.Module, inputs: Any, mesh: DeviceMesh) -> tuple[DTensor]:
+        own = DTensor.from_local(inputs[0], mesh, sharding, run_check=False)
+        return (own.redistribute(placements=[Replicate()]),)
+
+    @staticmethod
+    def _prepare_output_fn(local: bool, module: nn.Module, outputs: DTensor, mesh: DeviceMesh) -> Tensor:
+        return outputs.redistribute(placements=[Shard(2)]).to_local()

@@ -21,13 +21,13 @@ from kindling_api.v1alpha1.runfile import AlignmentRunFile, Progress
 from kindling_api.v1alpha1.status import AlignmentResult
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_storage import open_store
-from kindling_trainer.align.read import Source, open_sources
-from kindling_trainer.align.template import DEFAULT, ChatTemplate, add_special_tokens
-from kindling_trainer.checkpoint.huggingface import export
-from kindling_trainer.metrics import METRICS
+from kindling_trainer.align.data.read import DataSource, open_sources
+from kindling_trainer.chat.template import DEFAULT, ChatTemplate, add_special_tokens
+from kindling_trainer.checkpoint.huggingface import ChatFiles, export
 from kindling_trainer.models import build_model
 from kindling_trainer.models.initialize import initialize
 from kindling_trainer.models.scored import build_scored
+from kindling_trainer.telemetry.metrics import METRICS
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -52,10 +52,10 @@ def template() -> Callable[..., ChatTemplate]:
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Callable[[Sequence[dict[str, Any]]], list[Source]]:
+def sources(tmp_path: Path) -> Callable[[Sequence[dict[str, Any]]], list[DataSource]]:
     """Writes records into a JSONL file, and opens it."""
 
-    def make(records: Sequence[dict[str, Any]]) -> list[Source]:
+    def make(records: Sequence[dict[str, Any]]) -> list[DataSource]:
         path = tmp_path / "data.jsonl"
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
         return open_sources([AlignmentData(uri=str(path))], open_store)
@@ -87,7 +87,8 @@ def base(tmp_path: Path) -> Callable[..., str]:
         weights = ((name, parameter.detach()) for name, parameter in model.named_parameters())
         file = tokenizer.to_str().encode()
         vocabulary = {"vocab_size": tokenizer.get_vocab_size(), "tokenizer": file, "end_of_document": None}
-        export(store, weights, model.shape, scored=scored, **vocabulary)
+        chat = ChatFiles(DEFAULT, tokenizer.token_to_id("<|end|>")) if scored else None
+        export(store, weights, model.shape, scored=scored, chat=chat, **vocabulary)
         return store.uri
 
     return make
@@ -129,6 +130,8 @@ def alignment_file(tmp_path: Path, base: Callable[..., str]) -> Callable[..., Pa
         }
         for field, value in fields.items():
             spec[field] = {**spec.get(field, {}), **value} if isinstance(value, dict) else value
+        if "epochs" in spec["training"]:
+            del spec["training"]["steps"]
         document = AlignmentRun(metadata=Metadata(name=name), spec=AlignmentRunSpec.model_validate(spec, strict=False))
         run = resolve(document, storage=StorageSpec(uri=(tmp_path / "store").as_uri()), finished={})
         assert isinstance(run, AlignmentRunFile)

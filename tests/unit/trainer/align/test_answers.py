@@ -13,12 +13,12 @@ from kindling_api.v1alpha1.resources import TrainingResources
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, read_run_file
 from kindling_toxicity.model import builtin
 from kindling_trainer.align.answers import Examiner
-from kindling_trainer.align.formats import Message
-from kindling_trainer.align.judge import Answer
 from kindling_trainer.align.method import prepare
-from kindling_trainer.objective import Evaluation
+from kindling_trainer.align.rewards.function import Answer
+from kindling_trainer.chat.message import Message
+from kindling_trainer.loop.objective import Evaluation
+from kindling_trainer.loop.restore import restore
 from kindling_trainer.parallel.mesh import join
-from kindling_trainer.start import restore
 
 ROLLOUT = {"prompts": 8, "maxNewTokens": 6}
 PATTERN = [{"format": {"pattern": "[a-z]*"}}]
@@ -35,13 +35,13 @@ def answer(text: str) -> Answer:
     return Answer((Message("user", "Say it."),), text, {}, "here")
 
 
-def evaluated(path: Path) -> Evaluation:
+def evaluated(path: Path, *, whole: bool = True) -> Evaluation:
     """What the evaluation before the first step finds."""
     run = read_run_file(path)
     assert isinstance(run, AlignmentRunFile)
     setup = prepare(run, join(run.spec.layout(), run.spec.resources))
     restore(setup)
-    return setup.objective.evaluate(whole=True, interruptible=uninterrupted)
+    return setup.objective.evaluate(whole=whole, interruptible=uninterrupted)
 
 
 def examined(*answers: Answer) -> Evaluation:
@@ -75,3 +75,25 @@ def test_every_method_tells_how_toxic_its_answers_are(alignment_file: Callable[.
     assert 0 < found.figures["toxicity"] < 1
     if method in ("sft", "dpo"):
         assert [each.prompt for each in found.samples] == ["a?"]
+
+
+@pytest.mark.parametrize("method", [{"sft": {}}, {"dpo": {}}], ids=str)
+def test_where_nobody_asks_the_model_answers_what_is_held_out(
+    alignment_file: Callable[..., Path], method: dict[str, Any]
+) -> None:
+    fields = {"method": method, "records": PAIRS, "validation": {"fraction": 0.3}, "evaluation": {"prompts": []}}
+    found = evaluated(alignment_file(**fields))
+    asked = [each.prompt for each in found.samples]
+    assert len(asked) == 2 and set(asked) <= {pair["prompt"] for pair in PAIRS}
+    assert all(each.toxicity is not None for each in found.samples)
+    assert "toxicity" not in found.figures
+
+
+def test_before_the_end_it_answers_only_what_it_is_asked(alignment_file: Callable[..., Path]) -> None:
+    assert evaluated(alignment_file(evaluation={"prompts": []}), whole=False).samples == []
+
+
+def test_where_everything_counts_it_goes_on_from_the_first_words(alignment_file: Callable[..., Path]) -> None:
+    fields = {"method": {"sft": {"trainOn": "all"}}, "records": PAIRS, "validation": {"fraction": 0.3}}
+    asked = [each.prompt for each in evaluated(alignment_file(**fields, evaluation={"prompts": []})).samples]
+    assert len(asked) == 2 and all("say " in each for each in asked)

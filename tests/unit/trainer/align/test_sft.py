@@ -19,8 +19,8 @@ from kindling_api.v1alpha1.products import ModelManifest
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, Progress, read_run_file
 from kindling_storage import open_store
 from kindling_storage.commit import read_manifest
-from kindling_trainer.generate import load_model
-from kindling_trainer.inputs import with_contents
+from kindling_trainer.align.data.sources import with_contents
+from kindling_trainer.inference.generate import load_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 AlignmentFactory = Callable[..., Path]
@@ -29,7 +29,8 @@ Rows = Callable[[Path], list[dict[str, Any]]]
 REPORTED = re.compile(r"</div><td class=\"number\">([01]\.\d{3})</tr>")
 """The toxicity of an answer, in the report."""
 TWO, FOUR, TENSOR = ({"processesPerNode": 2}, {"processesPerNode": 4}, {"tensor": 2})
-SHORT = {"steps": 6}
+EPOCH = {"epochs": 1, "context": 24}
+"""66 sequences, the model's context being twice as long: four batches of 16, and what is left."""
 UNPACKED = {"sft": {"packing": False}}
 LAYOUTS: dict[str, dict[str, dict[str, Any]]] = {
     "llama": {
@@ -46,17 +47,20 @@ LAYOUTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("architecture", LAYOUTS)
+@pytest.mark.parametrize("architecture", ["llama", pytest.param("gpt2", marks=pytest.mark.exhaustive)])
 def test_every_layout_gives_the_same_losses_packed_or_not(
-    alignment_file: AlignmentFactory, base: Callable[..., str], runs: Any, rows: Rows, architecture: str
+    alignment_file: AlignmentFactory, base: Callable[..., str], runs: Any, architecture: str
 ) -> None:
     uri, curves, ends = base(architecture), {}, {}
-    for name, layout in LAYOUTS[architecture].items():
-        run = alignment_file(name=name, base_uri=uri, training=SHORT, evaluation={"every": 3}, **layout)
-        runs.finish(run)
-        curves[name] = [row["loss"] for row in rows(run) if "loss" in row]
-        ends[name] = [row["validation_loss"] for row in rows(run) if "validation_loss" in row]
-    assert len(curves["one"]) == 6 and len(ends["one"]) == 3
+    files = {
+        name: alignment_file(name=name, base_uri=uri, training=EPOCH, evaluation={"every": 3}, **layout)
+        for name, layout in LAYOUTS[architecture].items()
+    }
+    runs.train_in_turn(list(files.values()))
+    for name, run in files.items():
+        curves[name] = runs.losses(run)
+        ends[name] = [row["validation_loss"] for row in runs.rows(run) if "validation_loss" in row]
+    assert len(curves["one"]) == 5 and len(ends["one"]) == 3
     assert curves["one"][-1] < curves["one"][0] - 0.1
     for name in curves:
         assert curves[name] == pytest.approx(curves["one"], abs=1e-5), name

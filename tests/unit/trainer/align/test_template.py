@@ -8,9 +8,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from kindling_api.errors import DataError, SpecError
-from kindling_trainer.align.check import check_characters, check_template
-from kindling_trainer.align.formats import Message
-from kindling_trainer.align.template import DEFAULT, ChatTemplate, add_special_tokens
+from kindling_trainer.align.data.check import check_characters, check_template
+from kindling_trainer.chat.message import Message
+from kindling_trainer.chat.template import DEFAULT, ChatTemplate, add_special_tokens
 
 MakeTemplate = Callable[..., ChatTemplate]
 TALK = (

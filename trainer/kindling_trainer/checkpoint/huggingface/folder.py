@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 from safetensors import SafetensorError
@@ -12,12 +12,31 @@ from safetensors.torch import load, save
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from kindling_api.errors import IntegrityError, NotFoundError, SpecError, explain
+from kindling_api.errors import IntegrityError, SpecError, explain
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.products import FileEntry
 from kindling_storage import ObjectStore
 from kindling_storage.commit import put_file
-from kindling_trainer.checkpoint.huggingface.config import Config, from_config, judges, judging, to_config
+from kindling_trainer.chat.special_tokens import SpecialTokens, special_tokens_of
+from kindling_trainer.checkpoint.huggingface.config import (
+    check_labels,
+    from_config,
+    is_reward_model,
+    reward_model_config,
+    to_config,
+)
+from kindling_trainer.checkpoint.huggingface.families import Config
+from kindling_trainer.checkpoint.huggingface.tokenizer import (
+    CHAT_TEMPLATE,
+    CONFIG,
+    GENERATION,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    ChatFiles,
+    generation_config,
+    read_json,
+    tokenizer_config,
+)
 from kindling_trainer.checkpoint.huggingface.weights import Named, from_hugging_face, to_hugging_face
 from kindling_trainer.models import Decoder, build_model
 from kindling_trainer.models.scored import build_scored
@@ -25,21 +44,12 @@ from kindling_trainer.models.scored import build_scored
 FILE_BYTES = 5 * 10**9
 """The largest file of weights, as transformers cuts them."""
 
-CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer.json"
-CHAT_TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+"""Which are one where they are tied."""
+
 _VOCABULARY = ("embedding.weight", "head.weight")  # one row a token
-
-
-@dataclass(frozen=True)
-class ChatFiles:
-    """What a folder says of dialogues, to whoever loads it."""
-
-    template: str
-    """Jinja, as `apply_chat_template` renders it: without generation markers, which few servers know."""
-    end_of_turn: int
-    """The token after which the other one speaks, and generation stops."""
 
 
 def export(
@@ -50,6 +60,7 @@ def export(
     vocab_size: int,
     tokenizer: bytes,
     end_of_document: int | None,
+    special: SpecialTokens | None = None,
     chat: ChatFiles | None = None,
     scored: bool = False,
     file_bytes: int = FILE_BYTES,
@@ -64,8 +75,9 @@ def export(
         vocab_size: before padding.
         tokenizer: the content of tokenizer.json.
         end_of_document: its token that ends a document, if it has one.
-        chat: how dialogues are written, if the model has learnt that.
-        scored: whether it judges, and AutoModelForSequenceClassification loads it.
+        special: the special tokens of the model that it was made from, if there is one: they stay.
+        chat: how dialogues are written, if the model was trained on them.
+        scored: whether it scores, and AutoModelForSequenceClassification loads it.
 
     Returns:
         What was written, by path.
@@ -76,13 +88,15 @@ def export(
     cut = ((name, tensor[:vocab_size] if _has_rows(name, tensor) else tensor) for name, tensor in weights)
     plan = _plan(build_scored if scored else build_model, shape, vocab_size, file_bytes)
     entries = _write_weights(store, to_hugging_face(shape, cut), plan)
-    stop = end_of_document if chat is None else chat.end_of_turn
-    stops = list(dict.fromkeys(token for token in (end_of_document, stop) if token is not None))
-    config = to_config(shape, vocab_size, end_of_document)
+    tokens = Tokenizer.from_str(tokenizer.decode())
+    if special is None:
+        text = None if end_of_document is None else tokens.id_to_token(end_of_document)
+        special = special_tokens_of(end_of_document, text)
+    config = to_config(shape, vocab_size, special)
     documents = {
-        CONFIG: judging(config, stop) if scored else config,
-        GENERATION: {"bos_token_id": end_of_document, "eos_token_id": stop if chat is None else stops},
-        TOKENIZER_CONFIG: _tokenizer_config(tokenizer, stop, end_of_document, shape.context, chat),
+        CONFIG: reward_model_config(config, special.pad) if scored else config,
+        GENERATION: generation_config(special, chat),
+        TOKENIZER_CONFIG: tokenizer_config(tokens, special, shape.context, chat),
     }
     entries += [put_file(store, path, _to_json(document)) for path, document in documents.items()]
     entries.append(put_file(store, TOKENIZER, tokenizer))
@@ -95,17 +109,19 @@ def read_shape(store: ObjectStore, *, scored: bool = False) -> tuple[ModelShape,
     """The shape of the model in the folder `store`, and its vocabulary's size.
 
     Args:
-        scored: whether it is to judge, and not to speak.
+        scored: whether it is to score, and not to generate.
 
     Raises:
         SpecError: there is no config.json, or it describes what Kindling cannot build, or a model of the other sort.
         StorageError: the store cannot be read.
     """
-    config = _read_json(store, CONFIG)
-    if judges(config) != scored:
+    config = read_json(store, CONFIG)
+    if is_reward_model(config) != scored:
         sorts = ("a language model", "a reward model")
         found, allowed = (sorts[0], sorts[1]) if scored else (sorts[1], sorts[0])
         raise SpecError(explain(store.uri, found=found, allowed=allowed, remedy="name another model"))
+    if scored:
+        check_labels(config, f"{store.uri}/{CONFIG}")
     return from_config(config, f"{store.uri}/{CONFIG}")
 
 
@@ -113,7 +129,7 @@ def read_weights(store: ObjectStore, shape: ModelShape, vocab_size: int, *, scor
     """The parameters of a model of `shape`, by our names, from the folder `store`: one file in memory at a time.
 
     Args:
-        scored: whether it judges.
+        scored: whether it scores.
         vocab_size: rows of the embedding, padding included. Rows that the folder does not have are like
             those it has (see `_fitted`); rows beyond are its padding.
 
@@ -125,10 +141,16 @@ def read_weights(store: ObjectStore, shape: ModelShape, vocab_size: int, *, scor
     with torch.device("meta"):
         model = (build_scored if scored else build_model)(shape, vocab_size)
         wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
-    for file in _weight_files(store):
-        for theirs, tensor in sorted(_load(store, file).items()):
+    heads: dict[str, str] = {}
+    for file, names in _weight_files(store).items():
+        tensors = _load(store, file)
+        if absent := sorted(names - tensors.keys()):
+            raise _wrong_index(store, f"no {absent[0]} in {file}", f"the tensors that {INDEX} names")
+        for theirs, tensor in sorted(tensors.items()):
+            if shape.tied_embeddings and theirs in (HEAD, EMBEDDING):
+                heads[theirs] = hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().data).hexdigest()
             for name, part in from_hugging_face(shape, theirs, tensor):
-                if not shape.bias and name.endswith(".bias") and not part.any():
+                if name not in wanted and name.endswith(".bias") and not part.any():
                     continue  # a zero bias is no bias
                 if _has_rows(name, part):
                     part = _fitted(part, vocab_size)
@@ -138,13 +160,21 @@ def read_weights(store: ObjectStore, shape: ModelShape, vocab_size: int, *, scor
                 yield name, part
     if wanted:
         raise _misfit(store, f"nothing for {', '.join(sorted(wanted)[:3])}", shape)
+    if len(set(heads.values())) > 1:
+        where, remedy = (
+            f"{store.uri}/{CONFIG}: tie_word_embeddings",
+            f"set it to false, or leave {HEAD} out of the files",
+        )
+        raise SpecError(
+            explain(where, found=f"true, and {HEAD} is not {EMBEDDING}", allowed="one matrix for both", remedy=remedy)
+        )
 
 
 def read_model(store: ObjectStore, *, scored: bool = False) -> Decoder:
     """The model in the folder `store`, whole, in fp32 on the CPU, in evaluation mode.
 
     Args:
-        scored: whether it is to judge, as `build_scored` says, and not to speak.
+        scored: whether it is to score, as `build_scored` says, and not to generate.
 
     Raises:
         SpecError, IntegrityError, StorageError: as `read_shape` and `read_weights`.
@@ -160,52 +190,8 @@ def read_model(store: ObjectStore, *, scored: bool = False) -> Decoder:
     return model.eval()
 
 
-def read_tokenizer(store: ObjectStore) -> tuple[Tokenizer, int | None]:
-    """The tokenizer in the folder `store`, and the token that ends a document.
-
-    Raises:
-        SpecError: there is no tokenizer.json, or it is none.
-        StorageError: the store cannot be read.
-    """
-    where = f"{store.uri}/{TOKENIZER}"
-    allowed, remedy = "a tokenizer in the form of the tokenizers library", "export the model again"
-    try:
-        tokenizer = Tokenizer.from_str(store.get(TOKENIZER).decode())
-    except NotFoundError as error:
-        raise SpecError(explain(where, found="no such file", allowed=allowed, remedy=remedy)) from error
-    except Exception as error:  # the library raises Exception itself
-        raise SpecError(explain(where, found=error, allowed=allowed, remedy=remedy)) from error
-    path = GENERATION if store.exists(GENERATION) else CONFIG
-    end = _read_json(store, path).get("eos_token_id")
-    return tokenizer, end[0] if isinstance(end, list) else end
-
-
-def read_stops(store: ObjectStore) -> frozenset[int]:
-    """Every token that ends what the model in the folder `store` says.
-
-    Raises:
-        SpecError: there is neither generation_config.json nor config.json, or it is no JSON.
-        StorageError: the store cannot be read.
-    """
-    end = _read_json(store, GENERATION if store.exists(GENERATION) else CONFIG).get("eos_token_id")
-    return frozenset(end if isinstance(end, list) else [] if end is None else [end])
-
-
-def read_chat_template(store: ObjectStore) -> str | None:
-    """The chat template in the folder `store`, if it has one.
-
-    Raises:
-        SpecError: a file that may hold it is no JSON.
-        StorageError: the store cannot be read.
-    """
-    if store.exists(CHAT_TEMPLATE):
-        return store.get(CHAT_TEMPLATE).decode()
-    template = _read_json(store, TOKENIZER_CONFIG).get("chat_template") if store.exists(TOKENIZER_CONFIG) else None
-    return template if isinstance(template, str) else None  # some have several, for tools
-
-
 def _has_rows(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor has a row for each token; the head of a model that judges is a vector."""
+    """Whether a tensor has a row for each token; the head of a model that scores is a vector."""
     return name in _VOCABULARY and tensor.dim() == 2
 
 
@@ -246,32 +232,12 @@ def _write_weights(store: ObjectStore, tensors: Iterator[Named], plan: list[list
     return entries
 
 
-def _tokenizer_config(
-    tokenizer: bytes, stop: int | None, end_of_document: int | None, context: int, chat: ChatFiles | None
-) -> Config:
-    config: Config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": context,
-        "clean_up_tokenization_spaces": False,
-    }
-    tokens = Tokenizer.from_str(tokenizer.decode())
-    if stop is not None:
-        config["eos_token"] = tokens.id_to_token(stop)
-    if end_of_document is not None:
-        config["bos_token"] = tokens.id_to_token(end_of_document)
-    if chat is not None:
-        # Older readers look for the template here. Texts in a batch are filled up in front, so that all end together.
-        config |= {"chat_template": chat.template, "padding_side": "left", "pad_token": config["eos_token"]}
-    return config
-
-
-def _weight_files(store: ObjectStore) -> list[str]:
+def _weight_files(store: ObjectStore) -> dict[str, set[str]]:
+    """The files of weights, and the tensors that each must have as the index says."""
     if store.exists(WHOLE):
-        return [WHOLE]
+        return {WHOLE: set()}
     if store.exists(INDEX):
-        files = _read_json(store, INDEX).get("weight_map")
-        if isinstance(files, dict) and files:
-            return sorted(set(files.values()))
+        return _indexed_files(store)
     pickles = [entry.path for entry in store.list("pytorch_model")]
     raise SpecError(
         explain(
@@ -281,6 +247,27 @@ def _weight_files(store: ObjectStore) -> list[str]:
             remedy="save the model with safe_serialization, or correct the URI",
         )
     )
+
+
+def _indexed_files(store: ObjectStore) -> dict[str, set[str]]:
+    named = read_json(store, INDEX).get("weight_map")
+    if not isinstance(named, dict) or not named or not all(_is_weight_file(file) for file in named.values()):
+        raise _wrong_index(store, f"weight_map {named!r:.200}", "files beside it, of safetensors, by their tensors")
+    files: dict[str, set[str]] = {}
+    for name, file in sorted(named.items()):
+        files.setdefault(file, set()).add(name)
+    if missing := [file for file in sorted(files) if not store.exists(file)]:
+        found = f"no {missing[0]}" + (f", nor {len(missing) - 1} more" if len(missing) > 1 else "")
+        raise _wrong_index(store, found, f"the {len(files)} files that {INDEX} names")
+    return dict(sorted(files.items()))
+
+
+def _is_weight_file(file: object) -> bool:
+    return isinstance(file, str) and file.endswith(".safetensors") and "/" not in file
+
+
+def _wrong_index(store: ObjectStore, found: str, allowed: str) -> SpecError:
+    return SpecError(explain(store.uri, found=found, allowed=allowed, remedy="fetch or export the model again"))
 
 
 def _load(store: ObjectStore, path: str) -> dict[str, Tensor]:
@@ -312,19 +299,6 @@ def _misfit(store: ObjectStore, found: str, shape: ModelShape) -> SpecError:
     return SpecError(
         explain(store.uri, found=found, allowed=allowed, remedy="use the sizes of the model in the folder")
     )
-
-
-def _read_json(store: ObjectStore, path: str) -> Config:
-    where, remedy = f"{store.uri}/{path}", "give a folder that transformers' save_pretrained or Kindling wrote"
-    try:
-        document = json.loads(store.get(path))
-    except NotFoundError as error:
-        raise SpecError(explain(where, found="no such file", allowed="a JSON object", remedy=remedy)) from error
-    except ValueError as error:
-        raise SpecError(explain(where, found=error, allowed="a JSON object", remedy=remedy)) from error
-    if not isinstance(document, dict):
-        raise SpecError(explain(where, found=type(document).__name__, allowed="a JSON object", remedy=remedy))
-    return document
 
 
 def _to_json(document: Config) -> bytes:

@@ -4,7 +4,9 @@ Rotary positions. Ours turn pairs of neighbours (0, 1), (2, 3), …, each a comp
 with element i + D/2. The angles are the same, so it is enough to reorder the rows of each query and key head: even
 rows first, then odd ones. A score is a sum over the elements of a head, and does not see their order.
 
-Judges. The head of a model that gives one number for each position is a vector of ours, and in transformers' sequence
+Norms over all heads together have weights [H, D] here, in a vector there. Those of Gemma count from 1: `offset`.
+
+Scores. The head of a model that gives one number for each position is a vector of ours, and in transformers' sequence
 classification a matrix of one row, `score`.
 
 GPT-2. transformers keeps query, key and value as one matrix, all matrices transposed ([in, out]), and always has
@@ -28,16 +30,30 @@ _LLAMA = {
     "embedding": "model.embed_tokens",
     "norm": "model.norm",
     "head": "lm_head",
-    "attention_norm": "input_layernorm",
     "attention.query": "self_attn.q_proj",
     "attention.key": "self_attn.k_proj",
     "attention.value": "self_attn.v_proj",
     "attention.output": "self_attn.o_proj",
-    "feed_forward_norm": "post_attention_layernorm",
+    "attention.query_norm": "self_attn.q_norm",
+    "attention.key_norm": "self_attn.k_norm",
     "feed_forward.gate": "mlp.gate_proj",
     "feed_forward.up": "mlp.up_proj",
     "feed_forward.down": "mlp.down_proj",
 }
+_NORMS = {
+    "before": {"attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm"},
+    "after": {
+        "attention_output_norm": "post_attention_layernorm",
+        "feed_forward_output_norm": "post_feedforward_layernorm",
+    },
+    "both": {
+        "attention_norm": "input_layernorm",
+        "attention_output_norm": "post_attention_layernorm",
+        "feed_forward_norm": "pre_feedforward_layernorm",
+        "feed_forward_output_norm": "post_feedforward_layernorm",
+    },
+}
+"""The norms of a layer, by where they stand."""
 _GPT2 = {
     "embedding": "transformer.wte",
     "positions": "transformer.wpe",
@@ -49,32 +65,33 @@ _GPT2 = {
     "feed_forward.up": "mlp.c_fc",
     "feed_forward.down": "mlp.c_proj",
 }
-_LLAMA_OURS = {theirs: ours for ours, theirs in _LLAMA.items()}
 _GPT2_OURS = {theirs: ours for ours, theirs in _GPT2.items()}
 
 _PROJECTIONS = ("attention.query", "attention.key", "attention.value")
-_ROTATED = ("attention.query", "attention.key")
+_ROTATED = ("attention.query", "attention.key", "attention.query_norm", "attention.key_norm")
+_HEAD_NORMS = _ROTATED[2:]
 _TRANSPOSED = ("attention.output", "feed_forward.up", "feed_forward.down")  # Conv1D: [in, out]
 _BUFFERS = ("attn.bias", "attn.masked_bias", "self_attn.rotary_emb.inv_freq")  # old files hold what is computed, too
 
 _SCORE = "score.weight"
 
 _OURS_IN_LAYER = re.compile(r"layers\.(\d+)\.(.+)")
-_THEIRS_IN_LAYER = re.compile(r"(?:model\.layers|transformer\.h|h)\.(\d+)\.(.+)")
+_THEIRS_IN_LAYER = re.compile(r"(?:model\.layers|layers|transformer\.h|h)\.(\d+)\.(.+)")
+_BARE = ("embed_tokens.weight", "norm.weight")  # of files of a bare model, without its head
 
 
 def to_hugging_face(shape: ModelShape, weights: Iterable[Named]) -> Iterator[Named]:
     """Our tensors as transformers' ones; they must come in the model's order, layer by layer.
 
-    At any time no more than one layer is held.
+    At any time no more than one layer is in memory.
     """
     if shape.architecture == "llama":
         theirs: Iterable[Named] = (_to_llama(shape, name, tensor) for name, tensor in weights)
     else:
         theirs = _to_gpt2(shape, weights)
     for name, tensor in theirs:
-        judges = name == "lm_head.weight" and tensor.dim() == 1
-        yield (_SCORE, tensor[None]) if judges else (name, tensor)
+        is_score = name == "lm_head.weight" and tensor.dim() == 1
+        yield (_SCORE, tensor[None]) if is_score else (name, tensor)
 
 
 def from_hugging_face(shape: ModelShape, name: str, tensor: Tensor) -> list[Named]:
@@ -82,13 +99,12 @@ def from_hugging_face(shape: ModelShape, name: str, tensor: Tensor) -> list[Name
     layer = _THEIRS_IN_LAYER.fullmatch(name)
     prefix, path = (f"layers.{layer[1]}.", layer[2]) if layer else ("", name)
     if path == _SCORE:
-        return [("head.weight", tensor[0])]
+        return [("head.weight", tensor[0] if len(tensor) == 1 else tensor)]  # one row a label, of which ours has one
     if path in _BUFFERS or (path == "lm_head.weight" and shape.tied_embeddings):
         return []
     module, _, kind = path.rpartition(".")
     if shape.architecture == "llama":
-        ours = _LLAMA_OURS.get(module, module)
-        return [(f"{prefix}{ours}.{kind}", _rows(shape, tensor, ours, to_pairs=True))]
+        return [_from_llama(shape, prefix, f"model.{path}" if path in _BARE and not layer else path, tensor)]
     if module == "attn.c_attn":
         parts = (tensor.T if kind == "weight" else tensor).chunk(3)
         return [(f"{prefix}{ours}.{kind}", part) for ours, part in zip(_PROJECTIONS, parts, strict=True)]
@@ -102,13 +118,26 @@ def _to_llama(shape: ModelShape, name: str, tensor: Tensor) -> Named:
     layer = _OURS_IN_LAYER.fullmatch(name)
     prefix, path = (f"model.layers.{layer[1]}.", layer[2]) if layer else ("", name)
     module, _, kind = path.rpartition(".")
-    return f"{prefix}{_LLAMA[module]}.{kind}", _rows(shape, tensor, module, to_pairs=False)
+    theirs = (_LLAMA | _NORMS[shape.variant.norms])[module]
+    rows = _rows(shape, tensor.flatten() if module in _HEAD_NORMS else tensor, module, to_pairs=False)
+    return f"{prefix}{theirs}.{kind.replace('offset', 'weight')}", rows
+
+
+def _from_llama(shape: ModelShape, prefix: str, path: str, tensor: Tensor) -> Named:
+    module, _, kind = path.rpartition(".")
+    ours = {theirs: ours for ours, theirs in (_LLAMA | _NORMS[shape.variant.norms]).items()}.get(module, module)
+    if shape.variant.offset_norms and ours.endswith("norm"):
+        kind = kind.replace("weight", "offset")
+    rows = _rows(shape, tensor, ours, to_pairs=True)
+    if shape.variant.qk_norm == "width" and ours in _HEAD_NORMS:
+        rows = rows.unflatten(0, (-1, shape.head_width))  # a norm over all heads has their two dimensions
+    return f"{prefix}{ours}.{kind}", rows
 
 
 def _rows(shape: ModelShape, tensor: Tensor, module: str, *, to_pairs: bool) -> Tensor:
     """The rows of a query or key matrix in the order of the other rotation; any other tensor as it is."""
-    if module not in _ROTATED:
-        return tensor
+    if module not in _ROTATED or tensor.shape[0] % shape.head_width:
+        return tensor  # of another size: whoever reads it finds that
     split = (2, shape.head_width // 2) if to_pairs else (shape.head_width // 2, 2)
     return tensor.unflatten(0, (-1, *split)).transpose(1, 2).flatten(0, 2)
 

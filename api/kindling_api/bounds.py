@@ -1,0 +1,42 @@
+"""Bounds, allowances and grace periods that several programs have to agree on; a test shows that they fit together."""
+
+from __future__ import annotations
+
+CONDITION_MESSAGE = 4096
+"""Characters of a condition's message."""
+FAILURE_MESSAGE = 2048
+"""Characters of a failure's message."""
+PROGRESS_MESSAGE = 1024
+"""Characters of a progress document's message."""
+EVENT_MESSAGE = 1024
+"""Characters of a Kubernetes Event's message, as Kubernetes has it."""
+ATTEMPT_MESSAGE = 512
+"""Characters of the message by which a status remembers an attempt."""
+FINAL_PROGRESS_BYTES = 4096
+"""The largest final progress document: what a pod's termination message holds."""
+
+SAVE_SECONDS = 60
+"""How long training processes have to save and leave when asked to stop; then their launcher kills them."""
+POD_GRACE_SECONDS = 75
+"""How long a pod has: its launcher still says what became of its processes once it has killed them."""
+
+START_ALLOWANCE = 3
+"""A first step may take this many times as long as a later one: libraries load, the compiler works."""
+START_SPREAD = 0.5
+"""An attempt holds part of its pods for `restart.startTimeout`, and up to this fraction of it longer: of two attempts
+that wait for each other, one is the first to give way."""
+START_PAUSE_SECONDS = 30.0
+"""How long it pauses then, and up to twice as long, beside what attempts pause in any case: whoever waits for what it
+held finds it free meanwhile."""
+HANG_MARGIN_SECONDS = 60.0
+"""How much longer than the launcher the operator waits before it counts a run as hung: the launcher says more."""
+
+LAUNCHER_SETTLE_SECONDS = 3.0
+"""How long the others have, once one process has ended badly, to say what they saw: the cause may not end first."""
+OPERATOR_SETTLE_SECONDS = 5.0
+"""How long the pods of an attempt have, once one has failed, to say what they saw: longer than their launchers need."""
+
+
+def clip(text: str, characters: int) -> str:
+    """`text`, cut to at most `characters` with an ellipsis at its end where something is missing."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"

@@ -1,0 +1,59 @@
+"""The subcommands that hand a product on: to other programs, and to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from kindling_cli import DEFAULT_STORE
+from kindling_cli.options import Model, Store
+
+
+def export(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="A model or, for llmc and nanogpt, a dataset: a name, folder or URI.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
+    store: Store = DEFAULT_STORE,
+    to: Annotated[
+        Literal["huggingface", "llmc", "nanogpt"],
+        typer.Option(help="huggingface for a model; for a dataset llmc (karpathy/llm.c) or nanogpt."),
+    ] = "huggingface",
+) -> None:
+    """Write a model as AutoModelForCausalLM and AutoTokenizer load it, or a dataset as another trainer reads it.
+
+    \b
+    Examples:
+      kindling export quickstart ./quickstart-hf
+      kindling export kindling-store/models/0123456789abcdef/checkpoints/step-00000200-a1 ./at-200
+      kindling export quickstart ./data --to llmc
+    """
+    if to == "huggingface":
+        from kindling_cli.commands.export import export_model
+
+        export_model(what, folder, store=store)
+    else:
+        from kindling_cli.commands.export_data import export_data
+
+        export_data(what, folder, to, store=store)
+
+
+def push(
+    model: Model,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Where: hf://owner/name, or hf://owner/name@branch.")],
+    store: Store = DEFAULT_STORE,
+    private: Annotated[
+        bool, typer.Option("--private", help="A repository that is made for it is seen by its owner alone.")
+    ] = False,
+) -> None:
+    """Put a model on the Hugging Face Hub, in one commit; HF_TOKEN holds a token that may write there.
+
+    \b
+    Examples:
+      kindling push quickstart hf://me/quickstart --private
+    """
+    from kindling_cli.commands.push import push_model
+
+    push_model(model, target, store=store, private=private)

@@ -1,0 +1,58 @@
+"""The labels by which objects are known to belong to a document, and to which part of its work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from kindling_api.base import GROUP, Kind
+from kindling_operator.settings import Pods
+from kindling_operator.world import Object
+
+KIND: Final = f"{GROUP}/kind"
+NAME: Final = f"{GROUP}/name"
+UID: Final = f"{GROUP}/uid"
+"""The document's UID: an earlier document may have had the same name."""
+ATTEMPT: Final = f"{GROUP}/attempt"
+COMPONENT: Final = f"{GROUP}/component"
+"""What belongs to no attempt, as the pods that serve a model."""
+QUEUE: Final = "kueue.x-k8s.io/queue-name"
+"""Kueue's: the queue that admits a Job."""
+
+MANAGED: Final = {"app.kubernetes.io/managed-by": "kindling"}
+"""The label of everything that the operator makes."""
+
+
+def label(thing: Object, name: str) -> str | None:
+    """The value of an object's label; None where it has no such label."""
+    value = (thing["metadata"].get("labels") or {}).get(name)
+    return None if value is None else str(value)
+
+
+def run_labels(kind: Kind, name: str, uid: str | None) -> dict[str, str]:
+    """The labels by which all children of one document are found, of whichever attempt; on a cluster with its UID."""
+    return {**MANAGED, KIND: kind, NAME: name} | ({UID: uid} if uid else {})
+
+
+def pod_metadata(labels: Mapping[str, str], resource: Object, settings: Pods) -> Object:
+    """The metadata of a document's pods: our `labels`, and what of the document's own the installation lets through."""
+    own = resource["metadata"]
+    annotations = _allowed(own.get("annotations") or {}, settings.carried_annotations)
+    beside = _allowed(own.get("labels") or {}, settings.carried_labels)
+    return {"labels": {**beside, **labels}, **({"annotations": annotations} if annotations else {})}
+
+
+def _allowed(items: dict[str, str], allowed: Sequence[str]) -> dict[str, str]:
+    prefixes = tuple(each for each in allowed if each.endswith("/"))
+    ours = (f"{GROUP}/", QUEUE, *MANAGED)
+    return {
+        key: value
+        for key, value in items.items()
+        if (key in allowed or key.startswith(prefixes)) and not key.startswith(ours)
+    }
+
+
+def attempt_of(thing: Object) -> int | None:
+    """The attempt that an object belongs to; None for objects that belong to none."""
+    text = label(thing, ATTEMPT) or ""
+    return int(text) if text.isdecimal() and len(text) < 10 else None

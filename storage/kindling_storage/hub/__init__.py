@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: read as a store, and pushed to."""

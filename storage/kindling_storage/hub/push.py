@@ -1,0 +1,37 @@
+"""A model put on the Hub: all of its files in one commit, so that nobody there ever sees a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from kindling_api.hub import MAIN, HubUri
+from kindling_storage.hub.errors import asking, endpoint
+
+
+def push(files: Mapping[str, Path], place: HubUri, *, message: str, private: bool) -> HubUri:
+    """Put files into a model's repository, which is made where there is none; others in it stay.
+
+    Args:
+        files: local files, by their paths in the repository.
+        message: of the commit.
+        private: whether a new repository is to be seen by its owner alone.
+
+    Returns:
+        The repository at the commit.
+
+    Raises:
+        RefusedError: there is no token, or it may not write there.
+        NotFoundError: no such branch.
+        UnreachableError: the Hub does not answer; nothing has changed there, and another try goes on.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi  # not above: it takes a third of a second to load
+
+    hub = HfApi(endpoint=endpoint())
+    if place.revision == MAIN:
+        asking(place, "", lambda: hub.create_repo(place.name, private=private, exist_ok=True))
+    operations = [CommitOperationAdd(path, str(local)) for path, local in sorted(files.items())]
+    made = asking(
+        place, "", lambda: hub.create_commit(place.name, operations, commit_message=message, revision=place.revision)
+    )
+    return HubUri(place.kind, place.name, made.oid)

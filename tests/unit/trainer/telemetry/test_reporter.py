@@ -1,0 +1,117 @@
+"""What a run says of its speed while it trains."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from kindling_api.v1alpha1.runfile import Progress
+from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
+from kindling_runtime.progress import ProgressWriter
+from kindling_storage import open_store
+from kindling_trainer.loop.objective import Evaluation
+from kindling_trainer.telemetry.metrics import Metrics
+from kindling_trainer.telemetry.reporter import Reporter
+
+
+@pytest.fixture
+def heartbeat(tmp_path: Path) -> Path:
+    path = tmp_path / "heartbeat"
+    path.touch()
+    os.utime(path, (0, 0))
+    return path
+
+
+@pytest.fixture
+def reporter(tmp_path: Path, heartbeat: Path) -> Reporter:
+    return Reporter(
+        ProgressWriter(tmp_path / "progress.json"),
+        Metrics(open_store((tmp_path / "run").as_uri()), 0),
+        heartbeat=heartbeat,
+        steps=102,
+        step_tokens=10,
+        flops_per_token=6.0,
+        peak_flops=None,
+        started=0.0,
+    )
+
+
+def said(tmp_path: Path) -> tuple[str, TrainingProgress]:
+    progress = Progress.model_validate_json((tmp_path / "progress.json").read_bytes())
+    assert isinstance(progress.training, TrainingProgress)
+    return progress.message, progress.training
+
+
+def take(reporter: Reporter, step: int, seconds: float) -> None:
+    reporter.stepped(step, seconds, has_row=True)
+    reporter.row(step, loss=1.0, rate=0.1, norm=1.0)
+
+
+def test_the_first_step_is_said_to_compile_and_is_given_its_time(
+    tmp_path: Path, reporter: Reporter, heartbeat: Path
+) -> None:
+    reporter.compiling()
+    assert said(tmp_path)[0] == "compiling, step 0 of 102"
+    assert heartbeat.stat().st_mtime == 0, "a launcher allows more time until the first beat"
+    take(reporter, 1, 60.0)
+    reporter.stage("saving")
+    reporter.stepped(2, 0.5, has_row=False)
+    reporter.stage("evaluating")
+    assert heartbeat.stat().st_mtime > 0
+
+
+def test_progress_moves_with_every_step_however_few_rows_there_are(
+    tmp_path: Path, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kindling_runtime.progress.INTERVAL_SECONDS", 0.0)
+    take(reporter, 1, 0.5)
+    reporter.stepped(2, 0.5, has_row=False)
+    reporter.stepped(3, 0.5, has_row=False)
+    message, progress = said(tmp_path)
+    assert message == "training, step 3 of 102"
+    assert (progress.step, progress.tokens, progress.loss, progress.eta_seconds) == (3, 30, 1.0, 50)
+
+
+def test_the_estimate_leaves_out_the_steps_that_compile(tmp_path: Path, reporter: Reporter) -> None:
+    take(reporter, 1, 60.0)
+    take(reporter, 2, 20.0)
+    reporter.stage("saving")
+    assert said(tmp_path)[1].eta_seconds is None
+    for step, seconds in ((3, 0.4), (4, 0.6)):
+        take(reporter, step, seconds)
+    reporter.stage("saving")
+    assert said(tmp_path)[1].eta_seconds == 49  # (102 - 4) · 0.5
+
+
+def test_the_estimate_follows_the_newest_steps(tmp_path: Path, reporter: Reporter) -> None:
+    for step in range(1, 53):
+        take(reporter, step, 9.0)
+    for step in range(53, 93):
+        take(reporter, step, 1.0)
+    reporter.stage("saving")
+    assert said(tmp_path)[1].eta_seconds == 26  # (102 - 92) · (10 · 9 + 40 · 1) / 50
+
+
+def test_the_log_tells_stages_steps_evaluations_and_saves_with_the_figures_of_the_progress(
+    reporter: Reporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    reporter.compiling()
+    take(reporter, 1, 2.0)
+    reporter.evaluated(1, Evaluation(0.5), final=False)
+    reporter.stage("saving")
+    reporter.saved(CheckpointStatus(step=1, uri="s3://llm/step-1", digest="sha256:1"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "compiling, step 0 of 102: the first step takes minutes",
+        "step 1 of 102: loss 1.0000, 5 tokens/s",
+        "evaluated after step 1: loss 0.5000",
+        "saving, step 1 of 102",
+        "saved step 1 at s3://llm/step-1",
+    ]
+    figures = [getattr(record, "figures") for record in caplog.records]  # noqa: B009
+    assert (figures[0]["stage"], figures[1]["loss"], figures[1]["tokensPerSecond"]) == ("compiling", 1.0, 5.0)
+    assert (figures[2]["validationLoss"], figures[3]["stage"]) == (0.5, "saving")
+    assert figures[4]["checkpoint"]["step"] == 1

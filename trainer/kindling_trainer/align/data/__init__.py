@@ -1,0 +1,1 @@
+"""Alignment data: sources, formats, checks, tokens. Without torch."""

@@ -1,0 +1,1 @@
+"""What an answer is worth: by rule, by a user's function, by a reward model."""

@@ -1,0 +1,1 @@
+"""Reinforcement learning: PPO and GRPO over rounds of answers."""

@@ -1,0 +1,1 @@
+"""Messages, and the templates that make text of them."""

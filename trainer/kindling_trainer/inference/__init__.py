@@ -1,0 +1,1 @@
+"""Text from a model: sampling, a KV-cached decoding loop, and continuous batching."""

@@ -1,0 +1,1 @@
+"""The training loop: what a method gives it, its set-up, its step, and its evaluation."""

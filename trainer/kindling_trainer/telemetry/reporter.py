@@ -1,0 +1,235 @@
+"""What a run says of itself while it trains: the progress document, the curves, the log, and a sign of life."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from kindling_api.logs import say
+from kindling_api.v1alpha1.products import ModelManifest
+from kindling_api.v1alpha1.runfile import Progress
+from kindling_api.v1alpha1.status import AlignmentProgress, CheckpointStatus, TrainingProgress
+from kindling_api.v1alpha1.training import BatchPlan
+from kindling_runtime.progress import ProgressWriter
+from kindling_trainer.data.inputs import TrainingRun
+from kindling_trainer.loop.evaluate import Sample
+from kindling_trainer.loop.objective import Evaluation
+from kindling_trainer.loop.win_rate import AnswerScores
+from kindling_trainer.telemetry.metrics import EVALUATION, Metrics, Row, perplexity
+
+WARM_UP_STEPS = 2
+"""The first steps of a start, which compile and fill caches, foretell nothing of the time that the others take."""
+ETA_STEPS = 50
+"""The estimate follows the mean of so many of the newest steps."""
+SHOWN = {
+    "reward": "reward",
+    "rewards/margins": "reward_margin",
+    "rewards/accuracies": "accuracy",
+    "rewards/exactAnswer": "accuracy",
+    "kl": "kl",
+}
+"""Figures of a step that the progress document shows, under its own names."""
+LARGEST_CURVE = 2000
+"""Rows of training steps in metrics.jsonl, about; longer runs write every n-th step."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the report at the end is about."""
+
+    run: TrainingRun
+    manifest: ModelManifest
+    plan: BatchPlan
+    rows: list[Row]
+    """The rows of metrics.jsonl."""
+    seconds: float
+    """From the first start of this launch to now."""
+
+
+class Reporter:
+    """What the first process reports. Times are in seconds; `started` is on the wall clock (`time.time`)."""
+
+    def __init__(
+        self, writer: ProgressWriter, metrics: Metrics, *, heartbeat: Path | None, steps: int, step_tokens: int,
+        flops_per_token: float, peak_flops: float | None, started: float, aligning: bool = False,
+        of_tokens: bool = True,
+    ) -> None:  # fmt: skip
+        """`of_tokens` says whether losses are in nats a token, and so have a perplexity."""
+        self._writer, self._metrics, self._heartbeat = writer, metrics, heartbeat
+        self._step_tokens, self._flops, self._peak, self._started = step_tokens, flops_per_token, peak_flops, started
+        self._of_tokens = of_tokens
+        self._now = (AlignmentProgress if aligning else TrainingProgress)(stage="starting", steps=steps)
+        self._part = ""  # of the stage that is done
+        self._checkpoint: CheckpointStatus | None = None
+        self._seconds: list[float] = []  # of the steps since the last row
+        self._taken = 0  # steps, by this process
+        self._recent: deque[float] = deque(maxlen=ETA_STEPS)  # seconds of steps
+        self._counted = sum(row.get("seconds_in_steps", 0.0) for row in metrics.rows if row.get("time", 0) >= started)
+
+    def stage(self, stage: str) -> None:
+        """Say what is being done."""
+        self._part = ""
+        self._update(force=True, stage=stage)
+        self._say(self._place)
+        self.beat()
+
+    def went_through(self, done: int, total: int) -> None:
+        """Say how far the stage is: so many batches or answers, out of a total that is 0 where nobody knows it."""
+        self._part = f", {done:,} of {total:,}" if total else f", {done:,} done"
+        self._update()
+        self.beat()
+
+    def compiling(self) -> None:
+        """Say that the first step will take long. That is no sign of life: a launcher allows a first step more time."""
+        self._part = ""
+        self._update(force=True, stage="compiling")
+        self._say(f"{self._place}: the first step takes minutes")
+
+    def beat(self) -> None:
+        """Say that the run is alive; a launcher that hears nothing for long starts it again."""
+        if self._heartbeat is not None:
+            os.utime(self._heartbeat)
+
+    def stepped(self, step: int, seconds: float, *, has_row: bool) -> None:
+        """The `step`-th step has been taken, in so many seconds. Progress tells of it now, or with its row."""
+        self._seconds.append(seconds)
+        self._taken += 1
+        if self._taken > WARM_UP_STEPS:
+            self._recent.append(seconds)
+        self._part = ""
+        self._update(
+            write=not has_row, stage="training", step=step, percent=round(100 * step / self._now.steps, 1),
+            tokens=step * self._step_tokens,
+            eta_seconds=round((self._now.steps - step) * fmean(self._recent)) if self._recent else None,
+        )  # fmt: skip
+        self.beat()
+
+    def row(self, step: int, *, loss: float, rate: float, norm: float, figures: Mapping[str, float] = {}) -> None:
+        """Write down the step that was just taken, the `step`-th, and the speed since the last one written down."""
+        in_steps = sum(self._seconds)
+        step_seconds = in_steps / len(self._seconds)
+        self._seconds.clear()
+        self._counted += in_steps
+        speed = self._step_tokens / step_seconds
+        mfu = speed * self._flops / self._peak if self._peak else None
+        shown: dict[str, Any] = {SHOWN[name]: value for name, value in figures.items() if name in SHOWN}
+        self._metrics.add(
+            {
+                "step": step, "tokens": step * self._step_tokens, "loss": loss, "lr": rate, "grad_norm": norm,
+                "tokens_per_second": speed, "mfu": mfu, "step_seconds": step_seconds, "seconds_in_steps": in_steps,
+                "time": time.time(), **figures,
+            }
+        )  # fmt: skip
+        self._update(
+            loss=loss, perplexity=self._perplexity(loss), learning_rate=rate, gradient_norm=norm,
+            tokens_per_second=speed, mfu=mfu,
+            goodput=min(1.0, self._counted / max(1e-9, time.time() - self._started)),
+            **shown,
+        )  # fmt: skip
+        self._say(f"step {step} of {self._now.steps}: loss {loss:.4f}, {speed:,.0f} tokens/s")
+
+    def evaluated(self, step: int, found: Evaluation, *, final: bool) -> Evaluation:
+        """Write down what an evaluation found; `final` is the one at the end, over the whole part.
+
+        Returns:
+            The evaluation, with the fraction of its answers that the reward model prefers to the base's.
+        """
+        found, loss = self._compared(found), found.loss
+        row: Row = {"step": step, "validation_loss": loss, "perplexity": self._perplexity(loss)}
+        row |= {f"{EVALUATION}{name}": value for name, value in found.figures.items()}
+        if final:
+            row["final"] = True
+        if found.samples:
+            row["samples"] = [_sample(sample) for sample in found.samples]
+        if found.answer_scores is not None:
+            row["judgement"] = asdict(found.answer_scores)
+        self._metrics.add(row)
+        self._update(validation_loss=loss)
+        if loss is not None:
+            self._say(f"evaluated after step {step}: loss {loss:.4f}")
+        self.beat()
+        return found
+
+    def upload(self) -> None:
+        """Bring the curves in the store up to date. This may be called from another thread."""
+        self._metrics.upload()
+
+    def saved(self, newest: CheckpointStatus) -> None:
+        """A checkpoint has been committed. This may be called from another thread."""
+        self._checkpoint = newest
+        say(log, f"saved step {newest.step} at {newest.uri}", checkpoint=newest.document())
+
+    @property
+    def last_loss(self) -> float | None:
+        """Training loss of the last step written down."""
+        return next((row["loss"] for row in reversed(self._metrics.rows) if "loss" in row), None)
+
+    def losses(self) -> list[tuple[int, float]]:
+        """The steps written down, each with its training loss."""
+        return [(row["step"], row["loss"]) for row in self._metrics.rows if "loss" in row]
+
+    def first_evaluation(self) -> dict[str, float]:
+        """The figures of the evaluation before the first step, by name; none where there was none."""
+        row = self._first_row()
+        figures = {name.removeprefix(EVALUATION): row[name] for name in row if name.startswith(EVALUATION)}
+        return figures | {name: row[name] for name in ("validation_loss",) if name in row}
+
+    def _compared(self, found: Evaluation) -> Evaluation:
+        scored = self._first_row().get("judgement")
+        if scored is None or found.answer_scores is None:
+            return found
+        rate = found.answer_scores.win_rate(AnswerScores(**scored))
+        return found if rate is None else replace(found, figures=found.figures | {"win_rate": rate})
+
+    def _first_row(self) -> Row:
+        """Of the evaluation before the first step; nothing where there was none."""
+        return next((row for row in self._metrics.rows if row["step"] == 0), {})
+
+    def course(self, run: TrainingRun, manifest: ModelManifest, plan: BatchPlan) -> Course:
+        """All that the report needs."""
+        return Course(run, manifest, plan, self._metrics.rows, time.time() - self._started)
+
+    def close(self) -> None:
+        """Write down the rest."""
+        self._metrics.close()
+
+    def _perplexity(self, loss: float | None) -> float | None:
+        return perplexity(loss) if loss is not None and self._of_tokens else None
+
+    def _update(self, *, force: bool = False, write: bool = True, **changes: object) -> None:
+        self._now = self._now.model_copy(update={name: _shown(value) for name, value in changes.items()})
+        if not write:
+            return
+        progress = Progress(message=self._place, training=self._now, checkpoint=self._checkpoint)
+        self._writer.write(progress, force=force)
+
+    @property
+    def _place(self) -> str:
+        return f"{self._now.stage}{self._part}, step {self._now.step} of {self._now.steps}"
+
+    def _say(self, sentence: str) -> None:
+        """A line of the log, with the figures of the progress document."""
+        say(log, sentence, **self._now.document())
+
+
+def _sample(said: Sample) -> dict[str, Any]:
+    return {name: value for name, value in asdict(said).items() if value is not None}
+
+
+def _shown(value: object) -> object:
+    """Progress is for display, in tables too; the exact figures are in the curves and in the result."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def row_interval(steps: int) -> int:
+    """Every how many steps a row is written."""
+    return -(-steps // LARGEST_CURVE)
