@@ -95,8 +95,8 @@ def watched(run: Run, deadline: float) -> list[int]:
         time.sleep(3)
     else:
         raise AssertionError(f"not within {LONGEST} s\n{run.describe()}")
-    rows = [line.split() for line in shown if line.startswith("pretrainrun")]
-    return sorted({int(row[3]) for row in rows if row[1] == "Running" and len(row) > 4})
+    columns = re.compile(r"pretrainrun\S+ +Running +(?P<progress>\d+) +(?P<stage>\S+) +(?P<step>\d+) +(?P<loss>[\d.]+)")
+    return sorted({int(row["step"]) for line in shown if (row := columns.match(line))})
 
 
 def folder_of(run: Run) -> str:

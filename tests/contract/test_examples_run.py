@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 def test_chat_answers_after_what_it_was_taught(tmp_path: Path) -> None:
     short = "training={steps: 2, batch: {tokens: 1Ki}, compile: never}"
-    asked = "evaluation={every: 50, prompts: [What does a cow say?], promptTokens: 4}"
+    asked = "evaluation={every: 50, prompts: ['What does a cow say?'], promptTokens: 4}"
     both = ("small-talk", "friendly-talk")
     aligned = [f"AlignmentRun/{name}:spec.{change}" for name in both for change in (short, asked)]
     printed = run("03-chat", "small-world", "What does a cow say?", tmp_path, *aligned, compiled=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -27,6 +28,8 @@ from kindling_trainer.estimate.memory import Memory
 NOTHING = "Nothing was started or written."
 MATRIX = 512
 """Side of the matrices whose product is timed."""
+MATRIX_SECONDS = 0.3
+"""For how long: a product takes a few milliseconds, and a hundred where another program has the core."""
 CPU_EFFICIENCY = 0.5
 """Part of a matrix product's speed that a training step reaches on a CPU, as a rough guide."""
 
@@ -61,13 +64,14 @@ def plan_files(
     console.print(Text(speed.assumption, "dim"))
 
 
+@cache
 def measured_flops() -> float:
-    """FLOP/s of an fp32 matrix product on this machine's CPU, the best of a few."""
+    """FLOP/s of an fp32 matrix product on this machine's CPU: the best of some, for others may be at work meanwhile."""
     import numpy as np
 
     matrix = np.ones((MATRIX, MATRIX), dtype=np.float32)
-    best = float("inf")
-    for _ in range(4):
+    began, best = time.perf_counter(), float("inf")
+    while time.perf_counter() - began < MATRIX_SECONDS:
         started = time.perf_counter()
         matrix @ matrix
         best = min(best, time.perf_counter() - started)

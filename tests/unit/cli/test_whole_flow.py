@@ -97,6 +97,7 @@ def test_a_run_ends_with_a_model_that_talks_and_a_second_one_reuses_it(kindling_
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.exhaustive
 def test_a_run_whose_command_line_was_killed_goes_on_from_its_checkpoint(kindling_run: Command, folder: Path) -> None:
     process = kindling_run("--set", "PretrainRun/tiny:spec.training.steps=400")
     wait_for_checkpoint(folder)

@@ -154,6 +154,7 @@ def test_drivers_and_workers_killed_at_random_change_no_byte(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_rays_processes_and_folders_do_not_outlive_a_killed_build(
     large: Path, tmp_path: Path, new_run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,10 @@ def test_a_run_whose_process_is_killed_ends_everywhere_and_goes_on_as_if_nothing
     models = [read_manifest(runs.store(run), ModelManifest) for run in (disturbed, undisturbed)]
     assert models[0].files == models[1].files, "bit for bit"
 
+    again = [pods(undisturbed, attempt=2).start(node).end(0)[0] for node in (1, 0)]  # neither waits for the other
+    assert again[1].result == words[0].result, "a finished run ends at once"
+    assert again[0].message == "node 1 of 2 has done its part"
+
 
 @pytest.mark.slow
 def test_a_newer_attempt_takes_over_from_one_that_still_trains(
@@ -187,15 +191,6 @@ def test_a_node_that_waits_for_a_lost_one_leaves_soon_when_it_is_asked_to(
     attempt.launchers[0].wait(timeout=60)
     assert time.monotonic() - asked < SAVE_SECONDS / 2
     os.kill(lost, signal.SIGKILL)
-
-
-@pytest.mark.slow
-def test_nodes_of_a_finished_run_end_at_once(run_file: RunFactory, runs: Any, pods: Callable[..., Pods]) -> None:
-    run = run_file(name="done", training={"steps": 2, "batch": {"tokens": 128}}, **TWO_NODES)
-    first = pods(run).start(0, 1).end(0, 0)
-    again = [pods(run, attempt=2).start(node).end(0)[0] for node in (1, 0)]  # neither waits for the other
-    assert again[1].result == first[0].result is not None
-    assert again[0].message == "node 1 of 2 has done its part"
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def test_a_store_that_is_away_at_the_start_is_no_mistake_of_the_user(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_all_processes_of_a_run_go_on_with_a_key_that_was_changed_under_them(
     run_file: RunFactory, runs: Any, door: Any, secret: Any, dataset: Callable[..., str]
 ) -> None:

@@ -56,10 +56,12 @@ FOUR, CONTEXT = {"resources": {"processesPerNode": 4}}, {"parallelism": {"contex
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "llama-tied": {
         "hsdp": FOUR | {"parallelism": {"replicas": 2, "data": 2}},
-        "tensor": TWO | TENSOR,
-        "fsdp2-selective": TWO | {"training": {"activationCheckpointing": "selective"}},
         "fsdp2-compiled": TWO | {"training": {"compile": "always"}},
         "fsdp2-context-selective": FOUR | CONTEXT | {"training": {"activationCheckpointing": "selective"}},
+    },
+    "llama-tied-again": {
+        "tensor": TWO | TENSOR,
+        "fsdp2-selective": TWO | {"training": {"activationCheckpointing": "selective"}},
         "context-compiled": TWO | CONTEXT | {"training": {"compile": "always"}},
     },
     "gpt2-untied": {
@@ -71,11 +73,15 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 OTHER_HEADS = {
     "llama-tied": MODELS["llama-gqa-untied"] | {"tiedEmbeddings": True},
+    "llama-tied-again": MODELS["llama-gqa-untied"] | {"tiedEmbeddings": True},
     "gpt2-untied": MODELS["gpt2-tied"] | {"tiedEmbeddings": False},
 }
 
 
-@pytest.mark.parametrize("model", ["llama-tied", pytest.param("gpt2-untied", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "model",
+    ["llama-tied", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("llama-tied-again", "gpt2-untied"))],
+)
 def test_how_it_is_computed_does_not_change_the_losses(
     run_file: RunFactory, runs: Any, dataset: Callable[..., str], model: str
 ) -> None:
@@ -102,6 +108,7 @@ def test_bf16_trains_close_to_fp32(run_file: RunFactory, runs: Any, dataset: Cal
         assert curves[name] == pytest.approx(curves["plain"], abs=0.02)
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been_on_its_layout_or_another(
     run_file: RunFactory, runs: Any, dataset: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -151,10 +158,9 @@ def test_a_run_that_is_asked_to_stop_saves_its_last_step(
     assert word.message.startswith("Stopped. The state after step ")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
-    ("processes", "steps", "number"),
-    [pytest.param(1, 400, signal.SIGKILL, marks=pytest.mark.exhaustive), (2, 120, signal.SIGABRT)],
-    ids=["alone", "of two"],
+    ("processes", "steps", "number"), [(1, 400, signal.SIGKILL), (2, 120, signal.SIGABRT)], ids=["alone", "of two"]
 )
 def test_a_training_process_that_dies_is_replaced(
     run_file: RunFactory, runs: Any, processes: int, steps: int, number: int
@@ -171,6 +177,7 @@ def test_a_training_process_that_dies_is_replaced(
     assert [row["step"] for row in runs.rows(run) if "loss" in row] == list(range(1, steps + 1))
 
 
+@pytest.mark.exhaustive
 def test_torchrun_may_start_the_processes_too(run_file: RunFactory, runs: Any) -> None:
     run = run_file(resources={"processesPerNode": 2}, training={"steps": 4})
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
