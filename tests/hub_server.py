@@ -215,7 +215,7 @@ class Request(BaseHTTPRequestHandler):
             self.hub.uploads[path.removeprefix("/upload/")] = body
             self.answer(200, b"", {})
         elif match := _COMMIT.fullmatch(path):
-            self._commit(match["name"], body)
+            self._commit(match["name"], unquote(match["revision"]), body)
         else:
             self.answer(404, b"", {})
 
@@ -271,12 +271,12 @@ class Request(BaseHTTPRequestHandler):
         href = f"{self.hub.address}/upload/{asked['oid']}"
         return {"oid": asked["oid"], "size": asked["size"], "actions": {"upload": {"href": href}}}
 
-    def _commit(self, name: str, body: bytes) -> None:
+    def _commit(self, name: str, branch: str, body: bytes) -> None:
         repository = self.hub.repositories.get(("model", name))
         if not self._may(repository, name, writes=True):
             return
         assert repository is not None
-        files = dict(repository.commits[repository.branches["main"]])
+        files = dict(repository.commits[repository.branches[branch]])
         for line in body.splitlines():
             operation = json.loads(line)
             value = operation["value"]
@@ -286,7 +286,7 @@ class Request(BaseHTTPRequestHandler):
                 files[value["path"]] = self.hub.uploads[value["oid"]]
             elif operation["key"] == "deletedFile":
                 files.pop(value["path"], None)
-        sha = repository.commit(files)
+        sha = repository.commit(files, branch)
         url = f"{self.hub.address}/{name}/commit/{sha}"
         self._json({"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
 

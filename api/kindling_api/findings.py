@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from kindling_api.base import DOCUMENT_NAME_PATTERN, NAME_PATTERN
 from kindling_api.errors import Explanation, UserError, explain, near
-from kindling_api.hub import DATA_PATTERN, FILE_PATTERN, MODEL_PATTERN, PLAIN_PATTERN
+from kindling_api.hub import DATA_PATTERN, FILE_PATTERN, MODEL_PATTERN, PLAIN_PATTERN, TARGET_PATTERN
 from kindling_api.other_trainers import remedy_for
 from kindling_api.quantities import BYTES_PATTERN, COUNT_PATTERN, CPU_PATTERN, DURATION_PATTERN, LARGEST_COUNT
 from kindling_api.schema import Schema, at
@@ -45,6 +45,7 @@ _PATTERNS = {
     MODEL_PATTERN: "a path, s3://…, file://… or hf://owner/name[@revision]",
     FILE_PATTERN: "a path, s3://…, file://… or hf://owner/name[@revision][/path]",
     DATA_PATTERN: "a path, s3://…, file://… or hf://datasets/owner/name[@revision][/path]",
+    TARGET_PATTERN: "hf://owner/name, or hf://owner/name@branch",
     ENDPOINT_PATTERN: "an http:// or https:// address",
     LANGUAGE_PATTERN: "the code of a language, as in en or de",
     IMPORT_PATH_PATTERN: "module:function, as in rewards.maths:score",

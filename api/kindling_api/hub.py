@@ -32,6 +32,8 @@ FILE_PATTERN = rf"^({_OTHER}|hf://{_REPOSITORY}(/.+)?$)"
 """A URI, which may be a model's on the Hub, or a file's of it."""
 DATA_PATTERN = rf"^({_OTHER}|hf://datasets/{_REPOSITORY}(/.*)?$)"
 """A URI, which may be that of data on the Hub."""
+TARGET_PATTERN = rf"^hf://{_NAME}/{_NAME}(@[A-Za-z0-9._%-]+)?$"
+"""A branch of a model's repository on the Hub."""
 
 _FORM = re.compile(rf"hf://(?P<data>datasets/)?(?P<name>{_NAME}/{_NAME})(@(?P<revision>[^/]+))?(/(?P<path>.*))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -16,6 +16,7 @@ from kindling_api.documents import Document
 from kindling_api.errors import EXIT_SIGNALLED, EXIT_USER, KindlingError, SpecError, StorageError, explain
 from kindling_api.references import Reference, reference_to, uses
 from kindling_api.resolve import Finished, Waiting, resolve
+from kindling_api.v1alpha1.dataset_build import DatasetBuild
 from kindling_api.v1alpha1.products import DatasetManifest, ModelManifest
 from kindling_api.v1alpha1.runfile import RunFile
 from kindling_api.v1alpha1.status import DatasetResult, Failure, ModelResult
@@ -27,6 +28,7 @@ from kindling_cli.screen import Screen
 from kindling_runtime.signals import Stopped
 from kindling_storage import open_store
 from kindling_storage.commit import faults_of
+from kindling_storage.hub.push import check_token
 from kindling_storage.names import lookup
 
 NEEDS = {"DatasetBuild": "ray", "PretrainRun": "torch", "AlignmentRun": "torch"}
@@ -201,11 +203,14 @@ def check_runnable(documents: Sequence[Document], storage: StorageSpec) -> None:
     Raises:
         ModuleNotFoundError: a package that a stage needs is not installed.
         SpecError: a document refers to what is neither finished nor among `documents`.
+        RefusedError: a model is to be published, and there is no token.
     """
     known = {reference_to(document) for document in documents}
     for document in documents:
         if find_spec(NEEDS[document.kind]) is None:
             raise ModuleNotFoundError(name=NEEDS[document.kind])
+        if not isinstance(document, DatasetBuild) and document.spec.publish is not None:
+            check_token(f"{reference_to(document)}: spec.publish.to")
         for use in uses(document):
             there = [each in known or finished_product(storage, each) is not None for each in use.candidates]
             if there and not any(there):

@@ -11,6 +11,9 @@ from kindling_api.hub import is_hub, parse_hub_uri
 from kindling_api.references import reference_to
 from kindling_storage.hub.repository import pinned
 
+WRITTEN = "publish"
+"""The field that names a place of the Hub which is written to, and so moves."""
+
 
 def pin_revisions(documents: Sequence[Document]) -> list[Document]:
     """The documents, with a commit in every URI of the Hub. So it is part of the keys of what they make, and of its
@@ -26,8 +29,9 @@ def pin_revisions(documents: Sequence[Document]) -> list[Document]:
 def _pinned(document: Document) -> Document:
     title = str(reference_to(document))
     tree = document.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    found = _tree(tree["spec"], f"{title}: spec")
-    return document if found == tree["spec"] else parse(tree | {"spec": found}, source=title)
+    spec = tree["spec"]
+    found = spec | {key: _tree(value, f"{title}: spec.{key}") for key, value in spec.items() if key != WRITTEN}
+    return document if found == spec else parse(tree | {"spec": found}, source=title)
 
 
 def _tree(tree: Any, field: str) -> Any:

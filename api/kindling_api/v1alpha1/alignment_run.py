@@ -13,6 +13,7 @@ from kindling_api.v1alpha1.alignment_method import Method
 from kindling_api.v1alpha1.checkpoint import AlignmentEvaluationSpec, CheckpointSpec, RestartSpec
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, layout_of
 from kindling_api.v1alpha1.pretrain_run import DEGREES_RULE
+from kindling_api.v1alpha1.publish import PublishSpec
 from kindling_api.v1alpha1.resources import PodResources, RunControls, TrainingResources
 from kindling_api.v1alpha1.status import AlignmentRunStatus
 from kindling_api.v1alpha1.storage import DataUri, ModelReference
@@ -141,6 +142,8 @@ class AlignmentRunSpec(RunControls):
     """What happens when a process dies or hangs."""
     serve: ServeSpec | None = None
     """Serve the result."""
+    publish: PublishSpec | None = None
+    """Put the finished model on the Hugging Face Hub."""
 
     @model_validator(mode="after")
     def _can_be_laid_out(self) -> Self:

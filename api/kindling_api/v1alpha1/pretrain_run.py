@@ -11,6 +11,7 @@ from kindling_api.rules import cel
 from kindling_api.v1alpha1.checkpoint import CheckpointSpec, EvaluationSpec, InitializeSpec, RestartSpec
 from kindling_api.v1alpha1.model import ModelSpec
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, check_divides, layout_of
+from kindling_api.v1alpha1.publish import PublishSpec
 from kindling_api.v1alpha1.resources import RunControls, TrainingResources
 from kindling_api.v1alpha1.status import PretrainRunStatus
 from kindling_api.v1alpha1.storage import DatasetReference
@@ -49,6 +50,8 @@ class PretrainRunSpec(RunControls):
     """What happens when a process dies or hangs."""
     initialize: InitializeSpec | None = None
     """Weights to start from."""
+    publish: PublishSpec | None = None
+    """Put the finished model on the Hugging Face Hub."""
 
     @model_validator(mode="after")
     def _can_be_laid_out(self) -> Self:

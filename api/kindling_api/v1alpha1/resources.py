@@ -99,6 +99,7 @@ CONTENT_FREE_FIELDS = frozenset(
         "engine",
         "evaluation",
         "parallelism",
+        "publish",
         "resources",
         "restart",
         "serve",

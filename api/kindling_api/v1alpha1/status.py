@@ -307,6 +307,8 @@ class ModelResult(Status):
     """e to the validation loss."""
     divergence: Divergence | None = None
     """How far the loss is from its best, where it ended well above it; absent where it did not."""
+    published: str | None = None
+    """Where it is on the Hugging Face Hub, with the commit; absent without `publish`."""
 
 
 class AlignmentResult(ModelResult):

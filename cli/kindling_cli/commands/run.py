@@ -133,6 +133,8 @@ def _print_products(console: Console, rows: Sequence[StageRow], prompts: Sequenc
         result = row.progress.result
         if result is not None and open_store(result.uri).exists(REPORT):
             console.print(f"  report  {shown(result.uri)}/{REPORT}", markup=False, soft_wrap=True)
+        if isinstance(result, ModelResult) and result.published is not None:
+            console.print(f"  at the Hub {result.published}", markup=False, soft_wrap=True)
         if isinstance(result, ModelResult) and (said := _said(result)):
             console.print(f"  it says {said}", markup=False, soft_wrap=True)
     option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"

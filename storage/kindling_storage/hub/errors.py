@@ -32,7 +32,7 @@ LONGEST_WAIT = 60.0
 MOST_DAMAGED = 2
 """Tries at a file that arrives damaged: it may be large."""
 
-_TOKEN = "HF_TOKEN (in a cluster: spec.huggingFace.tokenSecret)"
+TOKEN = "HF_TOKEN (in a cluster: spec.huggingFace.tokenSecret)"
 _PASSING = frozenset({408, 429, *range(500, 600)})
 """HTTP statuses that another try may not meet."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -82,7 +82,7 @@ def _error(where: str, place: HubUri, error: Exception) -> StorageError | Integr
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, errors.GatedRepoError):
-            remedy = f"accept its terms at {endpoint()}/{place.name}, and set {_TOKEN} to a token of that account"
+            remedy = f"accept its terms at {endpoint()}/{place.name}, and set {TOKEN} to a token of that account"
             return _refused(where, "a repository that one must ask for", remedy)
         if isinstance(cause, errors.RevisionNotFoundError):
             return _no_revision(where, place)
@@ -123,7 +123,7 @@ def damaged(where: str, found: str) -> IntegrityError:
 def _status_error(where: str, place: HubUri, error: Exception) -> StorageError:
     status = _status(error)
     if status in (401, 403):
-        remedy = f"set {_TOKEN} to a token that may do this, or take a wrong one away"
+        remedy = f"set {TOKEN} to a token that may do this, or take a wrong one away"
         return _refused(where, f"HTTP {status}: the token is refused, or there is none", remedy)
     if status == 404:
         return _no_repository(where, place)
@@ -132,13 +132,13 @@ def _status_error(where: str, place: HubUri, error: Exception) -> StorageError:
         return StorageError(explain(where, found=f"HTTP {status}", allowed="an answer of the Hub", remedy=remedy))
     remedy = "run again later: what has arrived is kept"
     if status == 429:
-        remedy = f"run again later, or set {_TOKEN}: more is allowed with a token than without"
+        remedy = f"run again later, or set {TOKEN}: more is allowed with a token than without"
     return UnreachableError(explain(where, found=f"HTTP {status}", allowed="the Hub's answer", remedy=remedy))
 
 
 def _no_repository(where: str, place: HubUri) -> NotFoundError:
     found = f"no {place.kind} {place.name} at {endpoint()}, or none that this token may see"
-    remedy = f"correct the name, or set {_TOKEN} to a token that may read it"
+    remedy = f"correct the name, or set {TOKEN} to a token that may read it"
     return NotFoundError(explain(where, found=found, allowed=f"a {place.kind} of the Hub", remedy=remedy))
 
 

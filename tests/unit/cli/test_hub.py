@@ -33,6 +33,7 @@ spec:
   method: {sft: {}}
   data: [{uri: "hf://datasets/me/talks/*.json"}]
   training: {steps: 2, batch: {tokens: 256}, compile: never}
+  publish: {to: hf://me/tuned}
 ---
 apiVersion: kindling.dev/v1alpha1
 kind: DatasetBuild
@@ -162,10 +163,20 @@ def kindling(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_model_is_made_of_what_the_hub_has_and_says_of_which_commit(full_hub: Hub, write: Write) -> None:
+def test_a_model_is_made_of_what_the_hub_has_and_says_of_which_commit(
+    full_hub: Hub, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, hub = write(DOCUMENTS), full_hub
     run = kindling(file.parent, "run", str(file), "--store", "store")
+    assert run.returncode == 2, run.stderr
+    assert "AlignmentRun/tuned: spec.publish.to: found no token" in run.stderr and "me/tuned" not in str(hub.asked)
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    run = kindling(file.parent, "run", str(file), "--store", "store")
     assert run.returncode == 0, run.stderr
+    tuned = hub.model("me/tuned").branches["main"]
+    assert f"at the Hub hf://me/tuned@{tuned}" in run.stdout
+    (folder,) = file.parent.glob("store/models/*/model")
+    assert hub.model("me/tuned").commits[tuned] == {path.name: path.read_bytes() for path in folder.iterdir()}
     (model,) = [json.loads(path.read_text()) for path in file.parent.glob("store/models/*/manifest.json")]
     talks = hub.data("me/talks").branches["main"]
     assert model["baseUri"] == f"hf://me/tiny@{hub.model('me/tiny').branches['main']}"

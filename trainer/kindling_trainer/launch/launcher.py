@@ -29,6 +29,7 @@ from kindling_storage.outage import outage
 from kindling_trainer.checkpoint.folders import folders
 from kindling_trainer.data.inputs import TrainingRun, check_inputs, learns_tokens
 from kindling_trainer.launch.node import Node
+from kindling_trainer.launch.publish import check_target, put_on_hub
 from kindling_trainer.launch.workers import WorkerGroup, WorkersOutcome
 from kindling_trainer.telemetry.metrics import perplexity
 
@@ -84,6 +85,7 @@ def launch(request: Request) -> ModelResult | None:
 def _lead(request: Request) -> ModelManifest:
     """Train, as the only machine or the first."""
     check_inputs(request.run)
+    check_target(request.run.spec.publish)
     with lock(request.store, LOCK, request.run) as held:
         discard_damaged(request.store, ModelManifest)
         record_origin(request.store, request.run)
@@ -112,6 +114,7 @@ def _publish(request: Request, finished: ModelManifest) -> ModelResult:
         validation_loss=loss,
         perplexity=perplexity(loss) if loss is not None and learns_tokens(run) else None,
         divergence=finished.divergence,
+        published=put_on_hub(store, finished, run.spec.publish) if run.spec.publish else None,
     )
     if run.kind == "PretrainRun":
         return result
