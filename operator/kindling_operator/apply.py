@@ -171,7 +171,7 @@ class Applier:
         there = resource if _is(resource, key) else await self._cluster.get(key)
         if there is None:
             return
-        if there is not resource and not is_owned(there, resource):
+        if there is not resource and not _is_its(there, resource):
             log.warning("%s %s/%s stays: it is not this document's", key.kind, key.namespace, key.name)
             return
         await self._cluster.delete(key, uid=there["metadata"]["uid"])
@@ -195,12 +195,16 @@ class Applier:
         }
 
 
+def _is_its(there: Object, resource: Object) -> bool:
+    """Whether an object is the document's; one without owner, as the clean-up Job is, says in a label whose it is."""
+    return is_owned(there, resource) or (not owners(there) and label(there, UID) == resource["metadata"]["uid"])
+
+
 def _check_owner(resource: Object, item: Object, there: Object | None) -> None:
-    """Refuse to touch an object of somebody else's that has the name of ours; one without owner says whose it is."""
+    """Refuse to touch an object of somebody else's that has the name of ours, and to adopt one without owner."""
     if there is None:
         return
-    labelled = label(there, UID) == resource["metadata"]["uid"]
-    if not is_owned(there, resource) and (owners(item) or owners(there) or not labelled):
+    if not _is_its(there, resource) or (owners(item) and not owners(there)):
         name = f"{there['kind']} {there['metadata']['name']}"
         remedy = f"delete it, or give this {resource['kind']} another name"
         raise ClusterError(409, "NameTaken", f"{name} is there already and belongs to something else; {remedy}")

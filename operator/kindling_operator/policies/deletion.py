@@ -10,7 +10,7 @@ from kindling_api.errors import EXIT_NOTHING
 from kindling_api.v1alpha1.products import model_folder
 from kindling_api.v1alpha1.status import AlignmentRunStatus, DatasetBuildStatus
 from kindling_api.v1alpha1.storage import StorageSpec
-from kindling_operator.children import Ending, job_ending
+from kindling_operator.children import Ending, job_ending, key_of_object
 from kindling_operator.draft import Draft
 from kindling_operator.labels import attempt_of
 from kindling_operator.moments import seconds_since
@@ -45,7 +45,8 @@ def deletion(draft: Draft) -> Draft:
     why = _said(draft)
     match _ending(draft):
         case "succeeded":
-            return _release(draft)
+            assert draft.world.cleanup is not None
+            return _release(draft.remove(key_of_object(draft.world.cleanup)))  # one that failed can be looked at
         case "failed":
             return _give_up(draft, f"{place} could not be deleted, and stays.{why}")
     if age > LONGEST_SECONDS:

@@ -11,6 +11,7 @@ from kindling_operator.apply import Applier
 from kindling_operator.cache import ObjectCache
 from kindling_operator.children import key_of_object
 from kindling_operator.cluster import ClusterError, _refused
+from kindling_operator.labels import UID
 from kindling_operator.policies.retention import FINALIZER, finalizers_patch
 from kindling_operator.world import NAMESPACE_GOES, Object, ObjectKey, Plan
 
@@ -111,6 +112,42 @@ def test_what_is_as_it_was_written_is_written_again_only_for_another_document_of
     assert server.written == ["Service", "ConfigMap"]
     asyncio.run(applier.apply(document(uid=another), plan))
     assert server.written == ["Service", "ConfigMap"] * 2
+
+
+class Keeping(Refusing):
+    """An API server that has one object, until it is deleted."""
+
+    def __init__(self, there: Object) -> None:
+        super().__init__()
+        self.there: Object | None = there
+
+    async def get(self, key: ObjectKey) -> Object | None:
+        return self.there
+
+    async def delete(self, key: ObjectKey, *, uid: str) -> None:
+        assert self.there is not None and uid == self.there["metadata"]["uid"]
+        self.there = None
+
+
+@pytest.mark.parametrize(
+    ("whose", "goes"),
+    [
+        ({"ownerReferences": [{"uid": "1"}]}, True),
+        ({"labels": {UID: "1"}}, True),
+        ({"ownerReferences": [{"uid": "0"}]}, False),
+        ({"labels": {UID: "0"}}, False),
+        ({"labels": {UID: "1"}, "ownerReferences": [{"uid": "0"}]}, False),
+        ({}, False),
+    ],
+    ids=["owned", "labelled", "another's", "with another's label", "another's, with our label", "nobody's"],
+)
+def test_nothing_is_deleted_but_what_is_the_documents_own(whose: Object, goes: bool) -> None:
+    metadata = {"namespace": "team", "name": "tiny-ptr-1-delete", "uid": "9", **whose}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata}
+    server = Keeping(job)
+    resource, plan = document(uid="1"), Plan(status={}, delete=(key_of_object(job),))
+    asyncio.run(Applier(server, ObjectCache(lambda reference: None), None, {}).apply(resource, plan))  # type: ignore[arg-type]
+    assert (server.there is None) == goes
 
 
 def test_a_document_is_known_as_it_was_changed_before_the_watch_shows_it() -> None:

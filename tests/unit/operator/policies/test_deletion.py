@@ -39,6 +39,7 @@ def test_data_that_is_not_to_stay_is_deleted_by_a_job_after_the_pods_have_ended(
     cleanup(run)["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
     run.reconcile()
     assert run.gone
+    assert not [key for key in run.objects if key.kind == "Job"], "the clean-up goes, too"
 
 
 @pytest.mark.parametrize("ending", ["Failed", None], ids=["it fails", "it never ends"])
@@ -53,6 +54,7 @@ def test_a_clean_up_that_does_not_work_does_not_keep_the_document(cluster: Make,
         run.wait(301)
     run.reconcile()
     assert run.gone
+    assert cleanup(run), "what it said can be looked at"
     assert run.events[-1].reason == "CleanUpFailed"
     assert "s3://llm/models/" in run.events[-1].message
 
