@@ -24,7 +24,9 @@ def write_node_settings(
         "kubelet.json": kubelet(folder, index, address),
         "kube-proxy.json": kube_proxy(name, address),
     }.items():
-        (folder / file).write_text(json.dumps(document, indent=2))
+        written, text = folder / file, json.dumps(document, indent=2)
+        if not written.exists() or written.read_text() != text:  # a kube-proxy that runs ends when its file is written
+            written.write_text(text)
 
 
 def containerd(folder: Path, images: Path, runtime: Path) -> str:
