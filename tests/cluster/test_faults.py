@@ -68,6 +68,7 @@ def test_a_run_survives_the_loss_of_a_node(
         assert {pod["spec"]["nodeName"] for pod in run.pods() if attempt(pod) == "2"} == {"node-1"}
 
 
+@pytest.mark.exhaustive
 def test_a_run_survives_the_death_of_a_rank(
     kindling: Installation, minio: Store, corpus: Run, undisturbed: Object
 ) -> None:
