@@ -5,9 +5,7 @@
 Seven datasets are built and three models trained from texts that are found on the machine: Python's standard library
 and the licences under /usr/share/doc. Each document is planned with nothing made, then run by `kindling run`, after
 what it needs. Tokens are those of the training part, and of all steps of a run; time is by the clock, from the
-command's start to its end; memory is the largest process's resident size. Of that, a plan counts what the run itself
-needs, and not Python and torch, which are there before the model is: what they take is measured by a process that only
-loads them, and added.
+command's start to its end; memory is the resident size of the largest process.
 
 Estimates are good where tokens are within 10 %, time within a factor of 2, and memory within 15 %.
 """
@@ -90,16 +88,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kindling-bench-") as name:
         folder = Path(name)
         write_texts(folder)
-        base = resident([sys.executable, "-c", "import kindling_trainer.train"], folder)[1]
         for name in options.only:
-            found.append(figures := of(name, folder, base))
+            found.append(figures := of(name, folder))
             memory = figures.mebibytes or (0, 0)
             cells = [cell for pair in (figures.tokens, figures.seconds, memory) for cell in _cells(*pair)]
             print(ROW.format(name, *cells), flush=True)
     write_figures(options.json, {"documents": [asdict(each) for each in found]})
 
 
-def of(name: str, folder: Path, base: float) -> Figures:
+def of(name: str, folder: Path) -> Figures:
     """The figures of one document; what it needs is made between the plan and the run."""
     file = folder / f"{name}.yaml"
     file.write_text("\n---\n".join(json.dumps(_document(each)) for each in [*NEEDS.get(name, []), name]))
@@ -114,7 +111,7 @@ def of(name: str, folder: Path, base: float) -> Figures:
     if name in DATASETS:
         tokens = sum(shard["tokens"] for shard in made["train"])
         return Figures(name, (plan["tokens"], tokens), (plan["seconds"], seconds), None)
-    memory = (sum(plan["memory"].values()) / 2**20 + base, peak)
+    memory = (sum(plan["memory"].values()) / 2**20, peak)
     return Figures(name, (plan["tokens"], made["tokens"]), (plan["seconds"], seconds), memory)
 
 

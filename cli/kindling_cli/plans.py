@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 BYTE_VOCABULARY = 257
 ASSUMED_BYTES_PER_TOKEN = 4.0
 """Of a tokenizer that is not there yet: English prose in a vocabulary of 32,000."""
-START_SECONDS = 8.0
-"""From a training's start to its first step, and from its last to the model's commit: torch is loaded twice."""
+START_SECONDS, TRIAL_SECONDS = 15.0, 5.0
+"""What a training takes beside its steps: from its start to the first and from the last to the model's commit, torch
+loaded twice; and what an alignment takes to try the model before and after it. On two cores (`bench/plan`)."""
 ASSUMED_VOCABULARY = 256
 """Where only the build will tell (characters, a tokenizer from elsewhere)."""
 
@@ -282,6 +283,7 @@ def _sizes(
         flops = tokens * flops_per_token(shape, vocabulary, batch.context) * recomputed(checkpointing)
     waiting = bubble(layout.pipeline, batch.accumulation)
     work = (flops or 0.0) / (1 - waiting)
+    beside_steps = START_SECONDS + (TRIAL_SECONDS if isinstance(spec, AlignmentRunSpec) else 0.0)
     return {
         "shape": shape,
         "vocab_size": vocabulary,
@@ -305,9 +307,10 @@ def _sizes(
             checkpointing=checkpointing,
             whole_models=beside,
             context=batch.context,
+            gpu=spec.resources.gpu is not None,
         ),
         "flops": flops,
-        "seconds": None if flops is None or not flops_per_second else START_SECONDS + work / flops_per_second,
+        "seconds": None if flops is None or not flops_per_second else beside_steps + work / flops_per_second,
         "checkpoint_bytes": checkpoint_bytes(shape, vocabulary),
     }
 

@@ -1,7 +1,7 @@
 """What a run will need, by formula: memory of one process, arithmetic, bytes in the store. No torch, no effects.
 
-Figures are estimates of the large terms. Left out are the allocator's fragments, the kernels' workspaces, what the
-framework itself takes (a CUDA context is about half a GiB), and the few bytes of norms' statistics.
+Figures are estimates of the large terms. Left out are the allocator's fragments, the kernels' workspaces, the few bytes
+of norms' statistics, and of a GPU's memory what the framework itself takes (a CUDA context is about half a GiB).
 """
 
 from __future__ import annotations
@@ -26,8 +26,13 @@ ADAM_BYTES = 8
 COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
 
 
+PROGRAM_BYTES = 820 * 2**20
+"""Python, torch and what a training loads beside them: the peak of one whose model has a few hundred weights
+(`bench/plan`)."""
+
+
 class Memory(Status):
-    """Bytes of one process, at the peak of a step."""
+    """Bytes of one process, at the peak of a step: of the GPU's memory where it has one, else of the machine's."""
 
     parameters: float
     """This process' part of the fp32 weights."""
@@ -45,6 +50,10 @@ class Memory(Status):
     whole_models: float = 0.0
     """Models that the process holds whole beside its part of the one that learns: to draw answers, to compare them with
     the base, to score them."""
+    snapshot: float = 0.0
+    """Without a GPU: the copy of weights and moments from which a checkpoint is written while steps are taken."""
+    programs: float = 0.0
+    """Without a GPU: Python and torch."""
 
     @property
     def total(self) -> float:
@@ -63,6 +72,7 @@ def memory(
     checkpointing: Checkpointing,
     whole_models: float = 0.0,
     context: int | None = None,
+    gpu: bool = True,
 ) -> Memory:
     """Memory of one process at its peak, in bytes; of a pipeline's, the one that needs most.
 
@@ -72,6 +82,7 @@ def memory(
         accumulation: micro-batches of a step; a pipeline's stage has several of them under way.
         whole_models: bytes of them, where there are any.
         context: tokens of a sequence; None means as many as the model can have.
+        gpu: whether the process has one; else it has but one memory, for the model and for all else.
     """
 
     def of(stage: Stage) -> Memory:
@@ -88,6 +99,8 @@ def memory(
             activations=under_way * _activations_per_token(shape, layout, len(stage.layers), precision, checkpointing),
             logits=logits if stage.is_last else 0.0,
             whole_models=whole_models,
+            snapshot=0.0 if gpu else (MASTER_BYTES + ADAM_BYTES) * stored,
+            programs=0.0 if gpu else PROGRAM_BYTES,
         )
 
     return max(map(of, stages_of(shape, vocab_size, layout.pipeline)), key=lambda memory: memory.total)

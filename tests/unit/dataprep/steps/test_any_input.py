@@ -262,7 +262,7 @@ def test_no_change_of_a_file_is_lost(folder: Path, name: Any, count: int, change
 @pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("short_spans")
-@settings(max_examples=60_000)
+@settings(max_examples=120_000)
 @given(NAMES, st.integers(1, 40), CHANGES)
 def test_no_change_of_a_file_is_lost_in_half_an_hour(folder: Path, name: Any, count: int, changes: Any) -> None:
     check_any(folder, name, count, changes)
