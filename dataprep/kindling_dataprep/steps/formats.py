@@ -117,8 +117,8 @@ def read_parquet(stream: BinaryIO, span: Span, column: str) -> Iterator[Document
         except PARQUET_ERRORS as error:
             why = _said(error)
         if read < rows:
-            offset, size = _place(metadata.row_group(group), file_bytes)
-            unread = max(size * (rows - read) // rows, 1)
+            offset, size = _places(metadata, file_bytes)[group]
+            unread = min(max(size * (rows - read) // rows, 1), size)
             yield broken(span.file, number + read, "readable", why, offset + size - unread, unread)
         number += rows
 
@@ -131,16 +131,22 @@ def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _place(group: pq.RowGroupMetaData, file_bytes: int) -> tuple[int, int]:
-    """Where in the file the columns of a row group begin, and their bytes, as its metadata has it, and within the file.
+def _places(metadata: pq.FileMetaData, file_bytes: int) -> list[tuple[int, int]]:
+    """Where in the file the columns of each row group begin, and their bytes: as the metadata has it, but one behind
+    the other and within the file, whatever a damaged footer says, so that no byte is told twice.
 
     A byte of the row group is no more told from another than a row is.
     """
-    columns = [group.column(index) for index in range(group.num_columns)]
-    first = min((each.dictionary_page_offset or each.data_page_offset for each in columns), default=0)
-    offset = min(max(first, 0), file_bytes)
-    size = sum(max(each.total_compressed_size, 0) for each in columns)
-    return offset, min(size, file_bytes - offset)
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    columns = [[group.column(index) for index in range(group.num_columns)] for group in groups]
+    begins = [min((each.dictionary_page_offset or each.data_page_offset for each in own), default=0) for own in columns]
+    sizes = [sum(max(each.total_compressed_size, 0) for each in own) for own in columns]
+    places, end = [], 0
+    for begin, size, following in zip(begins, sizes, [*begins[1:], file_bytes], strict=True):
+        offset = min(max(begin, end), file_bytes)
+        end = min(offset + size, file_bytes, *([following] if following > offset else []))
+        places.append((offset, end - offset))
+    return places
 
 
 def open_parquet(stream: BinaryIO) -> pq.ParquetFile:
