@@ -183,7 +183,9 @@ def test_an_upgrade_keeps_the_key_and_an_uninstall_keeps_documents(helm: Any, tm
             found: Object = release.get("secret", "kindling-storage", "--namespace=team-a")["data"]
             return found
 
-        assert "kubectl --namespace team-a apply" in release.upgrade(NAMESPACED)
+        said = release.upgrade(NAMESPACED)
+        assert "kubectl --namespace team-a apply" in said
+        assert "no default StorageClass, so MinIO waits for its volume" in said
         before = key()
         release.kubectl("apply", "--filename=-", text=RUN)
         release.upgrade({**NAMESPACED, "operator": {"replicas": 2}})
@@ -314,3 +316,19 @@ def test_a_namespace_that_went_while_the_operator_was_away_is_let_go(helm: Any, 
             release.kubectl("delete", kind, "--all", "--namespace=team-a", "--wait=false")
         with release.operator() as log:
             wait(lambda: not release.get("pretrainruns", "--namespace=team-a")["items"], log)
+
+
+@pytest.mark.parametrize("mode", ["in namespaces", "in the cluster"])
+def test_a_namespace_that_is_not_there_yet_fails_no_release(mode: str, helm: Any, tmp_path: Path) -> None:
+    names = ["later", "team-a"]
+    storage: Object = {"uri": "s3://llm", "credentials": {"accessKeyId": "id", "secretAccessKey": "for-tests-only"}}
+    values: Object = {"watch": {"namespaces": names}, "storage": storage}
+    if mode == "in the cluster":
+        values = {"watch": {"cluster": True}, "storage": {**storage, "namespaces": names}}
+    with releasable(helm, tmp_path) as release:
+        said = release.upgrade(values)
+        assert "The namespace later is not there" in said
+        assert "kubectl --namespace team-a apply" in said, "the commands are for one that is there"
+        release.kubectl("create", "namespace", "later")
+        assert "is not there" not in release.upgrade(values)
+        assert release.get("secret", "kindling-storage", "--namespace=later")["data"]

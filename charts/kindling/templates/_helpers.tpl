@@ -63,12 +63,22 @@ app.kubernetes.io/component: storage
 {{- if .Values.watch.cluster }}[]{{ else }}{{ default (list .Release.Namespace) .Values.watch.namespaces | uniq | toJson }}{{ end -}}
 {{- end }}
 
-{{/* Those of them that take something in, as a JSON list: all but those that are being deleted, as far as Helm can see. */}}
+{{/* Those of them that take something in, as a JSON list. */}}
 {{- define "kindling.open" -}}
+{{ include "kindling.takingIn" (list . (include "kindling.watched" . | fromJsonArray)) }}
+{{- end }}
+
+{{/*
+Of namespaces, from a list of: root, their names; as a JSON list: those that take something in, as far as Helm can see.
+One that is being deleted does not, nor one that is not there: where it is made later, an upgrade brings what it lacks.
+*/}}
+{{- define "kindling.takingIn" -}}
+{{- $sees := not (empty (lookup "v1" "Namespace" "" (index . 0).Release.Namespace)) -}}
 {{- $open := list -}}
-{{- range include "kindling.watched" . | fromJsonArray -}}
+{{- range index . 1 -}}
 {{- $there := lookup "v1" "Namespace" "" . | default dict -}}
-{{- if not (dig "metadata" "deletionTimestamp" "" $there) }}{{ $open = append $open . }}{{ end -}}
+{{- $absent := and $sees (empty $there) -}}
+{{- if not (or $absent (dig "metadata" "deletionTimestamp" "" $there)) }}{{ $open = append $open . }}{{ end -}}
 {{- end -}}
 {{- $open | toJson -}}
 {{- end }}
@@ -107,7 +117,7 @@ app.kubernetes.io/component: storage
 
 {{/* The namespaces that Secret is written into, as a JSON list. */}}
 {{- define "kindling.storageNamespaces" -}}
-{{- if .Values.watch.cluster }}{{ .Values.storage.namespaces | uniq | toJson }}{{ else }}{{ include "kindling.open" . }}{{ end -}}
+{{- if .Values.watch.cluster }}{{ include "kindling.takingIn" (list . (uniq .Values.storage.namespaces)) }}{{ else }}{{ include "kindling.open" . }}{{ end -}}
 {{- end }}
 
 {{- define "kindling.minioEndpoint" -}}
