@@ -2,8 +2,11 @@
 
     .venv/bin/python .ci/install.py '.[dev]'
 
-uv takes a fraction of pip's time. pip fetches it, and it is told what pip is told: index, certificates, proxy and more,
-from pip's files and variables (pip.conf, PIP_INDEX_URL, …). What is set for uv itself (UV_INDEX, …) stays as it is.
+uv takes a fraction of pip's time, and compiles what it has installed, as pip does: where Python may write no bytecode
+(PYTHONDONTWRITEBYTECODE), each process would compile all of torch anew.
+
+pip fetches uv, which is told what pip is told: index, certificates, proxy and more, from pip's files and variables
+(pip.conf, PIP_INDEX_URL, …). What is set for uv itself (UV_INDEX, …) stays as it is.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ def main(project: str) -> int:
 def _with_uv(project: str, settings: Settings) -> bool:
     if subprocess.run([*PIP, "install", "-q", "-c", LOCK, "uv"]).returncode:
         return False
-    uv = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", sys.executable]
+    uv = [sys.executable, "-m", "uv", "pip", "install", "-q", "--compile-bytecode", "--python", sys.executable]
     alone = ["--no-index"] if settings.get("no-index", "0").lower() in ("1", "true", "yes", "on") else []
     environment = {**uv_environment(settings, os.environ), **os.environ}
     return subprocess.run([*uv, *alone, "-c", LOCK, "-e", project], env=environment).returncode == 0
