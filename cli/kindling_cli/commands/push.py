@@ -23,14 +23,12 @@ def push_model(model: str, target: str, *, store: str, private: bool) -> None:
     """
     place = _target(target)
     found = find(model, store, MODELS)
-    message = "Upload with Kindling"
-    if found.store.exists(MANIFEST):
-        message += f"\n\nManifest {read_product(found.store).digest}"
+    digest = read_product(found.store).digest if found.store.exists(MANIFEST) else None
     with tempfile.TemporaryDirectory(prefix="kindling-push-") as name:
         folder = Path(name)
         write_model(found, folder)
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        print(f"{found.shown} is at {push(files, place, message=message, private=private)}.")
+        print(f"{found.shown} is at {push(files, place, digest=digest, private=private)}.")
 
 
 def _target(target: str) -> HubUri:

@@ -44,12 +44,12 @@ def prepare(place: HubUri, *, private: bool) -> None:
         asking(place, "", lambda: hub.repo_info(place.name, revision=place.revision))
 
 
-def push(files: Mapping[str, Path], place: HubUri, *, message: str, private: bool) -> HubUri:
+def push(files: Mapping[str, Path], place: HubUri, *, digest: str | None, private: bool) -> HubUri:
     """Put files into a model's repository, which is made where there is none; others in it stay.
 
     Args:
         files: local files, by their paths in the repository.
-        message: of the commit.
+        digest: of the manifest of the run that made them, which the commit's message tells; None where there is none.
         private: whether a new repository is to be seen by its owner alone.
 
     Returns:
@@ -64,6 +64,7 @@ def push(files: Mapping[str, Path], place: HubUri, *, message: str, private: boo
 
     prepare(place, private=private)
     hub = HfApi(endpoint=endpoint())
+    message = "Upload with Kindling" + (f"\n\nManifest {digest}" if digest is not None else "")
     operations = [CommitOperationAdd(path, str(local)) for path, local in sorted(files.items())]
     made = asking(
         place, "", lambda: hub.create_commit(place.name, operations, commit_message=message, revision=place.revision)

@@ -63,9 +63,8 @@ def put_on_hub(store: ObjectStore, finished: ModelManifest, publish: PublishSpec
     model = store.child(MODEL_FOLDER)
     with tempfile.TemporaryDirectory(prefix="kindling-publish-") as folder:
         files = {info.path: _local(model, info.path, Path(folder)) for info in model.list()}
-        message = f"Upload with Kindling\n\nManifest {finished.digest}"
         with _field(" The model is finished and stays: run the same again, and it is put there."):
-            at = str(push(files, publish.place, message=message, private=publish.private))
+            at = str(push(files, publish.place, digest=finished.digest, private=publish.private))
     store.put(RECORD, HubCopy(digest=finished.digest, to=to, at=at).model_dump_json(by_alias=True).encode())
     say(log, f"the model is at {at}")
     return at
