@@ -6,6 +6,7 @@
     │   ├── DataError           the data: nothing to read, too many bad records, too small
     │   ├── StorageError        the store: no bucket, no permission, unreachable, full
     │   │   ├── NotFoundError   the store has no such object
+    │   │   │   └── NoRepositoryError  nor the repository that it would be in
     │   │   ├── RefusedError    the store does not take the key, or forbids what is asked with it
     │   │   └── UnreachableError  the store does not answer, or cannot serve now: exit code 1, for it may be retried
     │   │       └── WithdrawnError  the store refuses what it granted before
@@ -68,6 +69,10 @@ class StorageError(UserError):
 
 class NotFoundError(StorageError):
     """The store was reached and has no such object."""
+
+
+class NoRepositoryError(NotFoundError):
+    """There is no such repository, or revision of it: so none of its files, either."""
 
 
 class RefusedError(StorageError):

@@ -42,6 +42,8 @@ from kindling_trainer.align.data.tokenize import read_pairs
 from kindling_trainer.chat.template import ChatTemplate
 from kindling_trainer.checkpoint.huggingface import read_chat_template, read_model, read_tokenizer
 
+NO_QUESTION = "?"
+"""The prompt of answers that are compared without theirs."""
 FOLDS = 5
 SHOWS = ("sft", "dpo", "reward")
 BASE = """\
@@ -227,13 +229,13 @@ def write_folds(dialogues: Path, folder: Path) -> list[Path]:
     for path, fold in zip(paths, folds, strict=True):
         path.write_text("".join(fold))
         pairs = map(json.loads, fold)
-        answers = [json.dumps({name: pair[name] for name in ("chosen", "rejected")}) + "\n" for pair in pairs]
+        answers = [json.dumps(pair | {"prompt": NO_QUESTION}) + "\n" for pair in pairs]
         _answers(path).write_text("".join(answers))
     return paths
 
 
 def _answers(fold: Path) -> Path:
-    """Its pairs without the questions."""
+    """Its pairs without their questions."""
     return fold.with_name(f"answers-of-{fold.name}")
 
 

@@ -41,6 +41,11 @@ class Case:
     file_bytes: int = 10**9
     """The largest file of weights."""
 
+    @property
+    def dtype_name(self) -> Any:
+        """As in `bfloat16`."""
+        return str(self.dtype).removeprefix("torch.")
+
     def save(self, folder: Path, seed: int = 0) -> None:
         """The folder, whose every parameter has values of its own, large enough to tell apart."""
         torch.manual_seed(seed)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from kindling_api.errors import SpecError, explain
 from kindling_cli import DEFAULT_STORE
 from kindling_cli.options import Model, Store
 
@@ -21,19 +22,26 @@ def export(
         Literal["huggingface", "llmc", "nanogpt"],
         typer.Option(help="huggingface for a model; for a dataset llmc (karpathy/llm.c) or nanogpt."),
     ] = "huggingface",
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"] | None,
+        typer.Option(help="Of a model's weights; as they are, which after training is float32, unless given."),
+    ] = None,
 ) -> None:
     """Write a model as AutoModelForCausalLM and AutoTokenizer load it, or a dataset as another trainer reads it.
 
     \b
     Examples:
-      kindling export quickstart ./quickstart-hf
+      kindling export quickstart ./quickstart-hf --dtype bfloat16
       kindling export kindling-store/models/0123456789abcdef/checkpoints/step-00000200-a1 ./at-200
       kindling export quickstart ./data --to llmc
     """
     if to == "huggingface":
         from kindling_cli.commands.export import export_model
 
-        export_model(what, folder, store=store)
+        export_model(what, folder, store=store, dtype=dtype)
+    elif dtype is not None:
+        remedy = "leave --dtype out: a dataset's tokens are written as that trainer reads them"
+        raise SpecError(explain("--dtype", found=f"{dtype} with --to {to}", allowed="a model", remedy=remedy))
     else:
         from kindling_cli.commands.export_data import export_data
 

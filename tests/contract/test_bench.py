@@ -146,7 +146,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "gsm8k" / "train.jsonl").write_text(lines(problems))
     texts = [{"text": text(chance.randint(40, 80)), "id": str(number)} for number in range(600)]
     (folder / "texts.jsonl").write_text(lines(texts))
-    plays = "\n\n".join(f"FIRST CITIZEN:\n{text(3)}" for _ in range(200))
+    plays = "\n\n".join(f"FIRST CITIZEN:\n{text(3)}\n\nROMEO:\n{text(1)}" for _ in range(200))
     (folder / "tinyshakespeare" / "input.txt").write_text(plays)
     with gzip.open(folder / "pairs.jsonl.gz", "wt") as file:
         asked = [f"\n\nHuman: {sentence(6)}\n\nAssistant:" for _ in range(60)]

@@ -9,11 +9,11 @@ from kindling_cli.load_model import checkpoint_manifest, dataset_of_checkpoint, 
 from kindling_cli.product_folders import MODELS, ProductFolder, check_free, file_uri, find
 from kindling_cli.products import read_product
 from kindling_storage import ObjectStore, open_store
-from kindling_trainer.checkpoint.huggingface import export, read_shape
+from kindling_trainer.checkpoint.huggingface import Dtype, cast, export, read_shape
 
 
-def export_model(model: str, folder: Path, *, store: str) -> None:
-    """Write the model that `model` means into a new or empty folder.
+def export_model(model: str, folder: Path, *, store: str, dtype: Dtype | None = None) -> None:
+    """Write the model that `model` means into a new or empty folder, with weights of `dtype`, if that is given.
 
     Raises:
         SpecError: it means no model, or the folder is in use.
@@ -23,6 +23,8 @@ def export_model(model: str, folder: Path, *, store: str) -> None:
     check_free(folder)
     place = find(model, store, MODELS)
     write_model(place, folder)
+    if dtype is not None:
+        cast(open_store(file_uri(folder)), dtype)
     print(f"{place.shown} is in {folder}, ready for AutoModelForCausalLM.from_pretrained({str(folder)!r}).")
 
 

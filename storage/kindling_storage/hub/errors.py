@@ -13,6 +13,7 @@ from typing import TypeVar
 from kindling_api.errors import (
     IntegrityError,
     KindlingError,
+    NoRepositoryError,
     NotFoundError,
     RefusedError,
     StorageError,
@@ -136,19 +137,20 @@ def _status_error(where: str, place: HubUri, error: Exception) -> StorageError:
     return UnreachableError(explain(where, found=f"HTTP {status}", allowed="the Hub's answer", remedy=remedy))
 
 
-def _no_repository(where: str, place: HubUri) -> NotFoundError:
+def _no_repository(where: str, place: HubUri) -> NoRepositoryError:
     found = f"no {place.kind} {place.name} at {endpoint()}, or none that this token may see"
     remedy = f"correct the name, or set {TOKEN} to a token that may read it"
-    return NotFoundError(explain(where, found=found, allowed=f"a {place.kind} of the Hub", remedy=remedy))
+    return NoRepositoryError(explain(where, found=found, allowed=f"a {place.kind} of the Hub", remedy=remedy))
 
 
-def _no_revision(where: str, place: HubUri) -> NotFoundError:
+def _no_revision(where: str, place: HubUri) -> NoRepositoryError:
     found = f"no revision {place.revision}"
     remedy = "correct it, or leave it out for main"
     if place.is_pinned:
         found += ", which may have been there before the repository was rewritten"
         remedy = "name one that is there; its files are others"
-    return NotFoundError(explain(where, found=found, allowed=f"a branch, tag or commit of {place.name}", remedy=remedy))
+    allowed = f"a branch, tag or commit of {place.name}"
+    return NoRepositoryError(explain(where, found=found, allowed=allowed, remedy=remedy))
 
 
 def _refused(where: str, found: str, remedy: str) -> RefusedError:

@@ -300,6 +300,15 @@ def test_export_gives_what_transformers_loads(store: Path, tmp_path: Path) -> No
         assert model(torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, 257)
 
 
+def test_export_rounds_weights_where_that_is_asked(store: Path, tmp_path: Path) -> None:
+    export_model("words", tmp_path / "whole", store=str(store))
+    export_model("words", tmp_path / "half", store=str(store), dtype="bfloat16")
+    whole, half = (AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype="auto") for name in ("whole", "half"))
+    assert (whole.dtype, half.dtype) == (torch.float32, torch.bfloat16)
+    for one, other in zip(whole.parameters(), half.parameters(), strict=True):
+        assert torch.equal(one.to(torch.bfloat16), other)
+
+
 def test_export_touches_no_folder_that_is_in_use(store: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     with pytest.raises(SpecError, match="found something there already; allowed: a new or an empty folder"):

@@ -13,6 +13,7 @@ from hub_server import Fault, Hub, changed, slow, status
 from kindling_api.errors import (
     IntegrityError,
     KindlingError,
+    NoRepositoryError,
     NotFoundError,
     RefusedError,
     SpecError,
@@ -146,15 +147,15 @@ def gate(hub: Hub) -> None:
 
 LASTING: dict[str, tuple[Callable[[Hub], object], str, type[KindlingError], str]] = {
     "no repository": (
-        lambda hub: None, "hf://me/none", NotFoundError,
+        lambda hub: None, "hf://me/none", NoRepositoryError,
         r"hf://me/none@main: found no model me/none at http://127.*; allowed: a model of the Hub. To fix it: correct",
     ),
-    "no dataset": (lambda hub: None, "hf://datasets/me/tiny", NotFoundError, "found no dataset me/tiny"),
+    "no dataset": (lambda hub: None, "hf://datasets/me/tiny", NoRepositoryError, "found no dataset me/tiny"),
     "no revision": (
-        lambda hub: None, "hf://me/tiny@v9", NotFoundError,
+        lambda hub: None, "hf://me/tiny@v9", NoRepositoryError,
         "hf://me/tiny@v9: found no revision v9; allowed: a branch, tag or commit of me/tiny. To fix it: correct it",
     ),
-    "no commit": (lambda hub: None, f"hf://me/tiny@{'0' * 40}", NotFoundError, "before the repository was rewritten"),
+    "no commit": (lambda hub: None, f"hf://me/tiny@{'0' * 40}", NoRepositoryError, "before the repository was"),
     "gated": (gate, "hf://me/tiny", RefusedError, "found a repository that one must ask for; .*accept its terms at"),
     "forbidden": (
         lambda hub: hub.faults.append(status(403)), "hf://me/tiny", RefusedError, "found HTTP 403: the token is refused"

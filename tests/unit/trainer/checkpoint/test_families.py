@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_storage import ObjectStore, open_store
 from kindling_trainer.chat.special_tokens import SpecialTokens
-from kindling_trainer.checkpoint.huggingface import export, read_model, read_shape, read_tokenizer
+from kindling_trainer.checkpoint.huggingface import cast, export, read_model, read_shape, read_tokenizer
 from kindling_trainer.checkpoint.huggingface.config import from_config, to_config
+from kindling_trainer.checkpoint.huggingface.folder import WHOLE
 from kindling_trainer.estimate.sizes import parameters
 from kindling_trainer.inference.batching import continue_all, continue_tokens
 from kindling_trainer.inference.sampling import GenerationOptions
@@ -71,23 +72,18 @@ def test_a_folder_that_was_not_trained_is_handed_back_as_it_came(
     case: Case, store: ObjectStore, tmp_path: Path
 ) -> None:
     case.save(tmp_path / "model")
-    write_back(store, open_store((tmp_path / "back").as_uri()))
-    configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("model", "back")]
-    for config in configs:
-        config.pop("dtype")
-    assert configs[1] == configs[0]
-    given = {
-        name: tensor
-        for file in sorted((tmp_path / "model").glob("*.safetensors"))
-        for name, tensor in load_file(file).items()
-    }
-    back = load_file(tmp_path / "back" / "model.safetensors")
-    assert given.keys() == back.keys()
-    assert all(torch.equal(tensor.float(), back[name]) for name, tensor in given.items())
-    if case.dtype == torch.float32 and (tmp_path / "model" / "model.safetensors").exists():
-        names = ("model.safetensors", "config.json")
-        files = [[(tmp_path / where / name).read_bytes().strip() for name in names] for where in ("model", "back")]
-        assert files[0] == files[1], "every byte"
+    back = open_store((tmp_path / "back").as_uri())
+    write_back(store, back)
+    if case.dtype != torch.float32:
+        cast(back, case.dtype_name)
+    given, found = tmp_path / "model", tmp_path / "back"
+    assert (found / "config.json").read_text() == (given / "config.json").read_text()
+    if (given / WHOLE).exists():
+        assert (found / WHOLE).read_bytes() == (given / WHOLE).read_bytes()
+    tensors = {name: each for file in given.glob("*.safetensors") for name, each in load_file(file).items()}
+    written = load_file(found / WHOLE)
+    assert tensors.keys() == written.keys()
+    assert all(each.dtype == written[name].dtype and torch.equal(each, written[name]) for name, each in tensors.items())
 
 
 @every_case

@@ -98,7 +98,7 @@ def export(
         GENERATION: generation_config(special, chat),
         TOKENIZER_CONFIG: tokenizer_config(tokens, special, shape.context, chat),
     }
-    entries += [put_file(store, path, _to_json(document)) for path, document in documents.items()]
+    entries += [put_json(store, path, document) for path, document in documents.items()]
     entries.append(put_file(store, TOKENIZER, tokenizer))
     if chat is not None:
         entries.append(put_file(store, CHAT_TEMPLATE, chat.template.encode()))
@@ -142,7 +142,7 @@ def read_weights(store: ObjectStore, shape: ModelShape, vocab_size: int, *, scor
         model = (build_scored if scored else build_model)(shape, vocab_size)
         wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
     heads: dict[str, str] = {}
-    for file, names in _weight_files(store).items():
+    for file, names in weight_files(store).items():
         tensors = _load(store, file)
         if absent := sorted(names - tensors.keys()):
             raise _wrong_index(store, f"no {absent[0]} in {file}", f"the tensors that {INDEX} names")
@@ -190,6 +190,32 @@ def read_model(store: ObjectStore, *, scored: bool = False) -> Decoder:
     return model.eval()
 
 
+def weight_files(store: ObjectStore) -> dict[str, set[str]]:
+    """The files of weights, and the tensors that each must have as the index says.
+
+    Raises:
+        SpecError: there are none that can be read.
+    """
+    if store.exists(WHOLE):
+        return {WHOLE: set()}
+    if store.exists(INDEX):
+        return _indexed_files(store)
+    pickles = [entry.path for entry in store.list("pytorch_model")]
+    raise SpecError(
+        explain(
+            store.uri,
+            found=f"{pickles[0]}, a pickle, which could run code" if pickles else f"no {WHOLE}",
+            allowed=f"{WHOLE}, or {INDEX} and its files",
+            remedy="save the model with safe_serialization, or correct the URI",
+        )
+    )
+
+
+def put_json(store: ObjectStore, path: str, document: Config) -> FileEntry:
+    """Write a JSON file, as transformers does."""
+    return put_file(store, path, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
+
+
 def _has_rows(name: str, tensor: Tensor) -> bool:
     """Whether a tensor has a row for each token; the head of a model that scores is a vector."""
     return name in _VOCABULARY and tensor.dim() == 2
@@ -228,25 +254,8 @@ def _write_weights(store: ObjectStore, tensors: Iterator[Named], plan: list[list
     assert next(tensors, None) is None, "no weights beyond the model's"
     if len(plan) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
-        entries.append(put_file(store, INDEX, _to_json(index)))
+        entries.append(put_json(store, INDEX, index))
     return entries
-
-
-def _weight_files(store: ObjectStore) -> dict[str, set[str]]:
-    """The files of weights, and the tensors that each must have as the index says."""
-    if store.exists(WHOLE):
-        return {WHOLE: set()}
-    if store.exists(INDEX):
-        return _indexed_files(store)
-    pickles = [entry.path for entry in store.list("pytorch_model")]
-    raise SpecError(
-        explain(
-            store.uri,
-            found=f"{pickles[0]}, a pickle, which could run code" if pickles else f"no {WHOLE}",
-            allowed=f"{WHOLE}, or {INDEX} and its files",
-            remedy="save the model with safe_serialization, or correct the URI",
-        )
-    )
 
 
 def _indexed_files(store: ObjectStore) -> dict[str, set[str]]:
@@ -299,7 +308,3 @@ def _misfit(store: ObjectStore, found: str, shape: ModelShape) -> SpecError:
     return SpecError(
         explain(store.uri, found=found, allowed=allowed, remedy="use the sizes of the model in the folder")
     )
-
-
-def _to_json(document: Config) -> bytes:
-    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from kindling_api.errors import NotFoundError, SpecError, explain
+from kindling_api.errors import NoRepositoryError, NotFoundError, SpecError, explain
 from kindling_storage import ObjectStore
 from kindling_trainer.chat.special_tokens import NAMES, SpecialTokens
 from kindling_trainer.checkpoint.huggingface.families import Config
@@ -134,11 +134,13 @@ def read_json(store: ObjectStore, path: str) -> Config:
 
     Raises:
         SpecError: there is none.
-        StorageError: the store cannot be read.
+        StorageError: the store cannot be read; on the Hub, there is no such repository.
     """
     where, remedy = f"{store.uri}/{path}", "give a folder that transformers' save_pretrained or Kindling wrote"
     try:
         document = json.loads(store.get(path))
+    except NoRepositoryError:
+        raise
     except NotFoundError as error:
         raise SpecError(explain(where, found="no such file", allowed="a JSON object", remedy=remedy)) from error
     except ValueError as error:
