@@ -26,8 +26,8 @@ from kindling_dataprep.stages.write import arrange
 from kindling_dataprep.steps.clean_batch import clean_batch
 from kindling_dataprep.steps.clusters import clusters
 from kindling_dataprep.steps.exact import text_digest
-from kindling_dataprep.steps.formats import open_parquet
 from kindling_dataprep.steps.minhash import band_keys, banding, bucket_pairs, signatures, unpacked
+from kindling_dataprep.steps.parquet_reader import DamagedError, ParquetReader
 from kindling_dataprep.steps.read import read, store_uri
 from kindling_dataprep.steps.unpack import is_packed
 from kindling_dataprep.tokenize import tokenizer
@@ -136,11 +136,14 @@ def _piece(file: InputFile, offset: int, wanted: int, open_store: OpenStore) -> 
     Row groups are taken to be of one size.
     """
     if file.format == "parquet":
-        with open_store(store_uri(file.uri)).open(file.path) as stream:
-            metadata = open_parquet(stream).metadata
-            group = offset * metadata.num_row_groups // file.size
-            rows = metadata.row_group(group).num_rows if metadata.num_row_groups else 0
-        size = file.size / max(1, metadata.num_row_groups)
+        with open_store(store_uri(file.uri)).open(file.path) as stream, ParquetReader(stream, file.size) as reader:
+            try:
+                reader.open()
+            except DamagedError:
+                return Piece(Span.whole(file), file.size)  # which is soon read
+            group = offset * len(reader.groups) // file.size
+            rows = reader.groups[group].rows if reader.groups else 0
+        size = file.size / max(1, len(reader.groups))
         taken = min(rows, math.ceil(rows * wanted / size))
         return Piece(Span(file, group, group + 1, 1, round(size)), size * taken / max(1, rows), taken)
     start, stop = 0, min(file.size, wanted)

@@ -19,7 +19,7 @@ import numpy as np
 from kindling_dataprep.records import InputFile
 from kindling_dataprep.steps.char_spans import Hashes, hashes_of
 from kindling_dataprep.steps.content import whole_content
-from kindling_dataprep.steps.formats import open_parquet
+from kindling_dataprep.steps.parquet_reader import ParquetReader
 from kindling_dataprep.steps.scripts import characters_per_word
 from kindling_dataprep.steps.shingles import word_hashes
 from kindling_runtime.splitmix import mix
@@ -100,12 +100,14 @@ def evaluation_texts(stream: BinaryIO, file: InputFile) -> Iterator[str]:
 
     Raises:
         ValueError: a line is no JSON.
-        OSError, pa.ArrowException: the file is damaged.
+        OSError: the file is damaged.
     """
     if file.format == "parquet":
-        table = open_parquet(stream)
-        for batch in table.iter_batches(batch_size=64, use_threads=False):
-            yield from _strings(batch.to_pylist())
+        with ParquetReader(stream, file.size) as table:
+            table.open()
+            for group in range(len(table.groups)):
+                for batch in table.batches(group, table.schema.names):
+                    yield from _strings(batch.to_pylist())
         return
     content = whole_content(stream, file)
     if file.format == "jsonl":

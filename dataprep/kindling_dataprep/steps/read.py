@@ -21,7 +21,8 @@ from kindling_api.v1alpha1.dataset_build import Source, SourceFormat, SourceStor
 from kindling_dataprep.records import Document, InputFile, Remark, Removal, Span
 from kindling_dataprep.steps.content import Content
 from kindling_dataprep.steps.delimited import read_csv
-from kindling_dataprep.steps.formats import read_jsonl, read_parquet, read_text
+from kindling_dataprep.steps.formats import read_jsonl, read_text
+from kindling_dataprep.steps.parquet import read_parquet
 from kindling_dataprep.steps.scan import scan
 from kindling_dataprep.steps.unpack import LONGEST_WINDOW, is_packed
 from kindling_storage import ObjectStore

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kindling_dataprep.records import InputFile, Span
-from kindling_dataprep.steps import formats
+from kindling_dataprep.steps.formats import TEXT_BYTES
+from kindling_dataprep.steps.parquet import check_column
+from kindling_dataprep.steps.parquet_reader import DamagedError, ParquetReader
 from kindling_dataprep.steps.unpack import is_packed
 from kindling_storage import ObjectStore
 from kindling_storage.atomic import CHUNK_BYTES
@@ -50,7 +52,7 @@ def scan(store: ObjectStore, named: InputFile, text_field: str) -> list[Span]:
 def _cutter(named: InputFile) -> _Cutter | None:
     if is_packed(named.path) or named.format in ("parquet", "csv", "html", "warc", "wet"):
         return None
-    return _Cutter(SPAN_BYTES, by_line=True) if named.format == "jsonl" else _Cutter(formats.TEXT_BYTES, by_line=False)
+    return _Cutter(SPAN_BYTES, by_line=True) if named.format == "jsonl" else _Cutter(TEXT_BYTES, by_line=False)
 
 
 @dataclass
@@ -89,18 +91,14 @@ class _Cutter:
 
 def _row_groups(store: ObjectStore, file: InputFile, text_field: str) -> list[Span]:
     """A span for each row group; one for a file that cannot be read, so that the reader says why."""
-    with store.open(file.path) as stream:
+    with store.open(file.path) as stream, ParquetReader(stream, file.size, text_field) as opened:
         try:
-            opened = formats.open_parquet(stream)
-            schema, metadata = opened.schema_arrow, opened.metadata
-        except formats.PARQUET_ERRORS:
+            opened.open()
+        except DamagedError:
             return [Span.whole(file)]
-    formats.check_column(schema, file, text_field)
+    check_column(opened.schema, file, text_field)
     spans, number = [], 1
-    for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        columns = (group.column(each) for each in range(group.num_columns))
-        size = sum(each.total_uncompressed_size for each in columns if each.path_in_schema == text_field)
-        spans.append(Span(file, index, index + 1, number, max(size, 0)))
-        number += max(group.num_rows, 0)
+    for index, group in enumerate(opened.groups):
+        spans.append(Span(file, index, index + 1, number, group.text_bytes))
+        number += group.rows
     return spans or [Span.whole(file)]
