@@ -67,6 +67,7 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
         validation_loss=evaluation.loss,
         evaluation=_before_and_after(reporter.first_evaluation(), evaluation),
         divergence=divergence(reporter.losses()) if learns_tokens(setup.run) else None,
+        skipped=tuple(setup.skipped) or None,
     )
     from kindling_trainer.telemetry.report import render  # not above: matplotlib takes half a second of every start
 

@@ -40,9 +40,11 @@ from kindling_trainer.estimate.sizes import flops_per_token
 from kindling_trainer.finish import finish
 from kindling_trainer.launch.workers import DUMP_STACKS, ENDING, HEARTBEAT, RENDEZVOUS
 from kindling_trainer.loop import pretrain
+from kindling_trainer.loop.instability import UnstableError
 from kindling_trainer.loop.objective import Evaluation, Item
 from kindling_trainer.loop.restore import restore
 from kindling_trainer.loop.setup import Setup
+from kindling_trainer.loop.skipping import leave_out, watched
 from kindling_trainer.loop.step import Stepper, Taken
 from kindling_trainer.optim.adamw import set_learning_rate
 from kindling_trainer.optim.schedule import cosine
@@ -118,7 +120,10 @@ class Training:
         )  # fmt: skip
         self.save_due = False
         """Whether a checkpoint is wanted and not yet begun."""
-        self.stepper = Stepper(setup.model, setup.optimizer, setup.objective, run.spec.training, ranks)
+        self.spikes = watched(setup)
+        self.stepper = Stepper(
+            setup.model, setup.optimizer, setup.objective, run.spec.training, ranks, spikes=self.spikes
+        )
         self.interval = row_interval(setup.steps)
 
     def go(self) -> int:
@@ -145,8 +150,14 @@ class Training:
         return 0
 
     def _advance(self) -> None:
-        """One step, and what is due after it."""
-        self._step()
+        """One step, and what is due after it; nothing but what it was to read is left out where it may not be taken."""
+        try:
+            self._step()
+        except UnstableError as error:
+            skipped = leave_out(self.setup, self.finished, error)
+            if self.reporter is not None:
+                self.reporter.skipped(skipped, loss=error.loss, norm=error.norm)
+            return
         self.save_due |= self._wants_save()
         signal, due, waiting = self.setup.ranks.largest(
             self.stop.signal, self.save_due, self.saver.is_writing and bool(outage())
@@ -198,7 +209,9 @@ class Training:
         self._stage("saving")
         setup = self.setup
         tokens = self.finished * setup.plan.tokens
-        self.saver.save(setup.state(), step=self.finished, tokens=tokens)
+        recent = self.spikes.recent if self.spikes is not None else None
+        skipped = tuple(setup.skipped) or None
+        self.saver.save(setup.state(), step=self.finished, tokens=tokens, skipped=skipped, recent=recent)
         if not self.run.spec.checkpoint.async_:
             self.saver.wait()
         self.saved, self.last_save, self.save_due = self.finished, time.monotonic(), False

@@ -12,6 +12,7 @@ from kindling_api.base import Digest, Status, canonical_json, digest_of, short_k
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.status import Divergence, DocumentCounts, InputDamage
+from kindling_api.v1alpha1.windows import WindowRange
 
 MANIFEST = "manifest.json"
 """The name of every product's manifest, in the product's folder."""
@@ -128,6 +129,17 @@ class DatasetManifest(Manifest):
         return sum(shard.tokens for shard in self.validation)
 
 
+class SkippedStep(Status):
+    """A step that was not taken with what it would have read, but with what follows that."""
+
+    step: int
+    """Which one, from 1."""
+    windows: tuple[WindowRange, ...]
+    """What was left out."""
+    why: str
+    """Its loss and the norm of its gradient, and what they were compared with."""
+
+
 class CheckpointManifest(Manifest):
     """A committed checkpoint: weights, optimizer, and how far the run was."""
 
@@ -147,6 +159,10 @@ class CheckpointManifest(Manifest):
     shape: ModelShape
     vocab_size: int
     """Before padding."""
+    skipped: tuple[SkippedStep, ...] | None = None
+    """Steps that were not taken with what they would have read."""
+    recent: tuple[tuple[float, float], ...] | None = None
+    """Loss and norm of the gradient of the newest steps, where the next ones are compared with them."""
 
 
 class ModelManifest(Manifest):
@@ -177,3 +193,5 @@ class ModelManifest(Manifest):
     """Of an alignment: figures of the last evaluation by name, and those of the base, as `…_before`."""
     divergence: Divergence | None = None
     """How far the loss is from its best, where it ended well above it; absent where it did not."""
+    skipped: tuple[SkippedStep, ...] | None = None
+    """Steps that were not taken with what they would have read; absent where all were."""

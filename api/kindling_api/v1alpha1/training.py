@@ -124,11 +124,27 @@ class TrainingSpec(Spec):
         return [name for name in LENGTHS if getattr(self, name) is not None]
 
 
+class Instability(Spec):
+    """Which steps are not taken, since they would harm the model. What such a step read is left out, and what follows
+    is read in its place; the model's manifest says so, and `training.skip` does it again."""
+
+    spike: Annotated[float, Field(ge=4, le=1000)] | None = None
+    """A loss, or the logarithm of a gradient's norm, is too large if it is above the median of those of the newest
+    steps by more than so many standard deviations (6, say), as the median absolute deviation tells them. Absent: only
+    what is not finite is too large."""
+    window: Annotated[int, Field(ge=20, le=1000)] = 100
+    """How many of the newest steps a step is compared with. None is before there are so many after the warm-up."""
+    at_most: Annotated[int, Field(ge=0, le=1000)] = 3
+    """How many steps are left out in all; one more ends the run."""
+
+
 class PretrainingSpec(TrainingSpec):
     """The recipe. Exactly one of steps, tokens and epochs says how long."""
 
     skip: Skips = ()
     """Windows of the data that are left out; those that follow are read in their place."""
+    instability: Instability | None = None
+    """Which steps are not taken; absent: at most three whose loss or gradient is not finite."""
 
 
 CONTENT_FREE_TRAINING_FIELDS = frozenset({"compile", "activation_checkpointing"})

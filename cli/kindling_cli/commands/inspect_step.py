@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.parallelism import Layout
-from kindling_api.v1alpha1.products import MANIFEST, DatasetManifest, ModelManifest
+from kindling_api.v1alpha1.products import MANIFEST, DatasetManifest, ModelManifest, SkippedStep
 from kindling_api.v1alpha1.training import BatchPlan, PretrainingSpec, batch_plan, default_sequences, steps_of
-from kindling_api.v1alpha1.windows import merged
+from kindling_api.v1alpha1.windows import WindowRange, merged
 from kindling_cli.listing import listing, print_listing
 from kindling_cli.product_folders import ProductFolder, find
 from kindling_cli.products import Dataset, dataset_of, read_product
@@ -25,7 +25,8 @@ from kindling_storage import ObjectStore, open_store
 from kindling_storage.commit import read_manifest
 from kindling_storage.origin import read_origin
 from kindling_trainer.data.documents import Passage, passages
-from kindling_trainer.data.order import WindowOrder
+from kindling_trainer.data.order import Numbers, WindowOrder
+from kindling_trainer.telemetry.metrics import METRICS, rows_of
 
 EXCERPT_TOKENS = 64
 
@@ -37,6 +38,8 @@ class Run:
     dataset: Dataset
     training: PretrainingSpec
     context: int
+    skipped: tuple[SkippedStep, ...] = ()
+    """Steps that were not taken with what they would have read."""
 
     @property
     def plan(self) -> BatchPlan:
@@ -50,11 +53,23 @@ class Run:
         return steps_of(self.training, self.plan, self.dataset.manifest.train_tokens)
 
     def passages(self, step: int) -> list[Passage]:
-        """What lies in the windows of a step, the longest first."""
-        data, training, sequences = self.dataset.manifest, self.training, self.plan.sequences
-        order = WindowOrder(data.train_tokens, self.context, training.seed, merged(training.skip))
-        starts = order.starts((step - 1) * sequences, sequences)
-        found = passages(self.dataset.store, data.train, starts, self.context + 1)
+        """What lies in the windows that a step read, the longest first."""
+        left_out = [window for each in self.skipped for window in each.windows]
+        sequences = self.plan.sequences
+        return self._passages(self._order(left_out).starts((step - 1) * sequences, sequences))
+
+    def left_out(self, step: int) -> list[Passage]:
+        """What lies in the windows that a step was to read, and that were left out instead; the longest first."""
+        windows = [window for each in self.skipped if each.step == step for window in each.windows]
+        starts = [self._order([], all_of_them=True).starts(window.first, window.count) for window in windows]
+        return self._passages(np.concatenate(starts)) if starts else []
+
+    def _order(self, left_out: list[WindowRange], *, all_of_them: bool = False) -> WindowOrder:
+        skips = () if all_of_them else merged([*self.training.skip, *left_out])
+        return WindowOrder(self.dataset.manifest.train_tokens, self.context, self.training.seed, skips)
+
+    def _passages(self, starts: Numbers) -> list[Passage]:
+        found = passages(self.dataset.store, self.dataset.manifest.train, starts, self.context + 1)
         return sorted({one for window in found for one in window}, key=lambda one: -one.tokens)
 
 
@@ -68,16 +83,23 @@ def show_step(what: str, step: int, *, store: str, limit: int, as_json: bool) ->
     if not 1 <= step <= run.steps:
         allowed = f"1 to {run.steps:,}, the steps of the run"
         raise SpecError(explain("--step", found=step, allowed=allowed, remedy="use a number in this range"))
-    rows = _rows(run, step)
+    left_out = _rows(run, run.left_out(step), left_out=True)
+    rows = left_out + _rows(run, run.passages(step))
     if as_json:
         print(json.dumps(rows[:limit], indent=2, ensure_ascii=False))
         return
     console = Console(highlight=False)
-    table = listing(console, "document", "source", "offset", "tokens", "text")
+    columns = ["document", "source", "offset", "tokens", "text", *(["left out"] if left_out else [])]
+    table = listing(console, *columns)
     for row in rows[:limit]:
         name = row["id"] or f"{row['shard']} document {row['document']}"
-        table.add_row(name, row["source"] or "", f"{row['offset']:,}", f"{row['tokens']:,}", Text(row["text"], "dim"))
+        marked = ["left out" if "leftOut" in row else ""] if left_out else []
+        text = Text(row["text"], "dim")
+        table.add_row(name, row["source"] or "", f"{row['offset']:,}", f"{row['tokens']:,}", text, *marked)
     print_listing(console, table)
+    for each in run.skipped:
+        if each.step == step:
+            console.print(f"Step {step:,} was not taken with what it was to read first: {each.why}.")
     console.print(f"{min(limit, len(rows)):,} of {len(rows):,} passages of step {step:,}; offsets are in tokens.")
 
 
@@ -88,7 +110,20 @@ def _run(place: ProductFolder, what: str) -> Run:
         allowed, remedy = "a PretrainRun and its dataset", "name a run, or the folder of one that failed"
         raise SpecError(explain(repr(what), found=found, allowed=allowed, remedy=remedy))
     training = PretrainingSpec.model_validate(spec["training"], strict=False)
-    return Run(dataset, training, int(spec["model"]["context"]))
+    return Run(dataset, training, int(spec["model"]["context"]), _skipped(place.store))
+
+
+def _skipped(store: ObjectStore) -> tuple[SkippedStep, ...]:
+    """The steps that were not taken with what they would have read; of a run that is not finished, by its curves."""
+    if store.exists(MANIFEST):
+        manifest = read_product(store)
+        return (manifest.skipped or ()) if isinstance(manifest, ModelManifest) else ()
+    rows = rows_of(store.get(METRICS).decode()) if store.exists(METRICS) else ()
+    return tuple(
+        SkippedStep.model_validate({"step": row["step"], "windows": row["skipped"], "why": row["why"]}, strict=False)
+        for row in rows
+        if "skipped" in row
+    )
 
 
 def _content(store: ObjectStore) -> tuple[dict[str, Any] | None, Dataset | None]:
@@ -106,18 +141,19 @@ def _content(store: ObjectStore) -> tuple[dict[str, Any] | None, Dataset | None]
     return origin.spec, None if found is None else Dataset(dataset, found)
 
 
-def _rows(run: Run, step: int) -> list[dict[str, Any]]:
+def _rows(run: Run, found: list[Passage], *, left_out: bool = False) -> list[dict[str, Any]]:
     dataset = run.dataset
     tokenizer = Tokenizer.from_str(dataset.store.get(dataset.manifest.tokenizer.path).decode())
     names = _names(dataset)
     rows = []
-    for passage in run.passages(step):
+    for passage in found:
         id, source = names(passage)
         text = tokenizer.decode(_tokens(dataset, passage))
         rows.append(
             {
                 "id": id, "source": source, "shard": passage.shard, "document": passage.document,
                 "offset": passage.offset, "tokens": passage.tokens, "text": " ".join(text.split()),
+                **({"leftOut": True} if left_out else {}),
             }
         )  # fmt: skip
     return rows

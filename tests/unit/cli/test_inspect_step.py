@@ -12,7 +12,7 @@ from kindling_api.base import canonical_json, key_of
 from kindling_api.errors import SpecError
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.model import ModelShape
-from kindling_api.v1alpha1.products import DatasetManifest, ModelManifest
+from kindling_api.v1alpha1.products import MANIFEST, DatasetManifest, ModelManifest
 from kindling_api.v1alpha1.runfile import DatasetBuildFile
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_cli.commands.inspect_step import show_step
@@ -22,6 +22,7 @@ from kindling_runtime.progress import ProgressWriter
 from kindling_storage import ObjectStore, open_store
 from kindling_storage.commit import commit, read_manifest
 from kindling_storage.origin import ORIGIN, ProductOrigin, Read
+from kindling_trainer.telemetry.metrics import METRICS
 
 TEXTS = {name: f"{name} is a text of its own, which says {name} again and again: {name * 9}. " * 3 for name in "abcdef"}
 SPEC = {
@@ -93,6 +94,21 @@ def test_a_step_after_what_is_left_out_reads_what_a_later_one_would_have(
     origin["spec"]["training"]["skip"] = [{"first": 12, "count": 8}]
     store.put(ORIGIN, canonical_json(origin))
     assert rows_of(run, 6, capsys) == later, "two steps' windows are left out before it"
+
+
+def test_what_a_step_left_out_is_named_before_what_it_read(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, later, store = rows_of(run, 3, capsys), rows_of(run, 4, capsys), open_store(run.as_uri())
+    windows = [{"first": 8, "count": 4}]
+    if store.exists(MANIFEST):
+        manifest = json.loads(store.get(MANIFEST))
+        manifest["skipped"] = [{"step": 3, "windows": windows, "why": "loss nan"}]
+        store.put(MANIFEST, canonical_json(manifest))
+    else:
+        store.put(METRICS, json.dumps({"step": 3, "skipped": windows, "why": "loss nan"}).encode() + b"\n")
+    found = rows_of(run, 3, capsys)
+    assert found == [{**row, "leftOut": True} for row in whole] + later
+    show_step(str(run), 3, store=str(run), limit=2, as_json=False)
+    assert "Step 3 was not taken with what it was to read first: loss nan." in capsys.readouterr().out
 
 
 def test_other_steps_and_other_things_are_refused(run: Path, tmp_path: Path) -> None:

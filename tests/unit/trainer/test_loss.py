@@ -15,11 +15,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from kindling_api.errors import UserError
 from kindling_api.v1alpha1.model import PRESETS
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.training import AdamW, TrainingSpec
 from kindling_trainer.data.windows import Batch
+from kindling_trainer.loop.instability import UnstableError
 from kindling_trainer.loop.objective import Evaluation, Figures, Interruptible, LocalBatch
 from kindling_trainer.loop.step import Stepper
 from kindling_trainer.loss import IGNORED, token_log_probabilities, token_loss, vocab_parallel_loss
@@ -126,7 +126,7 @@ def test_a_step_that_is_not_finite_is_refused_and_leaves_the_weights() -> None:
     with torch.no_grad():
         taking.model.norm.weight[0] = float("nan")
     before = {name: weight.clone() for name, weight in taking.model.named_parameters()}
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UnstableError) as caught:
         taking.take(taking.objective.local_batch(6, iter), 6)
     assert str(caught.value) == (
         "spec.training: found loss nan and gradient norm nan in step 7; allowed: finite numbers. To fix it: lower "

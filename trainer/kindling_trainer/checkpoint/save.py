@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import safetensors.torch
 import torch.distributed as dist
@@ -44,8 +45,8 @@ class Saver:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
-    def save(self, state: dict[str, Tensor], *, step: int, tokens: int) -> None:
-        """Copy the state to the host's memory, and write it in the background.
+    def save(self, state: dict[str, Tensor], *, step: int, tokens: int, **more: Any) -> None:
+        """Copy the state to the host's memory, and write it in the background; `more` are fields of its manifest.
 
         Raises:
             KindlingError: the checkpoint before could not be written.
@@ -53,7 +54,7 @@ class Saver:
         self.wait()
         writer = StagingWriter(self._rank)
         dcp.save(state, storage_writer=writer, process_group=self._group, no_dist=self._group is None)
-        manifest = self._facts.model_copy(update={"step": step, "tokens": tokens})
+        manifest = self._facts.model_copy(update={"step": step, "tokens": tokens, **more})
         self._writing = self._thread.submit(self._write, writer, manifest)
 
     def wait(self) -> None:

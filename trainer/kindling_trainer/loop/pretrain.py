@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import chain
 from operator import length_hint
 from pathlib import Path
@@ -16,7 +17,7 @@ from kindling_api.v1alpha1.checkpoint import EvaluationSpec
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.runfile import PretrainRunFile
 from kindling_api.v1alpha1.training import steps_of
-from kindling_api.v1alpha1.windows import merged
+from kindling_api.v1alpha1.windows import WindowRange, merged
 from kindling_trainer.checkpoint.huggingface import read_shape
 from kindling_trainer.data.inputs import input_store, read_base, read_dataset
 from kindling_trainer.data.order import Counted, WindowOrder, grouped
@@ -37,7 +38,7 @@ EVALUATED_AT_ONCE = 4
 by all stages, which are idle until the first has come through."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pretraining:
     """The objective of pretraining: cross-entropy over all tokens."""
 
@@ -51,6 +52,17 @@ class Pretraining:
         """Every target counts, so the whole batch's count is known without asking the other processes."""
         plan = self.training.plan
         return LocalBatch(self.training.micro_batches(step), plan.accumulation, plan.tokens)
+
+    def windows(self, step: int) -> tuple[WindowRange, ...]:
+        """What the step that follows `step` finished ones reads, on all processes."""
+        sequences = self.training.plan.sequences
+        numbers = self.training.order.numbers(step * sequences, sequences)
+        return merged(WindowRange(first=int(number)) for number in numbers)
+
+    def leave_out(self, windows: Iterable[WindowRange]) -> None:
+        """From now on these are read by no step."""
+        order = self.training.order
+        self.training = replace(self.training, order=replace(order, skips=merged([*order.skips, *windows])))
 
     def loss(self, batch: Batch) -> tuple[Tensor, Figures]:
         """The sum over all targets, in nats."""

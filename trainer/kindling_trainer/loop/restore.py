@@ -57,6 +57,8 @@ def restore(setup: Setup) -> int:
     folder, manifest = found
     _check_origin(setup, manifest)
     load(checkpoint_store(setup.store, folder), setup.state(), setup.ranks.control)
+    setup.skipped.extend(manifest.skipped or ())
+    setup.recent.extend(manifest.recent or ())
     set_finished_steps(setup.optimizer, folder.step)
     if setup.ranks.leads:
         log.info("continues from checkpoint %s", folder.name)

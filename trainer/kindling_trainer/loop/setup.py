@@ -16,7 +16,7 @@ from kindling_api.base import Digest
 from kindling_api.logs import say
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import check_divides
-from kindling_api.v1alpha1.products import FileEntry, model_folder
+from kindling_api.v1alpha1.products import FileEntry, SkippedStep, model_folder
 from kindling_api.v1alpha1.training import BatchPlan
 from kindling_storage import ObjectStore, open_store
 from kindling_trainer.chat.special_tokens import SpecialTokens
@@ -95,6 +95,10 @@ class Setup:
     """Steps that belong together: checkpoints are written at multiples of it alone."""
     objective_state: dict[str, Tensor] = field(default_factory=dict)
     """What the objective remembers from step to step, by name; on the CPU, the same on all processes."""
+    skipped: list[SkippedStep] = field(default_factory=list)
+    """The steps so far that were not taken with what they would have read."""
+    recent: list[tuple[float, float]] = field(default_factory=list)
+    """Loss and norm of the steps before the checkpoint that the run goes on from, where they matter."""
 
     def state(self) -> dict[str, Tensor]:
         """All tensors of a checkpoint; loading into them changes the run."""

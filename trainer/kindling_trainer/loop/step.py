@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from kindling_api.errors import UserError, explain
 from kindling_api.v1alpha1.training import TrainingSpec
 from kindling_trainer.estimate.pipeline_schedule import one_forward_one_backward
+from kindling_trainer.loop.instability import Spikes, UnstableError, not_finite
 from kindling_trainer.loop.objective import Figures, LocalBatch, Objective
 from kindling_trainer.models import Decoder
 from kindling_trainer.parallel.mesh import Ranks
@@ -43,12 +43,14 @@ class Stepper:
     objective: Objective[Any]
     training: TrainingSpec
     ranks: Ranks
+    spikes: Spikes | None = None
+    """The steps before, where one that is far above them is not taken."""
 
     def take(self, local_batch: LocalBatch[Any], step: int) -> Taken:
         """The optimizer step that follows `step` finished ones.
 
         Raises:
-            UserError: loss or gradient is not finite. Weights and optimizer are as they were before the step.
+            UnstableError: loss or gradient is not finite, or far above those before.
         """
         loss = torch.zeros((), device=self.ranks.device)
         figures: Figures = {}
@@ -69,11 +71,29 @@ class Stepper:
                 figures[name] = figures[name] + figure if name in figures else figure
         sum_tied_gradients(self.model, self.ranks)
         norm = clip_gradients(self.model, self.training.gradient_clip, self.ranks)
-        if not math.isfinite(norm):
-            raise UserError(not_finite(step, float(self.ranks.sum_over_batch(loss)), norm))
+        whole = self._looked_at(step, loss, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.spikes is not None:
+            self.spikes.taken(step + 1, whole, norm)
         return Taken(loss, figures, norm)
+
+    def _looked_at(self, step: int, loss: Tensor, norm: float) -> float:
+        """The whole loss of a step that may be taken, where that matters; all processes decide alike.
+
+        Raises:
+            UnstableError: it may not.
+        """
+        if self.spikes is None and math.isfinite(norm):
+            return 0.0
+        whole = float(self.ranks.sum_over_batch(loss))
+        why = not_finite(whole, norm)
+        if not why and self.spikes is not None:
+            why = self.spikes.why(whole, norm)
+            if not any(self.ranks.largest(bool(why))):
+                return whole
+        self.optimizer.zero_grad(set_to_none=True)
+        raise UnstableError(why or "a loss that another process found too large", whole, norm, step=step + 1)
 
     def _expect_backward(self, *, last: bool) -> None:
         """Gradients add up in each process, and are summed over processes with the last micro-batch."""
@@ -103,14 +123,3 @@ def clip_gradients(model: Decoder, largest: float, ranks: Ranks) -> float:
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         torch._foreach_mul_(gradients, largest / value)
     return value
-
-
-def not_finite(step: int, loss: float, norm: float) -> str:
-    """The message for a step that cannot be taken."""
-    return explain(
-        "spec.training",
-        found=f"loss {loss} and gradient norm {norm} in step {step + 1}",
-        allowed="finite numbers",
-        remedy="lower optimizer.adamW.learningRate, lengthen schedule.cosine.warmupFraction or set gradientClip: 1.0, "
-        "and run again; the checkpoints so far are whole",
-    )

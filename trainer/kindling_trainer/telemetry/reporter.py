@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from kindling_api.logs import say
-from kindling_api.v1alpha1.products import ModelManifest
+from kindling_api.v1alpha1.products import ModelManifest, SkippedStep
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import AlignmentProgress, CheckpointStatus, TrainingProgress
 from kindling_api.v1alpha1.training import BatchPlan
@@ -136,6 +137,15 @@ class Reporter:
             **shown,
         )  # fmt: skip
         self._say(f"step {step} of {self._now.steps}: loss {loss:.4f}, {speed:,.0f} tokens/s")
+
+    def skipped(self, step: SkippedStep, *, loss: float, norm: float) -> None:
+        """Write down that a step was not taken, and comes again with other windows."""
+        figures = {"skipped_loss": loss, "skipped_grad_norm": norm}
+        finite = {name: value for name, value in figures.items() if math.isfinite(value)}
+        windows = [one.document() for one in step.windows]
+        self._metrics.add({"step": step.step, "skipped": windows, "why": step.why, "time": time.time(), **finite})
+        log.warning("step %d is not taken (%s): what it read is left out", step.step, step.why)
+        self.beat()
 
     def evaluated(self, step: int, found: Evaluation, *, final: bool) -> Evaluation:
         """Write down what an evaluation found; `final` is the one at the end, over the whole part.
