@@ -15,7 +15,7 @@ from kindling_dataprep.steps import faults
 from kindling_dataprep.steps.encodings import utf8_of
 from kindling_dataprep.steps.faults import bad_record, broken, document, too_large
 from kindling_dataprep.steps.formats import URL_FIELD
-from kindling_dataprep.steps.parquet_process import RowGroup
+from kindling_dataprep.steps.parquet_process import DAMAGES, RowGroup
 from kindling_dataprep.steps.parquet_reader import DamagedError, ParquetReader
 
 _NOTHING = pa.nulls(1, pa.large_binary())[0]  # where pandas is installed, `pa.scalar` loads it
@@ -45,8 +45,8 @@ def read_parquet(stream: BinaryIO, span: Span, column: str) -> Iterator[Document
                     for value, url in zip(_column(batch, column), urls, strict=True):
                         yield _row(span.file, number + read, value, url)
                         read += 1
-            except DamagedError as error:
-                why = str(error)
+            except DAMAGES as error:
+                why = str(error) or type(error).__name__
             if read < rows:
                 offset, size = places(file.groups, span.file.size)[group]
                 unread = min(max(size * (rows - read) // rows, 1), size)

@@ -27,7 +27,7 @@ BUFFER_BYTES = 1 << 20
 """Of a column that are read at a time; without a limit, Arrow reads the column of a whole row group."""
 
 DAMAGES = (OSError, pa.ArrowException, ValueError, OverflowError, MemoryError)
-"""What Arrow raises over a damaged file."""
+"""What Arrow raises over a damaged file, here or where what was read of it is made use of."""
 
 Type = Literal["ready", "open", "opened", "group", "batch", "end", "damaged", "read"]
 

@@ -48,8 +48,7 @@ class ParquetReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
-        if self._process is not None:
-            self._process.give_back()
+        self._leave()
 
     def open(self) -> None:
         """Read the footer.
@@ -58,6 +57,7 @@ class ParquetReader:
             DamagedError: it cannot be read.
             StorageError: as the stream.
         """
+        self._leave()
         self._process = process = _Process.take()
         with self._asking(process):
             kind, found = self._ask(process, "open", self._asked)
@@ -66,13 +66,13 @@ class ParquetReader:
             self.schema = pa.ipc.read_schema(pa.py_buffer(process.receive_bytes()))
 
     def batches(self, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of a row group.
+        """The rows of a row group; they need not be read to their end.
 
         Raises:
             DamagedError: they end here; another row group may be read.
             StorageError: as the stream.
         """
-        if self._process is None or self._process.has_ended:
+        if self._process is None or self._process.has_ended or not self._process.is_idle:
             self.open()
         process = self._process
         assert process is not None
@@ -82,6 +82,11 @@ class ParquetReader:
                 with pa.ipc.open_stream(pa.py_buffer(process.receive_bytes())) as reader:
                     yield from reader
                 kind, _ = self._answer(process)
+
+    def _leave(self) -> None:
+        if self._process is not None:
+            self._process.give_back()
+            self._process = None
 
     @contextmanager
     def _asking(self, process: _Process) -> Iterator[None]:

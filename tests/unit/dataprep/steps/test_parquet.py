@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ import pytest
 
 from kindling_api.base import digest_of
 from kindling_dataprep.records import Document, InputFile, Removal, Span
-from kindling_dataprep.steps import parquet_reader
+from kindling_dataprep.steps import parquet, parquet_reader
 from kindling_dataprep.steps.parquet import read_parquet
 from kindling_dataprep.steps.parquet_reader import ParquetReader
 
@@ -90,3 +91,31 @@ def test_the_footer_alone_is_read_for_the_row_groups() -> None:
         file.open()
         assert [group.rows for group in file.groups] == [GROUP] * (ROWS // GROUP)
         assert sum(group.size for group in file.groups) < len(data)
+
+
+def test_a_row_group_that_is_left_in_the_middle_is_no_part_of_the_next() -> None:
+    data = parquet_file(long_text)
+    with ParquetReader(io.BytesIO(data), len(data), "text") as file:
+        file.open()
+        next(file.batches(0, ["text"]))
+        found = [text for batch in file.batches(1, ["text"]) for text in batch["text"].to_pylist()]
+    assert found == [long_text(row) for row in range(GROUP, 2 * GROUP)]
+
+
+def test_what_arrow_makes_nothing_of_here_costs_its_row_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index of a dictionary may lead nowhere: what a process hands over is not yet what it says it is."""
+    column, met = parquet._column, []
+
+    def fails_once(*given: Any) -> pa.Array:
+        met.append(given)
+        if len(met) == 3:
+            raise pa.ArrowIndexError("index 7 out of bounds")
+        return column(*given)
+
+    monkeypatch.setattr(parquet, "_column", fails_once)
+    found = list(records_of(parquet_file()))
+    (lost,) = [record for record in found if isinstance(record, Removal)]
+    assert "index 7 out of bounds" in lost.excerpt
+    assert [record.text for record in found[-GROUP:] if isinstance(record, Document)] == [
+        f"Text number {row}." for row in range(ROWS - GROUP, ROWS)
+    ]
