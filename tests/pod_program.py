@@ -21,6 +21,14 @@ PASSED = ("PATH", "PYTHONPATH", "HF_HUB_DISABLE_XET")
 SECRETS = {"store": {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}, "hub": {"token": "hf_secret"}}
 
 
+def applied(kind: str, name: str, bucket: Any, prefix: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """A document as the API server has it, whose products go under a prefix of a test's bucket."""
+    storage = {"uri": f"{bucket.uri}/{prefix}", "endpoint": bucket.endpoint, "credentialsSecret": "store"}
+    metadata = {"name": name, "namespace": "team", "uid": "1"}
+    spec = {"storage": storage, **spec}
+    return {"apiVersion": "kindling.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
 def run_pod(resource: dict[str, Any], hub: str, folder: Path, attempt: int = 1) -> tuple[int, Progress]:
     """Exit code and last word of the pod's program; its file system is in `folder`."""
     storage = parse(resource).spec.storage

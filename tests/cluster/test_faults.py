@@ -111,7 +111,7 @@ def test_a_run_outlasts_a_store_that_is_away_for_a_minute(
         time.sleep(max(0.0, stopped + 60 - time.monotonic()))
         minio.start()
         end = run.finish()
-        assert end["attempt"] == before, end["attempts"]
+        assert (end["attempt"], end["restarts"]) == (before, 0), end["attempts"]
         assert_same(minio, end, undisturbed)
 
 

@@ -44,7 +44,7 @@ from kindling_trainer.loop.instability import UnstableError
 from kindling_trainer.loop.objective import Evaluation, Item
 from kindling_trainer.loop.restore import restore
 from kindling_trainer.loop.setup import Setup
-from kindling_trainer.loop.skipping import leave_out, watched
+from kindling_trainer.loop.skipping import leave_out, leave_out_again, watched
 from kindling_trainer.loop.step import Stepper, Taken
 from kindling_trainer.optim.adamw import set_learning_rate
 from kindling_trainer.optim.schedule import cosine
@@ -121,6 +121,7 @@ class Training:
         )  # fmt: skip
         self.save_due = False
         """Whether a checkpoint is wanted and not yet begun."""
+        leave_out_again(setup)
         self.spikes = watched(setup)
         self.stepper = Stepper(
             setup.model, setup.optimizer, setup.objective, run.spec.training, ranks, spikes=self.spikes
@@ -151,7 +152,7 @@ class Training:
         return 0
 
     def _advance(self) -> None:
-        """One step, and what is due after it; nothing but what it was to read is left out where it may not be taken."""
+        """One step, and what is due after it. One that may not be taken comes again, without what it was to read."""
         try:
             self._step()
         except UnstableError as error:

@@ -55,18 +55,17 @@ class Run:
     def passages(self, step: int) -> list[Passage]:
         """What lies in the windows that a step read, the longest first."""
         left_out = [window for each in self.skipped for window in each.windows]
-        sequences = self.plan.sequences
-        return self._passages(self._order(left_out).starts((step - 1) * sequences, sequences))
+        order, sequences = self._order([*self.training.skip, *left_out]), self.plan.sequences
+        return self._passages(order.starts((step - 1) * sequences, sequences))
 
     def left_out(self, step: int) -> list[Passage]:
         """What lies in the windows that a step was to read, and that were left out instead; the longest first."""
         windows = [window for each in self.skipped if each.step == step for window in each.windows]
-        starts = [self._order([], all_of_them=True).starts(window.first, window.count) for window in windows]
+        starts = [self._order([]).starts(window.first, window.count) for window in windows]
         return self._passages(np.concatenate(starts)) if starts else []
 
-    def _order(self, left_out: list[WindowRange], *, all_of_them: bool = False) -> WindowOrder:
-        skips = () if all_of_them else merged([*self.training.skip, *left_out])
-        return WindowOrder(self.dataset.manifest.train_tokens, self.context, self.training.seed, skips)
+    def _order(self, skips: list[WindowRange]) -> WindowOrder:
+        return WindowOrder(self.dataset.manifest.train_tokens, self.context, self.training.seed, merged(skips))
 
     def _passages(self, starts: Numbers) -> list[Passage]:
         found = passages(self.dataset.store, self.dataset.manifest.train, starts, self.context + 1)

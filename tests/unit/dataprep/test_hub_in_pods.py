@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hub_server import Hub
-from pod_program import run_pod
+from pod_program import applied, run_pod
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from kindling_api.v1alpha1.products import DatasetManifest
@@ -40,11 +40,9 @@ def asked_for(hub: Hub, bucket: Any, prefix: str, **spec: Any) -> Object:
         "tokenizer": {"from": {"uri": f"hf://me/tiny@{tokenizer}", "endOfDocument": "<|end|>"}},
         "filters": [],
         "validation": {"fraction": 0},
-        "storage": {"uri": f"{bucket.uri}/{prefix}", "endpoint": bucket.endpoint, "credentialsSecret": "store"},
         **spec,
     }
-    metadata = {"name": "web", "namespace": "team", "uid": "1"}
-    return {"apiVersion": "kindling.dev/v1alpha1", "kind": "DatasetBuild", "metadata": metadata, "spec": whole}
+    return applied("DatasetBuild", "web", bucket, prefix, whole)
 
 
 @pytest.mark.slow

@@ -11,11 +11,16 @@ from kindling_trainer.loop.pretrain import Pretraining
 from kindling_trainer.loop.setup import Setup
 
 
+def leave_out_again(setup: Setup) -> None:
+    """What was left out before the checkpoint that the run goes on from, stays so."""
+    if isinstance(setup.objective, Pretraining):
+        setup.objective.leave_out(window for step in setup.skipped for window in step.windows)
+
+
 def watched(setup: Setup) -> Spikes | None:
-    """The steps with which others are compared, where the run asks for that; what was left out stays so."""
+    """The steps with which others are compared, where the run asks for that."""
     if not isinstance(setup.objective, Pretraining):
         return None
-    setup.objective.leave_out(window for step in setup.skipped for window in step.windows)
     spec = _spec(setup)
     if spec.spike is None:
         return None

@@ -50,7 +50,8 @@ class Stepper:
         """The optimizer step that follows `step` finished ones.
 
         Raises:
-            UnstableError: loss or gradient is not finite, or far above those before.
+            UnstableError: loss or gradient is not finite, or far above those before. Weights and optimizer are as they
+                were before the step.
         """
         loss = torch.zeros((), device=self.ranks.device)
         figures: Figures = {}
@@ -71,14 +72,14 @@ class Stepper:
                 figures[name] = figures[name] + figure if name in figures else figure
         sum_tied_gradients(self.model, self.ranks)
         norm = clip_gradients(self.model, self.training.gradient_clip, self.ranks)
-        whole = self._looked_at(step, loss, norm)
+        whole = self._checked(step, loss, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.spikes is not None:
             self.spikes.taken(step + 1, whole, norm)
         return Taken(loss, figures, norm)
 
-    def _looked_at(self, step: int, loss: Tensor, norm: float) -> float:
+    def _checked(self, step: int, loss: Tensor, norm: float) -> float:
         """The whole loss of a step that may be taken, where that matters; all processes decide alike.
 
         Raises:

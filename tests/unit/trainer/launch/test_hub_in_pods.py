@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hub_server import Hub, changed, status
-from pod_program import run_pod
+from pod_program import applied, run_pod
 from random_families import CASES
 
 from kindling_api.v1alpha1.products import ModelManifest
@@ -44,12 +44,10 @@ def tuning(hub: Hub, bucket: Any, prefix: str, **spec: Any) -> Object:
         "data": [{"uri": f"hf://datasets/me/talks@{talks}/train.jsonl"}],
         "training": {"steps": 2, "batch": {"tokens": 128}, "compile": "never", "precision": "fp32"},
         "publish": {"to": "hf://me/tuned"},
-        "storage": {"uri": f"{bucket.uri}/{prefix}", "endpoint": bucket.endpoint, "credentialsSecret": "store"},
         **TOKEN,
         **spec,
     }
-    metadata = {"name": "tuned", "namespace": "team", "uid": "1"}
-    return {"apiVersion": "kindling.dev/v1alpha1", "kind": "AlignmentRun", "metadata": metadata, "spec": whole}
+    return applied("AlignmentRun", "tuned", bucket, prefix, whole)
 
 
 @pytest.mark.slow
@@ -74,7 +72,7 @@ def gate(hub: Hub) -> None:
 
 
 LONG = pytest.mark.exhaustive
-"""It tries for half a minute."""
+"""It tries for minutes."""
 BAD = {
     "no token": (lambda hub: None, {"huggingFace": None, "publish": None}, "or none", "spec.huggingFace.tokenSecret"),
     "no repository": (lambda hub: None, {"base": {"uri": "hf://me/none"}}, "no model me/none", "correct the name"),

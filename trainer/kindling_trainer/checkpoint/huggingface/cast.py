@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from kindling_storage import ObjectStore
-from kindling_trainer.checkpoint.huggingface.folder import INDEX, put_json, weight_files
+from kindling_trainer.checkpoint.huggingface.folder import INDEX, load_tensors, put_json, weight_files
 from kindling_trainer.checkpoint.huggingface.tokenizer import CONFIG, read_json
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -20,11 +20,12 @@ def cast(store: ObjectStore, dtype: Dtype) -> None:
 
     Raises:
         SpecError: there is no model.
+        IntegrityError: a file is torn.
         StorageError: the store cannot be read or written.
     """
     size = 0
     for path in weight_files(store):
-        tensors = {name: tensor.to(getattr(torch, dtype)) for name, tensor in load(store.get(path)).items()}
+        tensors = {name: tensor.to(getattr(torch, dtype)) for name, tensor in load_tensors(store, path).items()}
         size += sum(tensor.nbytes for tensor in tensors.values())
         store.put(path, save(tensors, metadata={"format": "pt"}))
     if store.exists(INDEX):

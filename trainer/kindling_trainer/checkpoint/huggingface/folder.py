@@ -143,7 +143,7 @@ def read_weights(store: ObjectStore, shape: ModelShape, vocab_size: int, *, scor
         wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
     heads: dict[str, str] = {}
     for file, names in weight_files(store).items():
-        tensors = _load(store, file)
+        tensors = load_tensors(store, file)
         if absent := sorted(names - tensors.keys()):
             raise _wrong_index(store, f"no {absent[0]} in {file}", f"the tensors that {INDEX} names")
         for theirs, tensor in sorted(tensors.items()):
@@ -209,6 +209,21 @@ def weight_files(store: ObjectStore) -> dict[str, set[str]]:
             remedy="save the model with safe_serialization, or correct the URI",
         )
     )
+
+
+def load_tensors(store: ObjectStore, path: str) -> dict[str, Tensor]:
+    """The tensors of one file of weights.
+
+    Raises:
+        IntegrityError: it is torn.
+    """
+    try:
+        return load(store.get(path))
+    except SafetensorError as error:
+        remedy = "fetch or export the model again"
+        raise IntegrityError(
+            explain(f"{store.uri}/{path}", found=error, allowed="safetensors", remedy=remedy)
+        ) from error
 
 
 def put_json(store: ObjectStore, path: str, document: Config) -> FileEntry:
@@ -277,16 +292,6 @@ def _is_weight_file(file: object) -> bool:
 
 def _wrong_index(store: ObjectStore, found: str, allowed: str) -> SpecError:
     return SpecError(explain(store.uri, found=found, allowed=allowed, remedy="fetch or export the model again"))
-
-
-def _load(store: ObjectStore, path: str) -> dict[str, Tensor]:
-    try:
-        return load(store.get(path))
-    except SafetensorError as error:
-        remedy = "fetch or export the model again"
-        raise IntegrityError(
-            explain(f"{store.uri}/{path}", found=error, allowed="safetensors", remedy=remedy)
-        ) from error
 
 
 def _fitted(tensor: Tensor, rows: int) -> Tensor:
