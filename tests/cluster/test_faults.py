@@ -137,7 +137,7 @@ def kill_rank(run: Run, rank: int) -> None:
     program = (
         "import os, pathlib, signal\n"
         "for folder in pathlib.Path('/proc').glob('[0-9]*'):\n"
-        "    if b'kindling_trainer.train' in (folder / 'cmdline').read_bytes().split(b'\\0'):\n"
+        "    if (folder / 'comm').read_text().startswith('rank-'):\n"
         "        os.kill(int(folder.name), signal.SIGKILL)\n"
     )
     run.cluster.kubectl("exec", pod, "-n", run.namespace, "--", "python", "-c", program)

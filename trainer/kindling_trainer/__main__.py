@@ -21,12 +21,13 @@ from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, Progress
 from kindling_api.v1alpha1.status import ModelResult
 from kindling_runtime.exit import add_options, read_run, run_to_the_end
+from kindling_runtime.fork_server import ForkServer
 from kindling_runtime.progress import ProgressWriter
 from kindling_runtime.status_server import serve_status
 from kindling_storage import open_store
 from kindling_trainer.align.data.sources import with_contents
-from kindling_trainer.align.rewards.confinement import hide_from_functions
-from kindling_trainer.launch.launcher import Request, launch
+from kindling_trainer.align.rewards.confinement import hide_from_functions, is_hidden_from_functions
+from kindling_trainer.launch.launcher import PROGRAM, Request, launch
 from kindling_trainer.launch.node import LOCALHOST, one_of_nodes, single_node
 
 
@@ -64,7 +65,8 @@ def _train(options: argparse.Namespace, asked: list[int]) -> Progress:
             hide_from_functions(run)
             run, run_file = with_contents(run), Path(folder) / "run.json"
             run_file.write_bytes(canonical_json(run.document()))
-        request = Request(run, run_file, open_store(run.output), node, managed, live, asked, options.log)
+        server = ForkServer(PROGRAM, hidden=isinstance(run, AlignmentRunFile) and is_hidden_from_functions(run))
+        request = Request(run, run_file, open_store(run.output), node, managed, live, asked, server, options.log)
         with serve_status(options.serve, run, lambda: _latest(request)):
             result = launch(request)
     if result is None:

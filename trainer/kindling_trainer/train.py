@@ -30,7 +30,7 @@ from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
 from kindling_runtime.exit import about_run
 from kindling_runtime.failure import recorded_failure
 from kindling_runtime.progress import ProgressWriter
-from kindling_runtime.signals import StopFlag, Stopped, die_with
+from kindling_runtime.signals import StopFlag, Stopped
 from kindling_storage.lock import LOCK, confirm
 from kindling_storage.outage import outage
 from kindling_trainer.align.rewards.confinement import hide_from_functions
@@ -54,14 +54,14 @@ from kindling_trainer.telemetry.peak_flops import peak_flops
 from kindling_trainer.telemetry.reporter import Reporter, row_interval
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Train; 0 when the model is finished, 128 + signal when asked to stop."""
     stop = StopFlag()
-    options = _options()
+    options = _options(arguments)
+    if threads := os.environ.get("OMP_NUM_THREADS"):  # torch may have been loaded with another number
+        torch.set_num_threads(int(threads))
     faulthandler.enable()
     faulthandler.register(DUMP_STACKS)
-    if options.parent:
-        die_with(options.parent)
     rank = int(os.environ.get("RANK", "0"))
     logs.set_up(options.log, level=logging.INFO if rank == 0 else logging.WARNING)
     _quieten()
@@ -87,7 +87,7 @@ def _quieten() -> None:
     logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m kindling_trainer.train", description=__doc__)
     parser.add_argument("runfile", type=Path)
     logs.add_option(parser)
@@ -96,8 +96,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--started", type=float, default=time.time(), help="when the first start was (Unix time)")
     parser.add_argument("--folder", type=Path, help="where signs of life and the error that ends this process go")
     parser.add_argument("--lock", help="the token of the right to write in the run's folder")
-    parser.add_argument("--parent", type=int, help="the process with which this one is to end")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 class Training:

@@ -186,7 +186,7 @@ class Runs:
     @staticmethod
     def children(process: subprocess.Popen[str]) -> list[int]:
         """The training processes of a launcher, in the order of their ranks; none while they are replaced."""
-        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+        found = subprocess.run(["pgrep", "-P", str(process.pid), "rank-"], capture_output=True, text=True)
         return [int(line) for line in found.stdout.split()]
 
     @staticmethod

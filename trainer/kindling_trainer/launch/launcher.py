@@ -8,7 +8,6 @@ started the launchers starts them all again.
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from kindling_api.quantities import seconds
 from kindling_api.v1alpha1.products import MODEL_FOLDER, ModelManifest, model_folder
 from kindling_api.v1alpha1.status import AlignmentResult, Failure, ModelResult, is_secondary
 from kindling_runtime.failure import FailedError
+from kindling_runtime.fork_server import ForkServer
 from kindling_storage import ObjectStore
 from kindling_storage.commit import discard_damaged, read_whole
 from kindling_storage.lock import LOCK, Lock, lock
@@ -32,6 +32,9 @@ from kindling_trainer.launch.node import Node
 from kindling_trainer.launch.publish import check_target, put_on_hub
 from kindling_trainer.launch.workers import WorkerGroup, WorkersOutcome
 from kindling_trainer.telemetry.metrics import perplexity
+
+PROGRAM = "kindling_trainer.train"
+"""The module that each training process runs."""
 
 BARREN_ATTEMPTS = 2
 """After so many attempts in a row without a new checkpoint, another would end like them."""
@@ -54,6 +57,8 @@ class Request:
     """Where the first training process says how far it is."""
     asked: list[int]
     """Signals that have come in so far; the handler appends to it."""
+    server: ForkServer
+    """Starts the training processes."""
     log: str = "text"
     """The form of the training processes' logs."""
 
@@ -75,6 +80,7 @@ def launch(request: Request) -> ModelResult | None:
     """
     finished = read_whole(request.store, ModelManifest)
     if finished is None:
+        request.server.preload()
         if request.node.leads:
             finished = _lead(request)
         else:
@@ -179,17 +185,16 @@ def _stopped(outcome: WorkersOutcome, asked: list[int], kept: str) -> Failure:
 
 def _start(request: Request, attempt: int, started: float, held: Lock | None) -> WorkersOutcome:
     """Start all processes of this machine once, and watch them until they have ended."""
-    command = [sys.executable, "-m", "kindling_trainer.train", str(request.runfile)]
-    command += ["--attempt", str(attempt), "--started", str(started), "--log", request.log]
+    arguments = [str(request.runfile), "--attempt", str(attempt), "--started", str(started), "--log", request.log]
     if request.progress is not None:
-        command += ["--progress", str(request.progress)]
+        arguments += ["--progress", str(request.progress)]
     if held is not None:
-        command += ["--lock", held.token]
+        arguments += ["--lock", held.token]
     node = request.node
     processes = "process" if node.processes == 1 else "processes"
     say(log, f"node {node.index + 1} of {node.nodes} starts {node.processes} training {processes}")
     with tempfile.TemporaryDirectory(prefix="kindling-run-", ignore_cleanup_errors=True) as folder:
-        workers = WorkerGroup(command, Path(folder), node=node, attempt=attempt)
+        workers = WorkerGroup(request.server, arguments, Path(folder), node=node, attempt=attempt)
         hang_timeout = seconds(request.run.spec.restart.hang_timeout)
         return workers.watch(hang_timeout, request.asked, held, excuse=outage)
 

@@ -6,9 +6,7 @@ returns 1 whatever happened, kills after 30 seconds what is still saving, and do
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from kindling_api.bounds import LAUNCHER_SETTLE_SECONDS, SAVE_SECONDS, START_ALL
 from kindling_api.errors import EXIT_SIGNALLED
 from kindling_api.v1alpha1.status import Failure, Reason, is_secondary
 from kindling_runtime.failure import how_it_ended, signal_name
+from kindling_runtime.fork_server import ForkServer
 from kindling_storage.lock import Lock
 from kindling_trainer.launch.node import Node
 
@@ -57,17 +56,18 @@ class WorkersOutcome:
 class WorkerGroup:
     """The processes of one attempt on this machine; there may be others, elsewhere, with which they work."""
 
-    def __init__(self, command: list[str], folder: Path, *, node: Node, attempt: int) -> None:
-        """`command` is what each process runs; `folder` is an empty one for signs of life and last words."""
+    def __init__(self, server: ForkServer, arguments: list[str], folder: Path, *, node: Node, attempt: int) -> None:
+        """`arguments` are those of each process; `folder` is an empty one for signs of life and last words."""
         self._attempt, self._folder, self._node = attempt, folder, node
         self._heartbeat = folder / HEARTBEAT
         self._heartbeat.touch()
         self._began = self._heartbeat.stat().st_mtime
         self._excused = 0.0  # when there last was an excuse (Unix time)
         self._beat, self._longest = self._began, 0.0  # when the last step ended, and seconds of the longest one
-        options = ["--folder", str(folder), "--parent", str(os.getpid())]
         self._processes = [
-            subprocess.Popen([*command, *options], env=node.environment(local_rank))
+            server.start(
+                f"rank-{node.rank(local_rank)}", [*arguments, "--folder", str(folder)], node.environment(local_rank)
+            )
             for local_rank in range(node.processes)
         ]
 
@@ -117,7 +117,7 @@ class WorkerGroup:
         Where some left before there was anything to save, others lose contact with them: that is no failure.
         """
         for process in self._processes:
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
         asked = time.monotonic()
         self._wait(self._stop_timeout())
         if (self._folder / ENDING).exists():
@@ -211,7 +211,7 @@ class WorkerGroup:
 
     def _kill(self) -> None:
         for process in self._processes:
-            process.kill()
+            process.send_signal(signal.SIGKILL)
         for process in self._processes:
             process.wait()
 
@@ -219,7 +219,7 @@ class WorkerGroup:
 _STUCK = {"T": "is stopped", "t": "is stopped by a debugger", "D": "waits for a disk or device that does not answer"}
 
 
-def _state(process: int) -> str:
+def _state(process: int | None) -> str:
     """The kernel's letter for what a process does (proc(5), /proc/pid/stat); "" where it does not tell."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][:1]

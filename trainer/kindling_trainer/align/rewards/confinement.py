@@ -73,8 +73,13 @@ def hide_from_functions(run: AlignmentRunFile) -> None:
 
     It lasts until another program is executed, so that each process of the run has to ask for itself.
     """
-    if run.reward_modules is not None and sys.platform == "linux":
+    if is_hidden_from_functions(run) and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def is_hidden_from_functions(run: AlignmentRunFile) -> bool:
+    """Whether the functions of the run are confined, and may not see what its processes hold."""
+    return run.reward_modules is not None
 
 
 def confine(readable: Iterable[str], folder: str) -> list[Held]:
