@@ -9,6 +9,7 @@ from itertools import takewhile
 from kindling_api.bounds import ATTEMPT_MESSAGE, START_PAUSE_SECONDS, clip
 from kindling_api.v1alpha1.checkpoint import RestartSpec
 from kindling_api.v1alpha1.dataset_build import DatasetBuild
+from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import (
     MOST_ATTEMPTS,
     AlignmentRunStatus,
@@ -56,6 +57,20 @@ def end_attempt(draft: Draft, reason: Reason, message: str) -> Draft:
         saved=saved,
         productive_seconds=productive,
     )
+
+
+def count_restarts(draft: Draft, reported: Progress) -> Draft:
+    """Restarts in place, of which the attempt's process tells, count as those with new pods do."""
+    known = (draft.attempt.restarts or 0) if draft.attempt is not None else 0
+    if reported.restarts <= known or draft.attempt is None:
+        return draft
+    draft = draft.update(restarts=draft.status.restarts + reported.restarts - known)
+    draft = draft.update_attempt(restarts=reported.restarts)
+    if reported.last_failure is None:
+        return draft
+    whence = f" from step {reported.checkpoint.step}" if reported.checkpoint is not None else ""
+    message = f"{_sentence(reported.last_failure)} Its processes start again in the same pods{whence}."
+    return draft.update(last_failure=reported.last_failure).emit_event("Warning", "RestartedInPlace", message)
 
 
 def fail_attempt(draft: Draft, cause: Cause) -> Draft:

@@ -52,6 +52,7 @@ TOY: dict[str, list[list[str]]] = {
     "dataprep/rules.py": [["{data}/texts.jsonl", "--megabytes", "1", "--check", "1"]],
     "dataprep/start_up.py": [["--megabytes", "0.1", "--workers", "0"]],
     "dataprep/toxicity.py": [["{data}"]],
+    "faults/bench.py": [["--kills", "1", "--nodes", "2"]],
     "families/bench.py": [["--families", "qwen3", "--steps", "1"]],
     "languages/bench.py": [["--documents", "3"]],
     "operator/bench.py": [["--runs", "5"]],

@@ -2,8 +2,8 @@
 
 Exit codes are those of `kindling_runtime.exit`.
 
-In a cluster each pod adds `--nodes N --master HOST`, and finds its own number in JOB_COMPLETION_INDEX. Then nothing is
-started again here: one process that ends badly ends the attempt, and the pod says what it has seen of the cause.
+In a cluster each pod adds `--nodes N --master HOST`, and finds its own number in JOB_COMPLETION_INDEX. Where starting
+the processes again in their pods does not help, the attempt ends, and each pod says what it has seen of the cause.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from kindling_api import logs
 from kindling_api.base import canonical_json
@@ -27,8 +28,9 @@ from kindling_runtime.status_server import serve_status
 from kindling_storage import open_store
 from kindling_trainer.align.data.sources import with_contents
 from kindling_trainer.align.rewards.confinement import hide_from_functions, is_hidden_from_functions
-from kindling_trainer.launch.launcher import PROGRAM, Request, launch
+from kindling_trainer.launch.launcher import launch
 from kindling_trainer.launch.node import LOCALHOST, one_of_nodes, single_node
+from kindling_trainer.launch.request import PROGRAM, Request
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,15 +73,21 @@ def _train(options: argparse.Namespace, asked: list[int]) -> Progress:
             result = launch(request)
     if result is None:
         return Progress(state="Succeeded", message=f"node {node.index} of {node.nodes} has done its part")
-    return Progress(state="Succeeded", message=_summary(result), result=result)
+    return Progress(state="Succeeded", message=_summary(result), result=result, **_restarts(request))
 
 
 def _latest(request: Request) -> Progress:
-    """What the first training process has written."""
+    """What the first training process has written, and how often it was started again."""
     assert request.progress is not None
+    progress = Progress(message="starting")
     with suppress(FileNotFoundError):
-        return Progress.model_validate_json(request.progress.read_bytes())
-    return Progress(message="starting")
+        progress = Progress.model_validate_json(request.progress.read_bytes())
+    return progress.model_copy(update=_restarts(request))
+
+
+def _restarts(request: Request) -> dict[str, Any]:
+    failures = request.restarts
+    return {"restarts": len(failures), "last_failure": failures[-1] if failures else None}
 
 
 def _summary(result: ModelResult) -> str:

@@ -93,6 +93,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     logs.add_option(parser)
     parser.add_argument("--progress", type=Path, help="where the progress document is written")
     parser.add_argument("--attempt", type=int, default=1, help="which start of the run this is")
+    parser.add_argument("--generation", type=int, default=0, help="how often the attempt's processes started before")
     parser.add_argument("--started", type=float, default=time.time(), help="when the first start was (Unix time)")
     parser.add_argument("--folder", type=Path, help="where signs of life and the error that ends this process go")
     parser.add_argument("--lock", help="the token of the right to write in the run's folder")
@@ -106,7 +107,9 @@ class Training:
         self.run, self.stop = run, stop
         self.signs = options.folder if os.environ.get("LOCAL_RANK", "0") == "0" else None
         """Where the machine's first process gives its signs of life."""
-        ranks = join(run.spec.layout(), run.spec.resources, partial(_waiting, options), _attempt(run))
+        ranks = join(
+            run.spec.layout(), run.spec.resources, partial(_waiting, options), _identity(run, options.generation)
+        )
         self.setup = setup = _prepare(run, ranks)
         self.finished = self.saved = restore(setup)
         """Optimizer steps done, and those of them that are in a checkpoint."""
@@ -262,10 +265,10 @@ def _prepare(run: TrainingRun, ranks: Ranks) -> Setup:
     return pretrain.prepare(run, ranks)
 
 
-def _attempt(run: TrainingRun) -> str:
-    """By what the processes of one attempt know one another."""
+def _identity(run: TrainingRun, generation: int) -> str:
+    """By what processes that were started together know one another."""
     uid = f" with UID {run.uid}" if run.uid is not None else ""
-    return f"attempt {run.attempt} at {run.kind}/{run.namespace}/{run.name}{uid}"
+    return f"start {generation + 1} of attempt {run.attempt} at {run.kind}/{run.namespace}/{run.name}{uid}"
 
 
 def _waiting(options: argparse.Namespace, here: int, processes: int) -> None:

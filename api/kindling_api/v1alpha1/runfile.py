@@ -58,6 +58,8 @@ class RunFileBase(Spec):
     """The document's UID on its cluster, which no other document of its name has; absent on one machine."""
     attempt: Annotated[int, Field(ge=1)] = 1
     """Which attempt this is; an attempt that is no longer the newest cannot commit."""
+    restarts: Annotated[int, Field(ge=0)] = 0
+    """Restarts counted before this attempt, which leaves the others of `restart.maxRestarts`."""
     key: Digest
     """Identity of the work: equal keys mean equal results."""
     output: StorageSpec
@@ -142,3 +144,7 @@ class Progress(Status):
     """What came out, in the last word of a run that succeeded."""
     failure: Failure | None = None
     """What went wrong, in the last word of a run that failed."""
+    restarts: int = 0
+    """Times its processes were started again in this attempt, in the same pods."""
+    last_failure: Failure | None = None
+    """Why they were the last time."""

@@ -130,6 +130,8 @@ class AttemptStatus(Status):
     """Optimizer steps done when it was last heard of."""
     saved: int | None = None
     """The step of the newest checkpoint at its end."""
+    restarts: int | None = None
+    """Times its processes were started again in the same pods."""
     productive_seconds: float | None = None
     """Time in steps that count, of this attempt and those before it since `startTime`."""
 

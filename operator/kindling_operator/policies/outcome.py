@@ -18,7 +18,7 @@ from kindling_api.v1alpha1.status import (
     RunStatus,
     TrainingProgress,
 )
-from kindling_operator.attempts import end_attempt, fail_attempt
+from kindling_operator.attempts import count_restarts, end_attempt, fail_attempt
 from kindling_operator.causes import Cause, cause_of, is_failing
 from kindling_operator.children import Child, pods_of
 from kindling_operator.draft import Draft
@@ -40,6 +40,8 @@ def outcome(draft: Draft) -> Draft:
     speaker = reporter(pods)
     word = last_word(speaker) if speaker is not None else None
     result = _result(draft.status, word)
+    if word is not None:
+        draft = count_restarts(draft, word)
     if word is not None and result is not None:  # even if a pod then failed to leave in order: the product is there
         return _succeed(draft, word, result)
     if failing:

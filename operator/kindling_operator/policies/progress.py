@@ -15,7 +15,7 @@ from kindling_api.v1alpha1.status import (
     PretrainRunStatus,
     TrainingProgress,
 )
-from kindling_operator.attempts import earlier_seconds
+from kindling_operator.attempts import count_restarts, earlier_seconds
 from kindling_operator.children import pods_of
 from kindling_operator.draft import Draft
 from kindling_operator.moments import moment, stamp
@@ -30,6 +30,7 @@ def progress(draft: Draft) -> Draft:
     reported, at = draft.world.progress, draft.world.progress_at
     if reported is None or at is None:
         return draft
+    draft = count_restarts(draft, reported)
     running = draft.condition("Running")
     if reported.trouble is None and running is not None and running.status == "True" and running.reason != "Started":
         draft = draft.update(progress_time=stamp(at))  # an outage is over: silence counts from here

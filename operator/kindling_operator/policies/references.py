@@ -60,7 +60,8 @@ def run_file_of(draft: Draft, attempt: int) -> RunFile:
     run_file = resolve(document, storage=storage, finished=finished, attempt=attempt)
     if isinstance(run_file, Waiting):
         raise SpecError(f"{', '.join(map(str, run_file.references))} was not there when the run started")
-    return run_file
+    in_place = (draft.attempt.restarts or 0) if draft.attempt is not None else 0
+    return run_file.model_copy(update={"restarts": draft.status.restarts - in_place})
 
 
 NO_STORAGE = explain(

@@ -70,6 +70,7 @@ class Cluster:
         self.references: dict[Reference, Referred] = {}
         self.warnings: list[Object] = []
         self.progress: Progress | None = None
+        self.heard_attempt = 0
         self.progress_at: datetime | None = None
         self.ray_installed = self.kueue_installed = True
         self.events: list[EventRecord] = []
@@ -104,7 +105,7 @@ class Cluster:
             pods_beside=tuple(copy.deepcopy(self.pods_beside)),
             written=self.written,
             warnings=tuple(self.warnings),
-            progress=self.progress,
+            progress=self.progress if self.heard_attempt == self._attempt else None,
             progress_at=self.progress_at,
             ray_installed=self.ray_installed,
             kueue_installed=self.kueue_installed,
@@ -200,6 +201,11 @@ class Cluster:
         jobs = [job for job in found if owner_of(job) == self.uid]
         return key_of_object(max(jobs, key=lambda job: int(job["metadata"]["labels"]["kindling.dev/attempt"])))
 
+    @property
+    def _attempt(self) -> int:
+        attempt: int = (self.resource.get("status") or {}).get("attempt", 0)
+        return attempt
+
     def schedule(self) -> None:
         """The Job controller makes the newest Job's pods, and they start."""
         for index in range(self.job["spec"].get("parallelism", 1)):
@@ -222,6 +228,7 @@ class Cluster:
                 "time": stamp(self.now),
             }
         self.progress, self.progress_at = Progress.model_validate({**said, **fields}), self.now
+        self.heard_attempt = self._attempt
 
     def pod(self, index: int = 0) -> Object:
         """A pod of the newest Job."""

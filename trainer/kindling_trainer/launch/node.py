@@ -43,6 +43,11 @@ class Node:
         """Whether this is the machine of the first process, which does what is to be done once."""
         return self.index == 0
 
+    @property
+    def launcher_port(self) -> int:
+        """The port at which the first machine's launcher listens to those of the others."""
+        return self.port + 1
+
     def rank(self, local_rank: int) -> int:
         """The number, in the whole run, of a process of this machine."""
         return self.index * self.processes + local_rank

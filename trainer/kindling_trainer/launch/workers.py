@@ -53,6 +53,14 @@ class WorkersOutcome:
     """What the processes exited with, where they were stopped."""
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """How the processes of another machine ended, without which those of this one cannot go on."""
+
+    ending: Ending
+    why: str
+
+
 class WorkerGroup:
     """The processes of one attempt on this machine; there may be others, elsewhere, with which they work."""
 
@@ -72,7 +80,12 @@ class WorkerGroup:
         ]
 
     def watch(
-        self, hang_timeout: float, asked: list[int], held: Lock | None, excuse: Callable[[], object]
+        self,
+        hang_timeout: float,
+        asked: list[int],
+        held: Lock | None,
+        excuse: Callable[[], object],
+        elsewhere: Callable[[], Elsewhere | None],
     ) -> WorkersOutcome:
         """Until all have ended; none outlives this call.
 
@@ -82,6 +95,7 @@ class WorkerGroup:
             asked: signals that came in; as soon as there is one, all are asked to save and leave.
             held: the right to write, without which none may go on; None where another machine holds it.
             excuse: silence does not count while this gives something.
+            elsewhere: gives what ends these processes, too, once there is something.
 
         Raises:
             ConflictError: the right was lost.
@@ -95,6 +109,8 @@ class WorkerGroup:
                     return self._stop()
                 if any(self._codes()):
                     return self._cause()
+                if (other := elsewhere()) is not None:
+                    return self._ended_elsewhere(other, hang_timeout)
                 if excuse():
                     self._excused = time.time()
                 if self._node.leads and self._is_silent(hang_timeout):
@@ -143,6 +159,15 @@ class WorkerGroup:
         rank, why = next(((rank, why) for rank, why in states if why), (None, None))
         what = f": process {rank} {why}" if why else "; the stacks above say where each process was"
         return WorkersOutcome("hung", self._failure("Hung", f"no step for {silent:.0f} seconds{what}", rank))
+
+    def _ended_elsewhere(self, other: Elsewhere, hang_timeout: float) -> WorkersOutcome:
+        """Processes of another machine failed, or it is lost; these may tell more of the cause."""
+        if other.ending == "hung":
+            return self._hung(hang_timeout)
+        self._wait(LAUNCHER_SETTLE_SECONDS)
+        if any(self._codes()):
+            return self._cause()
+        return WorkersOutcome("raised", self._failure("RankFailed", f"ended, since {other.why}", None))
 
     def _cause(self) -> WorkersOutcome:
         """What went wrong first: a process ended by a signal, or else the earliest error.

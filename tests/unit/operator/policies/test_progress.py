@@ -55,3 +55,21 @@ def test_a_build_that_says_nothing_of_its_documents_keeps_what_it_said(cluster: 
     build.wait(5)
     build.says(0)
     assert build.decide().status == before
+
+
+def test_restarts_in_the_same_pods_count_as_others_do_and_are_told_once(cluster: Make) -> None:
+    run = cluster()
+    run.run()
+    failure = {"reason": "RankFailed", "message": "process 1 was ended by SIGKILL", "rank": 1}
+    for reported, counted in ((1, 1), (1, 1), (2, 2)):
+        run.says(50, saved=40, restarts=reported, lastFailure=failure)
+        run.reconcile()
+        assert (run.status["restarts"], run.status["attempts"][0]["restarts"]) == (counted, counted)
+    told = [event.message for event in run.events if event.reason == "RestartedInPlace"]
+    assert told == ["process 1 was ended by SIGKILL. Its processes start again in the same pods from step 40."] * 2
+    assert run.status["lastFailure"]["rank"] == 1 and run.status["attempt"] == 1
+    run.fails(0, signal="SIGKILL")
+    run.reconcile()
+    run.schedule()
+    run.reconcile()
+    assert (run.status["attempt"], run.status["restarts"]) == (2, 3), "which are all of the three allowed"

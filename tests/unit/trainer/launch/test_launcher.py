@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,12 @@ from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, Input, Progress
 from kindling_api.v1alpha1.status import Failure
 from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_runtime.fork_server import ForkServer, Process
 from kindling_storage import open_store
 from kindling_storage.lock import lock
 from kindling_trainer.__main__ import main
-from kindling_trainer.launch.launcher import _verdict
 from kindling_trainer.launch.node import Node
+from kindling_trainer.launch.supervise import _cause, _verdict
 from kindling_trainer.launch.workers import WorkerGroup, WorkersOutcome
 from kindling_trainer.telemetry.metrics import Metrics
 
@@ -73,7 +75,7 @@ KILLED = WorkersOutcome("killed", Failure(reason="RankFailed", message="process 
 
 
 def test_a_killed_process_is_worth_another_start() -> None:
-    assert _verdict(KILLED, [], 40, restarts=7, limit=10, barren=0) is None
+    assert _verdict(KILLED, 40, restarts=7, limit=10, barren=0) is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_a_killed_process_is_worth_another_start() -> None:
     ids=["restarts-used-up", "no-progress", "no-restarts-allowed"],
 )
 def test_restarts_end(restarts: int, limit: int, barren: int, reason: str, why: str) -> None:
-    failure = _verdict(KILLED, [], 40, restarts=restarts, limit=limit, barren=barren)
+    failure = _verdict(KILLED, 40, restarts=restarts, limit=limit, barren=barren)
     assert failure is not None and failure.reason == reason and failure.rank == 1
     assert failure.message == (
         f"process 1 was ended by SIGKILL; {why}. The state after step 40 is kept; run the same again to go on."
@@ -95,7 +97,7 @@ def test_restarts_end(restarts: int, limit: int, barren: int, reason: str, why: 
 
 def test_a_python_error_is_not_tried_again() -> None:
     failure = Failure(reason="InternalError", message="ValueError: no", exit_code=1)
-    assert _verdict(WorkersOutcome("raised", failure), [], 40, restarts=0, limit=3, barren=0) == failure
+    assert _verdict(WorkersOutcome("raised", failure), 40, restarts=0, limit=3, barren=0) == failure
 
 
 LOST = Failure(reason="RankFailed", message="lost contact", rank=0)
@@ -103,7 +105,36 @@ WRONG = Failure(reason="InternalError", message="ValueError: no", rank=0, exit_c
 
 
 def test_contact_lost_for_no_known_reason_is_worth_another_start() -> None:
-    assert _verdict(WorkersOutcome("raised", LOST), [], 40, restarts=0, limit=3, barren=0) is None
+    assert _verdict(WorkersOutcome("raised", LOST), 40, restarts=0, limit=3, barren=0) is None
+
+
+ABORTED = WorkersOutcome("killed", Failure(reason="RankFailed", message="process 1", rank=1, signal="SIGABRT"))
+HUNG = Failure(reason="Hung", message="no step for 10 seconds; the stacks above say where", time="1")
+STANDS = Failure(reason="Hung", message="no step for 10 seconds: process 1 is stopped", rank=1, time="2")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "cause"),
+    [
+        pytest.param([WorkersOutcome("raised", LOST), ABORTED], ABORTED.failure, id="killed on another machine"),
+        pytest.param([WorkersOutcome("hung", HUNG), WorkersOutcome("hung", STANDS)], STANDS, id="stands still there"),
+        pytest.param([WorkersOutcome("raised", LOST), WorkersOutcome("raised", WRONG)], WRONG, id="raised there"),
+    ],
+)
+def test_of_what_several_machines_have_seen_that_is_the_cause_which_says_most(
+    outcomes: list[WorkersOutcome], cause: Failure
+) -> None:
+    assert _cause(outcomes).failure == cause
+
+
+class Scripts(ForkServer):
+    """Starts a script in place of the training program."""
+
+    def __init__(self, script: str) -> None:
+        self._script = script
+
+    def start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Process:
+        return subprocess.Popen([sys.executable, "-c", self._script], env=environment)
 
 
 @pytest.mark.parametrize(
@@ -120,10 +151,8 @@ def test_the_cause_is_what_came_first(
 ) -> None:
     (tmp_path / "rank-00000.json").write_bytes(canonical_json(said.document()))
     script = f"import os; os.environ['LOCAL_RANK'] == '0' and exit(1); os.kill(os.getpid(), {number:d})"
-    workers = WorkerGroup(
-        [sys.executable, "-c", script], tmp_path, node=Node(processes=2, cores=2, nodes=nodes), attempt=1
-    )
-    outcome = workers.watch(60, [], None, excuse=bool)
+    workers = WorkerGroup(Scripts(script), [], tmp_path, node=Node(processes=2, cores=2, nodes=nodes), attempt=1)
+    outcome = workers.watch(60, [], None, excuse=bool, elsewhere=lambda: None)
     assert outcome.failure is not None
     assert outcome.ending == ending
     assert re.split("[;,]", outcome.failure.message)[0] == cause

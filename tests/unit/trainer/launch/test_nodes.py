@@ -120,7 +120,8 @@ def test_a_run_whose_process_is_killed_ends_everywhere_and_goes_on_as_if_nothing
     run_file: RunFactory, runs: Any, pods: Callable[..., Pods]
 ) -> None:
     recipe = {"training": {"steps": 60, "batch": {"tokens": 128}}, **TWO_NODES}
-    undisturbed, disturbed = run_file(name="undisturbed", **recipe), run_file(name="disturbed", **recipe)
+    undisturbed = run_file(name="undisturbed", **recipe)
+    disturbed = run_file(name="disturbed", restart={"maxRestarts": 0}, **recipe)
     words = pods(undisturbed).start(0, 1).end(0, 0)
     assert words[0].result is not None and words[1].result is None
 
@@ -136,9 +137,19 @@ def test_a_run_whose_process_is_killed_ends_everywhere_and_goes_on_as_if_nothing
 
     pods(disturbed, attempt=2).start(0, 1).end(0, 0)
     assert {folder.attempt for folder in folders(runs.store(disturbed))} <= {1, 2}
-    assert runs.losses(disturbed) == runs.losses(undisturbed)
-    models = [read_manifest(runs.store(run), ModelManifest) for run in (disturbed, undisturbed)]
-    assert models[0].files == models[1].files, "bit for bit"
+
+    in_place = run_file(name="in-place", **recipe)
+    second = pods(in_place).start(0, 1)
+    second.wait_for(step_reached(12))
+    os.kill(second.rank(runs, 1), signal.SIGKILL)
+    told = second.wait_for(lambda progress: progress.restarts == 1)
+    assert told.last_failure is not None
+    assert (told.last_failure.rank, told.last_failure.signal) == (1, "SIGKILL")
+    assert [word.restarts for word in second.end(0, 0)] == [1, 0], "the same launchers, and so the same pods"
+
+    assert runs.losses(disturbed) == runs.losses(in_place) == runs.losses(undisturbed)
+    models = [read_manifest(runs.store(run), ModelManifest) for run in (disturbed, in_place, undisturbed)]
+    assert models[0].files == models[1].files == models[2].files, "bit for bit"
 
     again = [pods(undisturbed, attempt=2).start(node).end(0)[0] for node in (1, 0)]  # neither waits for the other
     assert again[1].result == words[0].result, "a finished run ends at once"

@@ -1,0 +1,155 @@
+"""Launchers that start their processes again together: no generation begins while one before it still runs."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from kindling_api.v1alpha1.status import Failure
+from kindling_trainer.launch import membership
+from kindling_trainer.launch.membership import Leader, Members
+from kindling_trainer.launch.workers import WorkersOutcome
+
+KILLED = WorkersOutcome(
+    "killed", Failure(reason="RankFailed", message="process 1 was ended by SIGKILL", rank=1, signal="SIGKILL")
+)
+LOST = WorkersOutcome("raised", Failure(reason="RankFailed", message="lost contact", rank=0))
+FINISHED = WorkersOutcome("finished")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    until = time.monotonic() + 30
+    while not (found := condition()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return found
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Members, list[Leader]]]]:
+    """The launchers of a run over so many machines, connected."""
+    monkeypatch.setattr(membership, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(membership, "RETRY_SECONDS", 0.02)
+    opened: list[Any] = []
+
+    def make(nodes: int, *identities: str) -> tuple[Members, list[Leader]]:
+        port = free_port()
+        opened.append(members := Members("a run", nodes - 1, port))
+        leaders = [
+            Leader(identity, node, ("127.0.0.1", port))
+            for node, identity in enumerate(identities or ["a run"] * (nodes - 1), start=1)
+        ]
+        opened.extend(leaders)
+        return members, leaders
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+def test_what_ends_processes_on_one_machine_ends_them_on_all_and_the_next_start_is_common(together: Any) -> None:
+    members, leaders = together(3)
+    assert members.ended() is None and all(leader.ended() is None for leader in leaders)
+    leaders[0].tell(KILLED)
+    assert wait_for(members.ended).why == "process 1 was ended by SIGKILL"
+    threading.Timer(0.2, lambda: leaders[1].tell(LOST)).start()
+    assert [outcome.ending for outcome in members.gather(LOST)] == ["raised", "killed", "raised"]
+    assert wait_for(leaders[1].ended).why == "lost contact"
+    assert members.start_again() == 1
+    assert [leader.next_generation() for leader in leaders] == [1, 1]
+    assert members.ended() is None and all(leader.ended() is None for leader in leaders)
+
+
+def test_a_machine_that_is_gone_or_has_done_its_part_leaves_none_to_start_again(together: Any) -> None:
+    members, leaders = together(3)
+    leaders[0].tell(LOST)
+    wait_for(members.ended)
+    leaders[1].close()
+    assert members.gather(KILLED) is None
+
+    members, leaders = together(2)
+    leaders[0].tell(FINISHED)
+    wait_for(lambda: None not in members._outcomes())
+    leaders[0].close()
+    time.sleep(1)
+    assert members.ended() is None, "the first machine still has its model to write"
+    assert members.gather(KILLED) is None
+
+
+def test_silence_of_a_machine_is_told_and_one_that_comes_back_is_not_lost(together: Any) -> None:
+    members, (leader,) = together(2)
+    wait_for(lambda: leader._connection is not None and members._connections)
+    leader._connection.shutdown(socket.SHUT_RDWR)
+    time.sleep(1)
+    assert members.ended() is None and leader.ended() is None, "it has connected again"
+    leader.close()
+    assert wait_for(members.ended).why == "contact with node 1 is lost"
+
+
+def test_only_those_of_one_attempt_meet_and_the_end_of_the_first_lets_the_others_go(together: Any) -> None:
+    members, (own, other) = together(3, "a run", "another run")
+    own.tell(KILLED)
+    wait_for(members.ended)
+    other.tell(KILLED)
+    membership.ENDING_SECONDS, before = 1.0, membership.ENDING_SECONDS
+    try:
+        assert members.gather(LOST) is None, "one is missing"
+    finally:
+        membership.ENDING_SECONDS = before
+    members.close()
+    assert own.next_generation() is None and other.next_generation() is None
+
+
+@pytest.mark.parametrize("races", [30, pytest.param(1000, marks=pytest.mark.exhaustive)])
+def test_no_process_of_a_generation_lives_when_one_of_the_next_begins(together: Any, races: int) -> None:
+    members, leaders = together(4)
+    alive: set[tuple[int, int]] = set()
+    mistakes: list[Any] = []
+    chance = random.Random(races)
+    failing = [set(chance.sample(range(4), chance.randint(1, 4))) for _ in range(races)] + [{0}]
+
+    def run(node: int, generation: int, ended: Callable[[], object]) -> None:
+        if any(other != generation for _, other in alive):
+            mistakes.append((node, generation, set(alive)))
+        alive.add((node, generation))
+        time.sleep(chance.random() / 1000)
+        if node not in failing[generation]:
+            wait_for(ended)
+        time.sleep(chance.random() / 1000)
+        alive.discard((node, generation))
+
+    def follow(node: int, leader: Leader) -> None:
+        generation: int | None = 0
+        while generation is not None:
+            run(node, generation, leader.ended)
+            leader.tell(KILLED)
+            generation = leader.next_generation()
+
+    wait_for(lambda: len(members._connections) == 3)
+    threads = [threading.Thread(target=follow, args=each) for each in enumerate(leaders, start=1)]
+    for thread in threads:
+        thread.start()
+    with closing(members):
+        for generation in range(races):
+            run(0, generation, members.ended)
+            assert members.gather(KILLED) is not None
+            assert members.start_again() == generation + 1
+        run(0, races, members.ended)
+        assert members.gather(KILLED) is not None
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert mistakes == [] and alive == set()
