@@ -21,7 +21,7 @@ from typing import Any
 
 from kindling_api.bounds import LAUNCHER_SETTLE_SECONDS
 from kindling_api.v1alpha1.status import Failure
-from kindling_trainer.launch.workers import Elsewhere, WorkersOutcome
+from kindling_trainer.launch.workers import PeerFailure, WorkersOutcome
 
 LOST_SECONDS = 5.0
 """A machine whose launcher has had no connection for so long is lost."""
@@ -42,7 +42,7 @@ class Order:
 
     generation: int = 0
     """The newest one, from 0."""
-    ended: Elsewhere | None = None
+    ended: PeerFailure | None = None
     """Why its processes are to end; None while they are to go on."""
     over: bool = False
     """Whether no other generation follows."""
@@ -67,26 +67,26 @@ class Members:
 
     def close(self) -> None:
         """Let the others go: no other generation follows."""
-        self._tell(Order(self._order.generation, self._order.ended, over=True))
+        self._send_order(Order(self._order.generation, self._order.ended, over=True))
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
 
-    def ended(self) -> Elsewhere | None:
+    def ended(self) -> PeerFailure | None:
         """Why the processes of this machine are to end: others failed, or are lost; None while they may go on."""
         with self._changed:
             failures = [outcome for outcome in self._outcomes() if outcome is not None and outcome.failure is not None]
             lost = self._lost_nodes()
         if failures:
-            return _elsewhere(failures[0])
-        return Elsewhere("killed", f"contact with node {lost[0]} is lost") if lost else None
+            return _peer_failure(failures[0])
+        return PeerFailure("killed", f"contact with node {lost[0]} is lost") if lost else None
 
     def gather(self, own: WorkersOutcome) -> list[WorkersOutcome] | None:
         """How the processes ended everywhere, those of this machine first; None where a machine is gone.
 
         Those that still run are ended.
         """
-        self._tell(Order(self._order.generation, _elsewhere(own)))
+        self._send_order(Order(self._order.generation, _peer_failure(own)))
         until = time.monotonic() + ENDING_SECONDS
         with self._changed:
             while None in (outcomes := self._outcomes()) and time.monotonic() < until and not self._lost_nodes():
@@ -98,10 +98,10 @@ class Members:
 
     def start_again(self) -> int:
         """Begin the next generation everywhere; returns its number."""
-        self._tell(Order(self._order.generation + 1))
+        self._send_order(Order(self._order.generation + 1))
         return self._order.generation
 
-    def _tell(self, order: Order) -> None:
+    def _send_order(self, order: Order) -> None:
         with self._changed:
             self._order = order
             for connection in self._connections.values():
@@ -109,17 +109,17 @@ class Members:
 
     def _outcomes(self) -> list[WorkersOutcome | None]:
         """One for each other machine; None for one that has not said how its processes ended."""
-        told = [
+        reported = [
             outcome for _, (generation, outcome) in sorted(self._states.items()) if generation == self._order.generation
         ]
-        return [*told, *([None] * (self._others - len(told)))]
+        return [*reported, *([None] * (self._others - len(reported)))]
 
     def _lost_nodes(self) -> list[int]:
         """Those that went before they said how their processes ended."""
-        told = {node for node, (generation, outcome) in self._states.items()
+        reported = {node for node, (generation, outcome) in self._states.items()
                 if generation == self._order.generation and outcome is not None}  # fmt: skip
         long_ago = time.monotonic() - LOST_SECONDS
-        return [node for node, since in self._lost.items() if since < long_ago and node not in told]
+        return [node for node, since in self._lost.items() if since < long_ago and node not in reported]
 
     def serve(self, connection: socket.socket, lines: Iterable[bytes]) -> None:
         """Listen to one of the others until its connection ends."""
@@ -148,7 +148,7 @@ class Members:
             self._changed.notify_all()
 
 
-class Leader:
+class LeaderConnection:
     """The launcher of the first machine, as that of another one sees it.
 
     Args:
@@ -175,15 +175,15 @@ class Leader:
                 with suppress(OSError):
                     self._connection.shutdown(socket.SHUT_RDWR)
 
-    def ended(self) -> Elsewhere | None:
+    def ended(self) -> PeerFailure | None:
         """Why the processes of this machine are to end; None while they may go on."""
         with self._changed:
             order = self._order
             if order is not None and order.generation == self._state[0] and order.ended is not None:
                 return order.ended
-            return Elsewhere("killed", "contact with node 0 is lost") if self._is_lost() else None
+            return PeerFailure("killed", "contact with node 0 is lost") if self._is_lost() else None
 
-    def tell(self, outcome: WorkersOutcome) -> None:
+    def report(self, outcome: WorkersOutcome) -> None:
         """How the processes of this machine have ended."""
         self._become(self._state[0], outcome)
 
@@ -215,8 +215,8 @@ class Leader:
 
     def _whole_state(self) -> dict[str, Any]:
         generation, outcome = self._state
-        told = None if outcome is None else _document(outcome)
-        return {"identity": self._identity, "node": self._node, "generation": generation, "outcome": told}
+        document = None if outcome is None else _document(outcome)
+        return {"identity": self._identity, "node": self._node, "generation": generation, "outcome": document}
 
     def _listen(self) -> None:
         while not self._closed:
@@ -281,18 +281,19 @@ def _keep_alive(connection: socket.socket) -> None:
 
 
 def _send(connection: socket.socket, message: dict[str, Any]) -> None:
-    with suppress(OSError):  # it is connected to anew, and told then
+    with suppress(OSError):  # it is connected to anew, and hears it then
         connection.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _elsewhere(outcome: WorkersOutcome) -> Elsewhere:
+def _peer_failure(outcome: WorkersOutcome) -> PeerFailure:
     assert outcome.failure is not None
-    return Elsewhere(outcome.ending, outcome.failure.message)
+    return PeerFailure(outcome.ending, outcome.failure.message)
 
 
 def _read_order(line: bytes) -> Order:
-    told = json.loads(line)
-    return Order(told["generation"], None if told["ended"] is None else Elsewhere(**told["ended"]), told["over"])
+    order = json.loads(line)
+    ended = None if order["ended"] is None else PeerFailure(**order["ended"])
+    return Order(order["generation"], ended, order["over"])
 
 
 def _document(outcome: WorkersOutcome) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from kindling_storage import ObjectStore
 from kindling_storage.lock import Lock
 from kindling_storage.outage import outage
 from kindling_trainer.checkpoint.folders import folders
-from kindling_trainer.launch.membership import Leader, Members
+from kindling_trainer.launch.membership import LeaderConnection, Members
 from kindling_trainer.launch.request import Request
-from kindling_trainer.launch.workers import Elsewhere, WorkerGroup, WorkersOutcome
+from kindling_trainer.launch.workers import PeerFailure, WorkerGroup, WorkersOutcome
 
 BARREN_RESTARTS = 2
 """After so many starts in a row without a new checkpoint, another would end like them."""
@@ -81,10 +81,10 @@ def follow(request: Request) -> None:
     """
     node, started = request.node, time.time()
     generation: int | None = 0
-    with closing(Leader(_identity(request), node.index, (node.master, node.launcher_port))) as leader:
+    with closing(LeaderConnection(_identity(request), node.index, (node.master, node.launcher_port))) as leader:
         while generation is not None:
             own = _start(request, generation, request.run.attempt + generation, started, None, leader.ended)
-            leader.tell(own)
+            leader.report(own)
             if own.ending == "stopped":
                 raise FailedError(_stopped(request, own, None))
             if own.ending == "finished":
@@ -144,7 +144,7 @@ def _start(
     attempt: int,
     started: float,
     held: Lock | None,
-    elsewhere: Callable[[], Elsewhere | None],
+    elsewhere: Callable[[], PeerFailure | None],
 ) -> WorkersOutcome:
     """Start all processes of this machine once, and watch them until they have ended."""
     arguments = [str(request.runfile), "--attempt", str(attempt), "--generation", str(generation)]

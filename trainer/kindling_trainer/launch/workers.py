@@ -54,7 +54,7 @@ class WorkersOutcome:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class PeerFailure:
     """How the processes of another machine ended, without which those of this one cannot go on."""
 
     ending: Ending
@@ -85,7 +85,7 @@ class WorkerGroup:
         asked: list[int],
         held: Lock | None,
         excuse: Callable[[], object],
-        elsewhere: Callable[[], Elsewhere | None],
+        elsewhere: Callable[[], PeerFailure | None],
     ) -> WorkersOutcome:
         """Until all have ended; none outlives this call.
 
@@ -160,7 +160,7 @@ class WorkerGroup:
         what = f": process {rank} {why}" if why else "; the stacks above say where each process was"
         return WorkersOutcome("hung", self._failure("Hung", f"no step for {silent:.0f} seconds{what}", rank))
 
-    def _ended_elsewhere(self, other: Elsewhere, hang_timeout: float) -> WorkersOutcome:
+    def _ended_elsewhere(self, other: PeerFailure, hang_timeout: float) -> WorkersOutcome:
         """Processes of another machine failed, or it is lost; these may tell more of the cause."""
         if other.ending == "hung":
             return self._hung(hang_timeout)

@@ -14,7 +14,7 @@ import pytest
 
 from kindling_api.v1alpha1.status import Failure
 from kindling_trainer.launch import membership
-from kindling_trainer.launch.membership import Leader, Members
+from kindling_trainer.launch.membership import LeaderConnection, Members
 from kindling_trainer.launch.workers import WorkersOutcome
 
 KILLED = WorkersOutcome(
@@ -39,17 +39,17 @@ def wait_for(condition: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture
-def together(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Members, list[Leader]]]]:
+def together(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Members, list[LeaderConnection]]]]:
     """The launchers of a run over so many machines, connected."""
     monkeypatch.setattr(membership, "LOST_SECONDS", 0.5)
     monkeypatch.setattr(membership, "RETRY_SECONDS", 0.02)
     opened: list[Any] = []
 
-    def make(nodes: int, *identities: str) -> tuple[Members, list[Leader]]:
+    def make(nodes: int, *identities: str) -> tuple[Members, list[LeaderConnection]]:
         port = free_port()
         opened.append(members := Members("a run", nodes - 1, port))
         leaders = [
-            Leader(identity, node, ("127.0.0.1", port))
+            LeaderConnection(identity, node, ("127.0.0.1", port))
             for node, identity in enumerate(identities or ["a run"] * (nodes - 1), start=1)
         ]
         opened.extend(leaders)
@@ -63,9 +63,9 @@ def together(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Me
 def test_what_ends_processes_on_one_machine_ends_them_on_all_and_the_next_start_is_common(together: Any) -> None:
     members, leaders = together(3)
     assert members.ended() is None and all(leader.ended() is None for leader in leaders)
-    leaders[0].tell(KILLED)
+    leaders[0].report(KILLED)
     assert wait_for(members.ended).why == "process 1 was ended by SIGKILL"
-    threading.Timer(0.2, lambda: leaders[1].tell(LOST)).start()
+    threading.Timer(0.2, lambda: leaders[1].report(LOST)).start()
     assert [outcome.ending for outcome in members.gather(LOST)] == ["raised", "killed", "raised"]
     assert wait_for(leaders[1].ended).why == "lost contact"
     assert members.start_again() == 1
@@ -75,13 +75,13 @@ def test_what_ends_processes_on_one_machine_ends_them_on_all_and_the_next_start_
 
 def test_a_machine_that_is_gone_or_has_done_its_part_leaves_none_to_start_again(together: Any) -> None:
     members, leaders = together(3)
-    leaders[0].tell(LOST)
+    leaders[0].report(LOST)
     wait_for(members.ended)
     leaders[1].close()
     assert members.gather(KILLED) is None
 
     members, leaders = together(2)
-    leaders[0].tell(FINISHED)
+    leaders[0].report(FINISHED)
     wait_for(lambda: None not in members._outcomes())
     leaders[0].close()
     time.sleep(1)
@@ -101,9 +101,9 @@ def test_silence_of_a_machine_is_told_and_one_that_comes_back_is_not_lost(togeth
 
 def test_only_those_of_one_attempt_meet_and_the_end_of_the_first_lets_the_others_go(together: Any) -> None:
     members, (own, other) = together(3, "a run", "another run")
-    own.tell(KILLED)
+    own.report(KILLED)
     wait_for(members.ended)
-    other.tell(KILLED)
+    other.report(KILLED)
     membership.ENDING_SECONDS, before = 1.0, membership.ENDING_SECONDS
     try:
         assert members.gather(LOST) is None, "one is missing"
@@ -131,11 +131,11 @@ def test_no_process_of_a_generation_lives_when_one_of_the_next_begins(together: 
         time.sleep(chance.random() / 1000)
         alive.discard((node, generation))
 
-    def follow(node: int, leader: Leader) -> None:
+    def follow(node: int, leader: LeaderConnection) -> None:
         generation: int | None = 0
         while generation is not None:
             run(node, generation, leader.ended)
-            leader.tell(KILLED)
+            leader.report(KILLED)
             generation = leader.next_generation()
 
     wait_for(lambda: len(members._connections) == 3)
