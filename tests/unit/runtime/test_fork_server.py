@@ -14,7 +14,7 @@ import pytest
 from kindling_runtime.fork_server import ForkServer, Process
 
 PROGRAM = """
-import os, pathlib, signal, sys, time
+import ctypes, os, pathlib, signal, sys, time
 
 LOADED = os.getpid()
 
@@ -25,6 +25,8 @@ def main(arguments):
         told = [os.environ["WHO"], str(loaded_by_another), str(os.getppid()), open("/proc/self/comm").read().strip()]
         pathlib.Path(file).write_text(" ".join([*told, sys.stdin.read()]))
         return 0
+    if what == "dumpable":
+        return ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)  # PR_GET_DUMPABLE
     if what == "raise":
         raise ValueError("no")
     if what == "exit":
@@ -70,6 +72,13 @@ def test_exit_codes_and_signals_are_told_as_of_any_child(server: ForkServer, tmp
         assert process.poll() is None
         process.send_signal(number)
         assert process.wait() == code
+
+
+def test_a_hidden_server_and_what_it_forks_cannot_be_read_by_others_of_the_user(
+    server: ForkServer, tmp_path: Path
+) -> None:
+    hidden = ForkServer("sample_program", hidden=True)
+    assert [start(each, tmp_path / "file", "dumpable").wait() for each in (server, hidden)] == [1, 0]
 
 
 def test_a_process_may_be_ended_before_it_was_forked_and_the_next_one_starts(
