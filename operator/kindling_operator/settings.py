@@ -6,14 +6,18 @@ The chart writes it as one JSON file, which is mounted into the operator's pod.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kindling_api.base import Spec
+from kindling_api.errors import finding
 from kindling_api.v1alpha1.alignment_method import ModuleName
+from kindling_api.v1alpha1.pod_template import PodTemplate, VariableName
+from kindling_api.v1alpha1.pod_volumes import DriverName, ObjectName
 from kindling_api.v1alpha1.resources import Toleration
 from kindling_api.v1alpha1.storage import ENDPOINT_PATTERN, StorageSpec
+from kindling_operator.reserved import reserved
 
 MetadataKey = Annotated[str, Field(min_length=1, max_length=317)]
 ImageReference = Annotated[str, Field(min_length=1, max_length=512)]
@@ -63,6 +67,43 @@ class Pods(Spec):
     """Annotations likewise. Not all, since some choose the image of a sidecar."""
 
 
+HARMLESS_VARIABLES = (
+    "GLOO_SOCKET_IFNAME", "LANG", "LC_ALL", "NCCL_ALGO", "NCCL_BUFFSIZE", "NCCL_CROSS_NIC", "NCCL_DEBUG",
+    "NCCL_DEBUG_SUBSYS", "NCCL_IB_DISABLE", "NCCL_IB_GID_INDEX", "NCCL_IB_HCA", "NCCL_IB_QPS_PER_CONNECTION",
+    "NCCL_IB_RETRY_CNT", "NCCL_IB_SL", "NCCL_IB_TC", "NCCL_IB_TIMEOUT", "NCCL_MAX_NCHANNELS", "NCCL_MIN_NCHANNELS",
+    "NCCL_NET_GDR_LEVEL", "NCCL_NTHREADS", "NCCL_P2P_DISABLE", "NCCL_P2P_LEVEL", "NCCL_PROTO", "NCCL_SHM_DISABLE",
+    "NCCL_SOCKET_FAMILY", "NCCL_SOCKET_IFNAME", "NCCL_SOCKET_NTHREADS", "OMP_NUM_THREADS", "TZ",
+)  # fmt: skip
+"""Variables that choose networks, languages and amounts: none names a program, a library, a file or a server.
+
+Source: NVIDIA, "NCCL Environment Variables"; those that name files and plugins (`NCCL_NET_PLUGIN`) are left out."""
+
+
+class Allowed(Spec):
+    """What documents may ask for in `spec.podTemplate`, beside what the installation's own template has."""
+
+    env: Annotated[tuple[VariableName, ...], Field(max_length=256)] = HARMLESS_VARIABLES
+    """The variables that they may set. Whoever sets LD_PRELOAD, PATH or PYTHONPATH chooses what code is run."""
+    env_from: Annotated[tuple[ObjectName, ...], Field(max_length=256)] = ()
+    """The Secrets and ConfigMaps, by name, of which they may take all keys as variables, whatever these are called."""
+    mount_paths: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^/(.+/)?$", max_length=512)], ...], Field(max_length=256)
+    ] = ("/data/", "/mnt/")
+    """The folders, up to a slash, below which they may mount volumes: nothing of the image may be there."""
+    csi_drivers: Annotated[tuple[DriverName, ...], Field(max_length=256)] = ()
+    """The drivers of volumes that are made for a pod."""
+    service_accounts: Annotated[tuple[ObjectName, ...], Field(max_length=256)] = ()
+    """The ServiceAccounts that their pods may run as."""
+    priority_classes: Annotated[tuple[ObjectName, ...], Field(max_length=256)] = ()
+    """The PriorityClasses, which decide whose pods are stopped for whom."""
+    schedulers: Annotated[tuple[ObjectName, ...], Field(max_length=256)] = ()
+    """The schedulers beside the cluster's own."""
+    runtime_classes: Annotated[tuple[ObjectName, ...], Field(max_length=256)] = ()
+    """The RuntimeClasses."""
+    host_network: bool = False
+    """Whether their pods may use the node's network, where no NetworkPolicy holds."""
+
+
 class HuggingFace(Spec):
     """How the pods of this installation reach the Hugging Face Hub."""
 
@@ -76,6 +117,9 @@ class Settings(Spec):
     images: Images
     rewards: Rewards = Rewards()
     pods: Pods = Pods()
+    pod_template: PodTemplate = PodTemplate()
+    """What all pods of documents have beside; a document's own template goes before it."""
+    allow: Allowed = Allowed()
     hugging_face: HuggingFace = HuggingFace()
     storage: StorageSpec | None = None
     """The default storage; its Secret is in every watched namespace, under the name given here."""
@@ -93,6 +137,13 @@ class Settings(Spec):
     """The Ray in the dataprep image, as KubeRay wants to know it."""
     lost_node_seconds: Annotated[int, Field(ge=1)] = 10
     """How long a pod stays bound to a node that does not answer."""
+
+    @model_validator(mode="after")
+    def _template_leaves_ours(self) -> Self:
+        for field, found, allowed in reserved(self.pod_template):
+            remedy = "remove it from runs.podTemplate of the chart"
+            raise ValueError(f"podTemplate.{field}: {finding(found=found, allowed=allowed, remedy=remedy)}")
+        return self
 
 
 def read_settings(path: Path) -> Settings:

@@ -1,7 +1,7 @@
-"""What every pod is: one container of ours, without privileges, with its run file and nothing that a user injects.
+"""What every pod is: one container of ours, without privileges, with its run file.
 
 Everything here passes Pod Security `restricted`. A spec of a user chooses amounts, nodes and (from the installation's
-list) the image; the shape of the pod is written down here and nowhere else.
+list) the image; the shape of the pod is written down here, and `templates.py` adds to it what the installation allows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from kindling_api.v1alpha1.resources import MUTABLE_FIELDS, Toleration
 from kindling_api.v1alpha1.runfile import PROGRESS_PORT
 from kindling_operator.render.attempt import Attempt
 from kindling_operator.render.secrets import MountedSecret
+from kindling_operator.render.templates import USER
 from kindling_operator.settings import Settings
 from kindling_operator.world import Object
 
@@ -23,9 +24,6 @@ RUN_FOLDER = "/etc/kindling"
 RUN_FILE = "run.json"
 LAST_WORD = "/dev/termination-log"
 """Where Kubernetes takes a pod's termination message from."""
-
-USER = 65532
-"""The unprivileged user of the images."""
 
 PROGRESS = {"name": "progress", "containerPort": PROGRESS_PORT}
 """Not of Ray's nodes: KubeRay finds Ray's own ports only on a head that declares none, or all of them."""

@@ -67,7 +67,8 @@ def test_the_program_reads_back_the_run_file_that_was_rendered(kind: str, tmp_pa
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_what_may_change_in_a_run_does_not_change_its_run_file(kind: str) -> None:
-    changed = resource(kind, suspend=True, activeDeadline="1h", ttlAfterFinished="1d")
+    template = {"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": "true"}}, "sharedMemory": "1Gi"}
+    changed = resource(kind, suspend=True, activeDeadline="1h", ttlAfterFinished="1d", podTemplate=template)
     assert rendered(changed).create[0] == rendered(resource(kind)).create[0]
 
 
