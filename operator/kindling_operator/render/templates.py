@@ -135,12 +135,12 @@ def _variable(variable: Object) -> Object:
 
 
 def _about(value: Any, peers: Mapping[str, str]) -> Any:
-    """Terms about pods with a selector, where they had none."""
+    """Terms about pods with a selector, where they had none, and without lists of nothing."""
     if isinstance(value, list):
         return [_about(item, peers) for item in value]
     if not isinstance(value, dict):
         return value
-    result = {name: _about(item, peers) for name, item in value.items()}
+    result = {name: _about(item, peers) for name, item in value.items() if item != []}
     return result if "topologyKey" not in result else {"labelSelector": {"matchLabels": dict(peers)}, **result}
 
 
