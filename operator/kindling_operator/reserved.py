@@ -15,16 +15,17 @@ VARIABLES: Final = frozenset(
     {
         "HF_ENDPOINT", "HF_TOKEN_PATH", "HOME", "JOB_COMPLETION_INDEX", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
         "MASTER_PORT", "RANK", "WORLD_SIZE",
+        "AWS_CA_BUNDLE", "SSL_CERT_FILE",
     }
 )  # fmt: skip
 VARIABLE_PREFIXES: Final = ("KINDLING_", "RAY_", "TORCHELASTIC_")
 
-VOLUMES: Final = frozenset({"credentials", "hugging-face", "run", "shared-memory", "temporary"})
+VOLUMES: Final = frozenset({"ca-bundle", "credentials", "hugging-face", "run", "shared-memory", "temporary"})
 VOLUME_PREFIXES: Final = ("source-", "ray-", "shared-mem")
 """Those of a build's sources, and those that KubeRay adds."""
 
 FOLDERS: Final = (
-    "/dev", "/etc/kindling", "/etc/kindling-credentials", "/etc/kindling-hugging-face",
+    "/dev", "/etc/kindling", "/etc/kindling-ca-bundle", "/etc/kindling-credentials", "/etc/kindling-hugging-face",
     "/etc/kindling-source-credentials", "/opt/kindling", "/proc", "/sys", "/tmp", "/var/run/secrets",
 )  # fmt: skip
 """Nothing is mounted there, above them or below, but below /tmp."""

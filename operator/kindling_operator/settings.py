@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from kindling_api.base import Spec
 from kindling_api.errors import finding
 from kindling_api.v1alpha1.alignment_method import ModuleName
-from kindling_api.v1alpha1.pod_template import PodTemplate, VariableName
+from kindling_api.v1alpha1.pod_template import DataKey, PodTemplate, VariableName
 from kindling_api.v1alpha1.pod_volumes import DriverName, ObjectName
 from kindling_api.v1alpha1.resources import Toleration
 from kindling_api.v1alpha1.storage import ENDPOINT_PATTERN, StorageSpec
@@ -111,6 +111,15 @@ class HuggingFace(Spec):
     """Another Hub, or a mirror, in the place of https://huggingface.co."""
 
 
+class CaBundle(Spec):
+    """Certificates of authorities that are not public ones."""
+
+    config_map: ObjectName
+    """The ConfigMap, in each namespace with runs."""
+    key: DataKey = "ca.crt"
+    """Its key with the certificates, in PEM."""
+
+
 class Settings(Spec):
     """One installation."""
 
@@ -123,6 +132,8 @@ class Settings(Spec):
     hugging_face: HuggingFace = HuggingFace()
     storage: StorageSpec | None = None
     """The default storage; its Secret is in every watched namespace, under the name given here."""
+    ca_bundle: CaBundle | None = None
+    """The authorities by which stores and the Hub are known, instead of the public ones."""
     namespaces: tuple[str, ...] = ()
     """The namespaces watched; none means all of the cluster."""
     namespace: str = "kindling"

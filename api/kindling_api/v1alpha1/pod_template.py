@@ -30,6 +30,8 @@ from kindling_api.v1alpha1.pod_volumes import LocalReference, ObjectName, Object
 VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 DATA_KEY_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"
 
+DataKey = Annotated[str, Field(pattern=DATA_KEY_PATTERN, max_length=253)]
+"""A key of a Secret or ConfigMap."""
 VariableName = Annotated[str, Field(pattern=VARIABLE_PATTERN, max_length=128)]
 
 
@@ -53,7 +55,7 @@ class KeyReference(Spec):
 
     name: ObjectName
     """Its name."""
-    key: Annotated[str, Field(pattern=DATA_KEY_PATTERN, max_length=253)]
+    key: DataKey
     """The key."""
     optional: bool = False
     """Whether the pod starts without it."""

@@ -22,6 +22,9 @@ from kindling_operator.world import Object
 
 RUN_FOLDER = "/etc/kindling"
 RUN_FILE = "run.json"
+CA_FOLDER, CA_FILE = "/etc/kindling-ca-bundle", "ca.crt"
+CA_VARIABLES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE")
+"""Where botocore looks, and where OpenSSL and httpx do, which the Hub's library asks with."""
 LAST_WORD = "/dev/termination-log"
 """Where Kubernetes takes a pod's termination message from."""
 
@@ -104,6 +107,7 @@ def pod_template(settings: Settings, metadata: Object, container: Container, **s
                 {"name": "shared-memory", "emptyDir": {"medium": "Memory"}},
                 *run_file,
                 *(secret.volume_object() for secret in container.secrets),
+                *_authorities(settings),
             ],
         },
     }
@@ -112,7 +116,8 @@ def pod_template(settings: Settings, metadata: Object, container: Container, **s
 def _container(settings: Settings, container: Container) -> Object:
     run_file = [{"name": "run", "mountPath": RUN_FOLDER, "readOnly": True}] if container.run_file else []
     folders = dict(secret.variable for secret in container.secrets)
-    variables = {"HOME": "/tmp", **container.environment, **folders}
+    authorities = dict.fromkeys(CA_VARIABLES, f"{CA_FOLDER}/{CA_FILE}") if settings.ca_bundle is not None else {}
+    variables = {"HOME": "/tmp", **container.environment, **folders, **authorities}
     command = [part.replace("$", "$$") for part in container.command]  # or Kubernetes puts variables in for $(NAME)
     return {
         "name": "kindling",
@@ -135,8 +140,19 @@ def _container(settings: Settings, container: Container) -> Object:
             {"name": "shared-memory", "mountPath": "/dev/shm"},
             *run_file,
             *(secret.mount() for secret in container.secrets),
+            *({"name": one["name"], "mountPath": CA_FOLDER, "readOnly": True} for one in _authorities(settings)),
         ],
     }
+
+
+def _authorities(settings: Settings) -> list[Object]:
+    """The volume with the certificates of the installation's authorities, where it has its own."""
+    bundle = settings.ca_bundle
+    if bundle is None:
+        return []
+    return [
+        {"name": "ca-bundle", "configMap": {"name": bundle.config_map, "items": [{"key": bundle.key, "path": CA_FILE}]}}
+    ]
 
 
 def hub_environment(settings: Settings) -> dict[str, str]:
