@@ -5,12 +5,13 @@ The chart writes it as one JSON file, which is mounted into the operator's pod.
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from kindling_api.base import Spec
+from kindling_api.base import NAME_PATTERN, Spec
 from kindling_api.errors import finding
 from kindling_api.v1alpha1.alignment_method import ModuleName
 from kindling_api.v1alpha1.pod_template import DataKey, PodTemplate, VariableName
@@ -111,6 +112,28 @@ class HuggingFace(Spec):
     """Another Hub, or a mirror, in the place of https://huggingface.co."""
 
 
+class Egress(Spec):
+    """Where pods of documents may connect to; nothing here means anywhere."""
+
+    cidrs: Annotated[tuple[str, ...], Field(max_length=256)] = ()
+    """Blocks of addresses, as in `10.20.0.0/16`."""
+    namespaces: Annotated[
+        tuple[Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)], ...], Field(max_length=256)
+    ] = ()
+    """Namespaces of the cluster, with all of their pods."""
+
+    @field_validator("cidrs")
+    @classmethod
+    def _blocks(cls, cidrs: tuple[str, ...]) -> tuple[str, ...]:
+        for cidr in cidrs:
+            ip_network(cidr)  # ValueError: it is none, or has bits beyond its prefix
+            if "/" not in cidr:
+                raise ValueError(
+                    finding(found=cidr, allowed="a block of addresses", remedy=f"write {cidr}/32, or /128")
+                )
+        return cidrs
+
+
 class CaBundle(Spec):
     """Certificates of authorities that are not public ones."""
 
@@ -129,6 +152,7 @@ class Settings(Spec):
     pod_template: PodTemplate = PodTemplate()
     """What all pods of documents have beside; a document's own template goes before it."""
     allow: Allowed = Allowed()
+    egress: Egress = Egress()
     hugging_face: HuggingFace = HuggingFace()
     storage: StorageSpec | None = None
     """The default storage; its Secret is in every watched namespace, under the name given here."""

@@ -43,7 +43,7 @@ def accepted() -> list[list[Object]]:
     """The Jobs and pods of as many documents as are wanted, each of which an installation has accepted."""
     found: list[list[Object]] = []
 
-    @settings(max_examples=6 * WANTED, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(max_examples=8 * WANTED, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(document=hostile_pods.documents(), installation=st.sampled_from(INSTALLATIONS))
     def collect(document: tuple[str, Object, Object], installation: Any) -> None:
         kind, spec, wish = document

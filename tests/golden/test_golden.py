@@ -20,7 +20,7 @@ from kindling_operator.render import render
 from kindling_operator.render.cleanup import cleanup_job
 from kindling_operator.render.manifests import manifests, text_of
 from kindling_operator.render.serving import serving_objects
-from kindling_operator.settings import Allowed, CaBundle, HuggingFace, Images, Settings
+from kindling_operator.settings import Allowed, CaBundle, Egress, HuggingFace, Images, Settings
 from kindling_operator.world import Object
 
 HERE = Path(__file__).resolve().parent
@@ -78,6 +78,7 @@ TEMPLATED = GUARDED.model_copy(
                 ),
             }
         ),
+        "egress": Egress(cidrs=("10.20.0.0/16", "169.254.0.0/16"), namespaces=("minio",)),
         "ca_bundle": CaBundle(config_map="company-ca"),
         "allow": Allowed(service_accounts=("reads-lake",), schedulers=("gangs",)),
     }

@@ -141,5 +141,5 @@ def _policy(settings: Settings, labels: dict[str, str], serve: ServeSpec) -> Obj
         "podSelector": {"matchLabels": labels},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [{"from": [clients, *readers(settings)], "ports": tcp(SERVE_PORT)}],
-        "egress": egress(),
+        "egress": egress(settings, labels),
     }
