@@ -91,11 +91,14 @@ variables = st.builds(lambda name, value: {"name": name, "value": value}, variab
     key_references,
 )
 labels = st.dictionaries(
-    st.sampled_from(["example.com/team", "kindling.dev/name", "kueue.x-k8s.io/queue-name", "app", "a b"]),
+    st.sampled_from(["example.com/team", "kindling.dev/name", "kueue.x-k8s.io/queue-name", "app", "app", "a b"]),
     st.sampled_from(["red", "", "x" * 63, "no such value"]),
+    min_size=1,
     max_size=2,
 )
-volume_names = st.sampled_from(["cache", "data", "lake", "run", "temporary", "credentials", "source-x", "Upper"])
+volume_names = st.sampled_from(
+    ["cache", "cache", "cache", "data", "data", "lake", "run", "temporary", "credentials", "source-x", "Upper"]
+)
 kinds_of_volumes = st.sampled_from([
     {"persistentVolumeClaim": {"claimName": "cache", "readOnly": True}},
     {"emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}, {"emptyDir": {}},
@@ -142,7 +145,7 @@ sizes = st.sampled_from(["1Gi", "500M", 1024])
 
 def some(items: st.SearchStrategy[Object], key: str) -> st.SearchStrategy[list[Object]]:
     """One or two of these, each with another key."""
-    return st.builds(lambda *found: list({one[key]: one for one in found}.values()), items, items)
+    return st.lists(items, min_size=1, max_size=2).map(lambda found: list({one[key]: one for one in found}.values()))
 
 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
@@ -179,9 +182,13 @@ fields = st.sampled_from(sorted(FIELDS))
 
 @st.composite
 def wishes(draw: st.DrawFn) -> Object:
-    """A pod template with a few fields, rarely with one that there is not."""
-    chosen = {draw(fields) for _ in range(draw(st.integers(1, 4)))}
+    """A pod template with a few fields, with the volumes that it mounts, and rarely with a field that there is not."""
+    chosen = {draw(fields) for _ in range(draw(st.integers(1, 3)))}
     wish = {field: draw(FIELDS[field]) for field in sorted(chosen)}
+    if "volumeMounts" in wish and "volumes" not in wish:
+        wish["volumes"] = [
+            {"name": name, "emptyDir": {}} for name in sorted({one["name"] for one in wish["volumeMounts"]})
+        ]
     return wish | draw(FORBIDDEN) if draw(st.integers(0, 19)) == 0 else wish
 
 

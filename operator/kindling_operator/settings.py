@@ -62,6 +62,8 @@ class Pods(Spec):
     carried_annotations: tuple[MetadataKey, ...] = (
         "cluster-autoscaler.kubernetes.io/safe-to-evict",
         "karpenter.sh/do-not-disrupt",
+        "kueue.x-k8s.io/podset-preferred-topology",
+        "kueue.x-k8s.io/podset-required-topology",
         "linkerd.io/inject",
         "sidecar.istio.io/inject",
     )

@@ -19,7 +19,7 @@ Violations = Callable[[Object], list[str]]
 cases = given(document=hostile_pods.documents(), number=st.integers(0, len(INSTALLATIONS) - 1))
 
 
-@settings(max_examples=500)
+@settings(max_examples=1000)
 @cases
 @pytest.mark.slow
 def test_a_template_takes_nothing_from_a_pod_and_adds_only_what_is_allowed(
