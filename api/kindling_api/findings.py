@@ -24,6 +24,9 @@ from kindling_api.quantities import BYTES_PATTERN, COUNT_PATTERN, CPU_PATTERN, D
 from kindling_api.schema import Schema, at
 from kindling_api.v1alpha1.alignment_method import IMPORT_PATH_PATTERN
 from kindling_api.v1alpha1.filters import LANGUAGE_PATTERN
+from kindling_api.v1alpha1.pod_affinity import LABEL_VALUE_PATTERN, QUALIFIED_PATTERN
+from kindling_api.v1alpha1.pod_template import DATA_KEY_PATTERN, VARIABLE_PATTERN
+from kindling_api.v1alpha1.pod_volumes import OBJECT_PATTERN, PATH_PATTERN, SUB_PATH_PATTERN
 from kindling_api.v1alpha1.storage import ENDPOINT_PATTERN, STORE_PATTERN
 from kindling_api.yaml_source import FieldPath, YamlDocument
 
@@ -48,6 +51,13 @@ _PATTERNS = {
     TARGET_PATTERN: "hf://owner/name, or hf://owner/name@branch",
     ENDPOINT_PATTERN: "an http:// or https:// address",
     LANGUAGE_PATTERN: "the code of a language, as in en or de",
+    OBJECT_PATTERN: "lower-case letters, digits, hyphens and dots, a letter or digit at both ends",
+    QUALIFIED_PATTERN: "a label's key, as in topology.kubernetes.io/zone",
+    LABEL_VALUE_PATTERN: "letters, digits, hyphens, underscores and dots, a letter or digit at both ends",
+    VARIABLE_PATTERN: "letters, digits and underscores, no digit first",
+    DATA_KEY_PATTERN: "letters, digits, hyphens, underscores and dots, no dot first",
+    PATH_PATTERN: "an absolute path without .. and without a slash at its end, as in /mnt/cache",
+    SUB_PATH_PATTERN: "a relative path without .., as in models/cache",
     IMPORT_PATH_PATTERN: "module:function, as in rewards.maths:score",
 }
 

@@ -35,6 +35,14 @@ def exactly_one(choices: Sequence[str], given: Sequence[str]) -> str:
     )
 
 
+def check_one(spec: Spec, *names: str) -> None:
+    """Raises ValueError unless exactly one of these fields (Python names) is given."""
+    aliases = {name: type(spec).model_fields[name].alias or name for name in names}
+    given = [alias for name, alias in aliases.items() if getattr(spec, name) is not None]
+    if len(given) != 1:
+        raise ValueError(exactly_one(list(aliases.values()), given))
+
+
 def check_order(lower: str, least: float, upper: str, most: float) -> None:
     """Raises ValueError where a minimum is above the maximum of the same measure: nothing would pass."""
     if least > most:
@@ -47,10 +55,7 @@ class OneOf(Spec):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        given = [self.alias_of(name) for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
-            choices = [self.alias_of(name) for name in type(self).model_fields]
-            raise ValueError(exactly_one(choices, given))
+        check_one(self, *type(self).model_fields)
         return self
 
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from kindling_api.base import GROUP, Kind
+from kindling_operator.reserved import is_reserved_label
 from kindling_operator.settings import Pods
 from kindling_operator.world import Object
 
@@ -43,13 +44,14 @@ def pod_metadata(labels: Mapping[str, str], resource: Object, settings: Pods) ->
 
 
 def _allowed(items: dict[str, str], allowed: Sequence[str]) -> dict[str, str]:
+    return {key: value for key, value in items.items() if is_carried(key, allowed)}
+
+
+def is_carried(key: str, allowed: Sequence[str]) -> bool:
+    """Whether pods may have a label or annotation of a document's: `allowed` has its key, or what that begins with, up
+    to a slash; those that the operator sets itself they may not."""
     prefixes = tuple(each for each in allowed if each.endswith("/"))
-    ours = (f"{GROUP}/", QUEUE, *MANAGED)
-    return {
-        key: value
-        for key, value in items.items()
-        if (key in allowed or key.startswith(prefixes)) and not key.startswith(ours)
-    }
+    return (key in allowed or key.startswith(prefixes)) and not is_reserved_label(key)
 
 
 def attempt_of(thing: Object) -> int | None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+import jsonschema
 import pytest
+import yaml
 
 from kindling_api import reference
+from kindling_api.documents import parse
+from kindling_api.v1alpha1.pod_template import PodTemplate
 from kindling_api.v1alpha1.status import Reason
+from kindling_operator.allowances import refusals
+from kindling_operator.settings import Allowed, Images, Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -55,3 +62,20 @@ def test_every_metric_that_is_worth_an_alert_exists() -> None:
     source = (ROOT / "operator" / "kindling_operator" / "metrics.py").read_text(encoding="utf-8")
     named = set(re.findall(r"\bkindling_[a-z_]+", text.partition("### Metrics")[2].partition("\n## ")[0]))
     assert [name for name in named if f'"{name.removesuffix("_total")}"' not in source] == []
+
+
+def test_the_pods_of_the_example_are_allowed_in_the_installation_beside_it_and_in_no_other() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Pods\n")[2].partition("\n## ")[0]
+    values, document = map(yaml.safe_load, re.findall(r"```yaml\n(.+?)```", section, flags=re.DOTALL))
+    schema = json.loads((ROOT / "charts" / "kindling" / "values.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(values, schema)
+    images = Images(trainer="trainer:1", dataprep="dataprep:1", serve="serve:1")
+    installation = Settings(
+        images=images,
+        pod_template=PodTemplate.model_validate_json(json.dumps(values["runs"]["podTemplate"])),
+        allow=Allowed.model_validate_json(json.dumps(values["runs"]["allow"])),
+    )
+    spec = parse(document).spec
+    assert list(refusals(spec, installation)) == []
+    assert len(list(refusals(spec, Settings(images=images)))) == 3

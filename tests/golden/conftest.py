@@ -9,7 +9,10 @@ import pytest
 
 Object = dict[str, Any]
 
-VOLUMES = {"configMap", "emptyDir", "projected"}
+VOLUMES = {
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
+}  # fmt: skip
+OUR_VOLUMES = {"configMap", "emptyDir", "projected"}
 ENVIRONMENT = {
     "HOME": "/tmp",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -27,6 +30,12 @@ SECRET_VARIABLES = {"KINDLING_API_KEY"}
 def violations() -> Callable[[Object], list[str]]:
     """`violations(object)`: one line for each thing that a pod of it may not be."""
     return lambda item: [line for spec in pod_specs(item) for line in (*_restricted(spec), *_ours(spec))]
+
+
+@pytest.fixture(scope="session")
+def restricted() -> Callable[[Object], list[str]]:
+    """`restricted(object)`: the same of Pod Security alone, which holds for pods with a template, too."""
+    return lambda item: [line for spec in pod_specs(item) for line in _restricted(spec)]
 
 
 @pytest.fixture(scope="session")
@@ -93,18 +102,9 @@ def _restricted_container(container: Object, pod: Object) -> Iterator[str]:
 
 
 def _ours(spec: Object) -> Iterator[str]:
-    """No identity, one container, a root file system that stays as it is, amounts, no secret by value."""
-    if {"serviceAccountName", "serviceAccount"} & set(spec) or spec.get("automountServiceAccountToken") is not False:
-        yield "a service account"
-    if {"hostAliases", "dnsConfig", "nodeName", "priorityClassName", "runtimeClassName"} & set(spec):
-        yield "what a user has no say in"
-    if len(_containers(spec)) != 1:
-        yield f"{len(_containers(spec))} containers"
-    for volume in spec.get("volumes", ()):
-        for source in volume.get("projected", {}).get("sources", ()):
-            items = source.get("secret", {}).get("items", ())
-            if set(source) != {"secret"} or not items or not {item["key"] for item in items} <= SECRET_FILES:
-                yield f"volume {volume['name']} is more than the keys that are needed"
+    """No identity, one container, volumes of ours, a root file system that stays as it is, amounts, no secret by
+    value."""
+    yield from _our_pod(spec)
     for container in _containers(spec):
         if container.get("securityContext", {}).get("readOnlyRootFilesystem") is not True:
             yield "a writable root file system"
@@ -114,6 +114,22 @@ def _ours(spec: Object) -> Iterator[str]:
         if "envFrom" in container:
             yield "envFrom"
         yield from _environment(container.get("env", ()))
+
+
+def _our_pod(spec: Object) -> Iterator[str]:
+    if {"serviceAccountName", "serviceAccount"} & set(spec) or spec.get("automountServiceAccountToken") is not False:
+        yield "a service account"
+    if {"hostAliases", "dnsConfig", "nodeName", "priorityClassName", "runtimeClassName"} & set(spec):
+        yield "what a user has no say in"
+    if not {kind for volume in spec.get("volumes", ()) for kind in volume} <= {"name", *OUR_VOLUMES}:
+        yield "a volume of another kind"
+    if len(_containers(spec)) != 1:
+        yield f"{len(_containers(spec))} containers"
+    for volume in spec.get("volumes", ()):
+        for source in volume.get("projected", {}).get("sources", ()):
+            items = source.get("secret", {}).get("items", ())
+            if set(source) != {"secret"} or not items or not {item["key"] for item in items} <= SECRET_FILES:
+                yield f"volume {volume['name']} is more than the keys that are needed"
 
 
 def _environment(variables: Sequence[Object]) -> Iterator[str]:

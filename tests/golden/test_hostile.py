@@ -1,4 +1,4 @@
-"""Whatever stands in a document, it changes amounts, places and the image of pods, and nothing else of them."""
+"""Whatever stands in a document without a template of pods, it changes their amounts, places and image, and no more."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_a_hostile_document_reaches_the_program_as_data_and_whole(resource: Obje
     [
         {"serviceAccountName": "admin"},
         {"volumes": [{"name": "root", "hostPath": {"path": "/"}}]},
-        {"podTemplate": {"spec": {"hostNetwork": True}}},
+        {"podTemplate": {"spec": {"hostPID": True}}},
         {"env": [{"name": "LD_PRELOAD", "value": "/tmp/x.so"}]},
         {"command": ["sh"]},
     ],

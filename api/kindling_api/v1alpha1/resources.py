@@ -8,6 +8,7 @@ from pydantic import Field
 
 from kindling_api.base import Name, Spec
 from kindling_api.quantities import ByteSize, CpuQuantity, Duration
+from kindling_api.v1alpha1.pod_template import PodTemplate
 from kindling_api.v1alpha1.storage import StorageSpec
 
 LabelValue = Annotated[str, Field(max_length=253)]
@@ -78,6 +79,8 @@ class RunControls(Spec):
     """The container image to use instead of the installation's; its registry must be on the chart's allow-list."""
     queue: Name | None = None
     """The Kueue LocalQueue that admits this run."""
+    pod_template: PodTemplate | None = None
+    """What its pods have beside what the installation gives all pods; a change holds from the next attempt on."""
     suspend: bool = False
     """Stop the run, keep what is committed, and start again from it when set back to false."""
     active_deadline: Duration | None = None
@@ -88,7 +91,7 @@ class RunControls(Spec):
     """What deleting this document does to its data in the store."""
 
 
-MUTABLE_FIELDS = ("suspend", "queue", "ttlAfterFinished", "activeDeadline", "serve")
+MUTABLE_FIELDS = ("suspend", "queue", "podTemplate", "ttlAfterFinished", "activeDeadline", "serve")
 """The fields of a spec that may change after creation; all others are immutable."""
 
 CONTENT_FREE_FIELDS = frozenset(

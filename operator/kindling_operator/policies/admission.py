@@ -12,6 +12,7 @@ from kindling_api.references import uses
 from kindling_api.resolve import PATH_FIELDS, Finished, Waiting, resolve
 from kindling_api.v1alpha1.alignment_run import AlignmentRun
 from kindling_api.v1alpha1.storage import BUILT_IN
+from kindling_operator.allowances import refusals
 from kindling_operator.draft import Draft
 from kindling_operator.policies.references import NO_STORAGE
 from kindling_operator.render.attempt import check
@@ -21,10 +22,16 @@ _STAND_IN = Finished(uri="s3://stand-in/product", digest="sha256:" + 64 * "0")
 
 
 def admission(draft: Draft) -> Draft:
-    """Names, stores, images, and what is named of the machine that runs it, files and code, or of the Hub."""
+    """Names, stores, images, pods, and what is named of the machine that runs it, files and code, or of the Hub."""
     if draft.status.attempt:
         return draft
-    wrong = _image_refused(draft) or _cannot_be_rendered(draft) or _file_named(draft) or _function_refused(draft)
+    wrong = (
+        _image_refused(draft)
+        or _pods_refused(draft)
+        or _cannot_be_rendered(draft)
+        or _file_named(draft)
+        or _function_refused(draft)
+    )
     if wrong is not None:
         return draft.set_condition("Accepted", "False", "InvalidSpec", wrong, event="Warning").stop()
     draft = draft.update(storage=draft.storage)
@@ -40,6 +47,10 @@ def _image_refused(draft: Draft) -> str | None:
     allowed = f"one that begins with {' or '.join(prefixes)}" if prefixes else "none: the installation chooses"
     remedy = "leave it out, or ask for its registry to be added to images.allowedPrefixes of the chart"
     return explain("spec.image", found=image, allowed=allowed, remedy=remedy)
+
+
+def _pods_refused(draft: Draft) -> str | None:
+    return "\n".join(refusals(draft.document.spec, draft.world.settings)) or None
 
 
 def _cannot_be_rendered(draft: Draft) -> str | None:

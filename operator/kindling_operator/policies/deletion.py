@@ -6,7 +6,8 @@ the document does not stay for ever: after some minutes it goes, and an Event sa
 
 from __future__ import annotations
 
-from kindling_api.errors import EXIT_NOTHING
+from kindling_api.errors import EXIT_NOTHING, SpecError
+from kindling_api.v1alpha1.pod_template import PodTemplate
 from kindling_api.v1alpha1.products import model_folder
 from kindling_api.v1alpha1.status import AlignmentRunStatus, DatasetBuildStatus
 from kindling_api.v1alpha1.storage import StorageSpec
@@ -18,6 +19,7 @@ from kindling_operator.pods import end_of, is_over, last_lines
 from kindling_operator.policies.obstacles import Obstacle, beside, requeue_for_warnings
 from kindling_operator.policies.retention import FINALIZER, without_finalizer
 from kindling_operator.render.cleanup import cleanup_job
+from kindling_operator.render.templates import template_of
 from kindling_operator.world import NAMESPACE_GOES, Object
 
 LEAVING_SECONDS = 90.0
@@ -68,7 +70,17 @@ def _with_condition(draft: Draft) -> Draft:
 def _job(draft: Draft, storage: StorageSpec, folder: str) -> Object:
     """Where the status tells of a result or a checkpoint, something is in the folder."""
     made = draft.status.document().keys() & {"result", "checkpoint"}
-    return cleanup_job(draft.world.settings, draft.world.resource, storage, folder, must_exist=bool(made))
+    settings, resource = draft.world.settings, draft.world.resource
+    return cleanup_job(settings, resource, storage, folder, template=_template(draft), must_exist=bool(made))
+
+
+def _template(draft: Draft) -> PodTemplate | None:
+    """What the document says of its pods, unless that is not allowed any more: its data goes all the same."""
+    document = draft.world.document
+    try:
+        return template_of(draft.world.settings, document.spec) if document is not None else None
+    except SpecError:
+        return None
 
 
 def _ending(draft: Draft) -> Ending | None:

@@ -118,8 +118,9 @@ def _secret_missing(draft: Draft, name: str, why: str, secret: str | None, key: 
     meant = next((one for one in mounted if volume is not None and one.volume == volume.group(1)), None)
     secret = secret or (meant.name if meant is not None else None)
     what = f"key {key} of the Secret{f' {secret}' if secret else ''}" if key else f"Secret {secret}"
-    keys = " and ".join(meant.keys if meant is not None else CREDENTIALS[:-1])
-    remedy = f"Create it, with {keys}; the pod then starts by itself.{_kept_to(draft, secret)}"
+    keys = meant.keys if meant is not None else () if volume is not None else CREDENTIALS[:-1]
+    what_it_holds = f", with {' and '.join(keys)}" if keys else ""
+    remedy = f"Create it{what_it_holds}; the pod then starts by itself.{_kept_to(draft, secret)}"
     return f"The {what} that {name} needs is not there ({why}). {remedy}"
 
 

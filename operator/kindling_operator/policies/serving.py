@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kindling_api.errors import SpecError
 from kindling_api.v1alpha1.alignment_run import AlignmentRun
 from kindling_api.v1alpha1.status import AlignmentResult
 from kindling_operator.children import key_of_object
@@ -27,7 +28,10 @@ def serving(draft: Draft) -> Draft:
         return _ended(draft, run, result)
     settings, metadata = draft.world.settings, run.metadata
     both = serving_labels(metadata.name, None) if _earlier(draft, run) else None
-    objects = serving_objects(settings, draft.world.resource, run, result.model, storage, selector=both)
+    try:
+        objects = serving_objects(settings, draft.world.resource, run, result.model, storage, selector=both)
+    except SpecError as error:  # what serves it stays as it is
+        return draft.set_condition("Serving", "False", "CannotStart", str(error), event="Warning")
     where = endpoint(settings, metadata.name, metadata.namespace)
     draft = draft.update(result=result.model_copy(update={"endpoint": where}))
     draft = _relieve(draft.apply(*objects), run, run.spec.serve.replicas)

@@ -35,7 +35,8 @@ def render(settings: Settings, resource: Object, run_file: RunFile) -> Rendered:
         resource: the custom resource, which will own the objects.
 
     Raises:
-        SpecError: the run cannot be run on a cluster: its store is a folder.
+        SpecError: the run cannot be run on a cluster, as its store is a folder; or not in this installation, which
+            does not allow what it asks of its pods.
     """
     check(run_file)
     if isinstance(run_file, AlignmentRunFile):

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from kindling_api.base import Kind
 from kindling_api.errors import SpecError, explain
+from kindling_api.v1alpha1.pod_template import PodTemplate
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, RunFile
 from kindling_operator.labels import ATTEMPT, QUEUE, pod_metadata, run_labels
 from kindling_operator.owners import owner_references
+from kindling_operator.render.templates import template_of
 from kindling_operator.settings import Settings
 from kindling_operator.world import Object
 
@@ -51,6 +53,11 @@ class Attempt:
     def waits(self) -> bool:
         """Whether it is made without pods, which its queue then lets it have."""
         return self.run.spec.queue is not None
+
+    @property
+    def template(self) -> PodTemplate:
+        """What the installation and the document say of its pods."""
+        return template_of(self.settings, self.run.spec)
 
     def metadata(self) -> Object:
         """The metadata of an object of this attempt, owned by the custom resource."""

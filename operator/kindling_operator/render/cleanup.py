@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+from kindling_api.v1alpha1.pod_template import PodTemplate
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_operator.labels import run_labels
 from kindling_operator.render.attempt import SHORT_KINDS, child_name
 from kindling_operator.render.pods import Container, fixed, pod_template
 from kindling_operator.render.secrets import of_storage
+from kindling_operator.render.templates import for_helpers, with_template
 from kindling_operator.settings import Settings
 from kindling_operator.world import Object
 
@@ -18,9 +20,16 @@ KEPT_SECONDS = 600
 
 
 def cleanup_job(
-    settings: Settings, resource: Object, storage: StorageSpec, folder: str, *, must_exist: bool = False
+    settings: Settings,
+    resource: Object,
+    storage: StorageSpec,
+    folder: str,
+    *,
+    template: PodTemplate | None = None,
+    must_exist: bool = False,
 ) -> Object:
     """Deletes `folder`, as in `models/0123456789abcdef`, from `storage`; with `must_exist`, finding nothing fails.
+    Without a `template` its pod has the installation's.
 
     It has no owner, since garbage collection deletes what a document owns as soon as that document is to go; whose data
     it deletes is in a label. What another document with the same name or the same folder uses by then, it leaves.
@@ -38,6 +47,7 @@ def cleanup_job(
         secrets=of_storage(storage),
     )
     labels = run_labels(kind, metadata["name"], uid)
+    pod = pod_template(settings, {"labels": labels}, container)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -49,6 +59,6 @@ def cleanup_job(
         "spec": {
             "backoffLimit": TRIES,
             "ttlSecondsAfterFinished": KEPT_SECONDS,
-            "template": pod_template(settings, {"labels": labels}, container),
+            "template": with_template(pod, for_helpers(template or settings.pod_template), labels),
         },
     }

@@ -6,6 +6,7 @@ from kindling_api.v1alpha1.runfile import PROGRESS_PORT, AlignmentRunFile, Datas
 from kindling_operator.render.attempt import Attempt
 from kindling_operator.render.pods import Container, fixed, hub_environment, pod_template, program, spread, tolerations
 from kindling_operator.render.secrets import of_run
+from kindling_operator.render.templates import with_template
 from kindling_operator.world import Object
 
 
@@ -31,7 +32,7 @@ def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile) -> O
         nodeSelector=dict(resources.node_selector),
         tolerations=tolerations(attempt.settings, resources.tolerations),
     )
-    return _indexed_job(attempt, template, pods=resources.nodes)
+    return _indexed_job(attempt, with_template(template, attempt.template, attempt.labels), pods=resources.nodes)
 
 
 def dataset_job(attempt: Attempt, run: DatasetBuildFile) -> Object:
@@ -45,7 +46,8 @@ def dataset_job(attempt: Attempt, run: DatasetBuildFile) -> Object:
         secrets=of_run(run.spec, run.output),
         environment=hub_environment(attempt.settings),
     )
-    return _indexed_job(attempt, pod_template(attempt.settings, attempt.pod_metadata(), container), pods=1)
+    template = pod_template(attempt.settings, attempt.pod_metadata(), container)
+    return _indexed_job(attempt, with_template(template, attempt.template, attempt.labels), pods=1)
 
 
 def training_service(attempt: Attempt) -> Object:

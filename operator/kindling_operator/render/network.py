@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
+from ipaddress import ip_network
+
 from kindling_api.v1alpha1.runfile import PROGRESS_PORT
 from kindling_operator.render.attempt import Attempt
 from kindling_operator.render.ray import DASHBOARD_PORT, KUBERAY_LABELS, uses_ray_job
@@ -16,8 +20,8 @@ METADATA_ADDRESSES = {"0.0.0.0/0": ["169.254.169.254/32"], "::/0": ["fd00:ec2::2
 
 
 def network_policy(attempt: Attempt) -> Object:
-    """Let in the run's own pods, and on the progress port the operator and the metrics scraper. Let out to anywhere
-    (stores are where users say) but to the cloud's metadata."""
+    """Let in the run's own pods, and on the progress port the operator and the metrics scraper; `egress` says whom they
+    reach."""
     own = {"podSelector": {"matchLabels": attempt.labels}}
     ingress: list[Object] = [{"from": [own]}, {"from": readers(attempt.settings), "ports": tcp(PROGRESS_PORT)}]
     if uses_ray_job(attempt.run):
@@ -31,16 +35,34 @@ def network_policy(attempt: Attempt) -> Object:
             "podSelector": {"matchLabels": attempt.labels},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": ingress,
-            "egress": egress(),
+            "egress": egress(attempt.settings, attempt.labels),
         },
     }
 
 
-def egress() -> list[Object]:
-    """To anywhere but to the cloud's metadata."""
-    outside = [{"ipBlock": {"cidr": cidr, "except": denied}} for cidr, denied in METADATA_ADDRESSES.items()]
-    inside: Object = {"namespaceSelector": {}}  # some network plugins take a block of addresses for the outside only
-    return [{"to": [inside, *outside]}]
+def egress(settings: Settings, own: Mapping[str, str]) -> list[Object]:
+    """To anywhere (stores are where users say), or, where the installation names places, to those, to the pods with the
+    labels `own`, and to name servers; but never to the cloud's metadata."""
+    places = settings.egress
+    if not (places.cidrs or places.namespaces):
+        inside: Object = {
+            "namespaceSelector": {}
+        }  # some network plugins take a block of addresses for the outside only
+        return [{"to": [inside, *map(_block, METADATA_ADDRESSES)]}]
+    peers = {"podSelector": {"matchLabels": dict(own)}}
+    names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+    return [{"to": [peers, *map(_namespace, places.namespaces), *map(_block, places.cidrs)]}, {"ports": names}]
+
+
+def _block(cidr: str) -> Object:
+    """A block of addresses without those of the cloud's metadata that are within it."""
+    network = ip_network(cidr)
+    denied = [
+        address
+        for address in itertools.chain(*METADATA_ADDRESSES.values())
+        if (inner := ip_network(address)).version == network.version and inner.subnet_of(network)  # type: ignore[arg-type]
+    ]
+    return {"ipBlock": {"cidr": cidr, **({"except": denied} if denied else {})}}
 
 
 def readers(settings: Settings) -> list[Object]:

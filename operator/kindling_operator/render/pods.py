@@ -1,7 +1,7 @@
-"""What every pod is: one container of ours, without privileges, with its run file and nothing that a user injects.
+"""What every pod is: one container of ours, without privileges, with its run file.
 
 Everything here passes Pod Security `restricted`. A spec of a user chooses amounts, nodes and (from the installation's
-list) the image; the shape of the pod is written down here and nowhere else.
+list) the image; the shape of the pod is written down here, and `templates.py` adds to it what the installation allows.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from kindling_api.v1alpha1.resources import MUTABLE_FIELDS, Toleration
 from kindling_api.v1alpha1.runfile import PROGRESS_PORT
 from kindling_operator.render.attempt import Attempt
 from kindling_operator.render.secrets import MountedSecret
+from kindling_operator.render.templates import USER
 from kindling_operator.settings import Settings
 from kindling_operator.world import Object
 
 RUN_FOLDER = "/etc/kindling"
 RUN_FILE = "run.json"
+CA_FOLDER, CA_FILE = "/etc/kindling-ca-bundle", "ca.crt"
+CA_VARIABLES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE")
+"""Where botocore looks, and where OpenSSL and httpx do, which the Hub's library asks with."""
 LAST_WORD = "/dev/termination-log"
 """Where Kubernetes takes a pod's termination message from."""
-
-USER = 65532
-"""The unprivileged user of the images."""
 
 PROGRESS = {"name": "progress", "containerPort": PROGRESS_PORT}
 """Not of Ray's nodes: KubeRay finds Ray's own ports only on a head that declares none, or all of them."""
@@ -106,6 +107,7 @@ def pod_template(settings: Settings, metadata: Object, container: Container, **s
                 {"name": "shared-memory", "emptyDir": {"medium": "Memory"}},
                 *run_file,
                 *(secret.volume_object() for secret in container.secrets),
+                *_authorities(settings),
             ],
         },
     }
@@ -114,7 +116,8 @@ def pod_template(settings: Settings, metadata: Object, container: Container, **s
 def _container(settings: Settings, container: Container) -> Object:
     run_file = [{"name": "run", "mountPath": RUN_FOLDER, "readOnly": True}] if container.run_file else []
     folders = dict(secret.variable for secret in container.secrets)
-    variables = {"HOME": "/tmp", **container.environment, **folders}
+    authorities = dict.fromkeys(CA_VARIABLES, f"{CA_FOLDER}/{CA_FILE}") if settings.ca_bundle is not None else {}
+    variables = {"HOME": "/tmp", **container.environment, **folders, **authorities}
     command = [part.replace("$", "$$") for part in container.command]  # or Kubernetes puts variables in for $(NAME)
     return {
         "name": "kindling",
@@ -137,8 +140,19 @@ def _container(settings: Settings, container: Container) -> Object:
             {"name": "shared-memory", "mountPath": "/dev/shm"},
             *run_file,
             *(secret.mount() for secret in container.secrets),
+            *({"name": one["name"], "mountPath": CA_FOLDER, "readOnly": True} for one in _authorities(settings)),
         ],
     }
+
+
+def _authorities(settings: Settings) -> list[Object]:
+    """The volume with the certificates of the installation's authorities, where it has its own."""
+    bundle = settings.ca_bundle
+    if bundle is None:
+        return []
+    return [
+        {"name": "ca-bundle", "configMap": {"name": bundle.config_map, "items": [{"key": bundle.key, "path": CA_FILE}]}}
+    ]
 
 
 def hub_environment(settings: Settings) -> dict[str, str]:

@@ -8,6 +8,7 @@ from kindling_api.v1alpha1.runfile import DatasetBuildFile, RunFile
 from kindling_operator.render.attempt import Attempt
 from kindling_operator.render.pods import Container, fixed, hub_environment, pod_template, program, spread
 from kindling_operator.render.secrets import of_run
+from kindling_operator.render.templates import for_helpers, with_template
 from kindling_operator.world import Object
 
 DASHBOARD_PORT = 8265
@@ -84,7 +85,8 @@ def _ray_pod(attempt: Attempt, run: DatasetBuildFile) -> Object:
         environment={"RAY_USAGE_STATS_ENABLED": "0", **hub_environment(attempt.settings)},
     )
     placed = {"affinity": spread(attempt.labels), "restartPolicy": "Always"}
-    return pod_template(attempt.settings, attempt.pod_metadata(), container, **placed)
+    template = pod_template(attempt.settings, attempt.pod_metadata(), container, **placed)
+    return with_template(template, attempt.template, attempt.labels)
 
 
 def _submitter(attempt: Attempt) -> Object:
@@ -94,4 +96,5 @@ def _submitter(attempt: Attempt) -> Object:
         command=program(attempt, "kindling_dataprep.executors.submit"),
         run_file=attempt.name,
     )
-    return pod_template(attempt.settings, attempt.pod_metadata(), container)
+    template = pod_template(attempt.settings, attempt.pod_metadata(), container)
+    return with_template(template, for_helpers(attempt.template), attempt.labels)

@@ -12,6 +12,7 @@ from kindling_operator.render.attempt import child_name
 from kindling_operator.render.network import egress, readers, tcp
 from kindling_operator.render.pods import Container, fixed, pod_template, spread
 from kindling_operator.render.secrets import of_storage
+from kindling_operator.render.templates import for_helpers, template_of, with_template
 from kindling_operator.settings import Settings
 from kindling_operator.world import Object, ObjectKey
 
@@ -37,6 +38,9 @@ def serving_objects(
 
     Args:
         selector: the pods that the Service leads to, where they are not those of this Deployment alone.
+
+    Raises:
+        SpecError: its pods may not be what the document asks for by now.
     """
     assert run.spec.serve is not None, "the caller has seen it"
     name, uid = run.metadata.name, run.metadata.uid
@@ -101,14 +105,16 @@ def _pods(settings: Settings, metadata: Object, run: AlignmentRun, model: str, s
         command=("python", "-m", "kindling_serve", model, f"--name={run.metadata.name}", "--log=json", *options),
         secrets=of_storage(storage),
     )
-    template = pod_template(
+    labels = serving_labels(run.metadata.name, run.metadata.uid)
+    pod = pod_template(
         settings,
         metadata,
         container,
         restartPolicy="Always",
         terminationGracePeriodSeconds=GRACE_SECONDS,
-        affinity=spread(serving_labels(run.metadata.name, run.metadata.uid)),
+        affinity=spread(labels),
     )
+    template = with_template(pod, for_helpers(template_of(settings, run.spec)), labels)
     (program,) = template["spec"]["containers"]
     program["ports"] = [{"name": "http", "containerPort": SERVE_PORT}]
     program |= _probes()
@@ -135,5 +141,5 @@ def _policy(settings: Settings, labels: dict[str, str], serve: ServeSpec) -> Obj
         "podSelector": {"matchLabels": labels},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [{"from": [clients, *readers(settings)], "ports": tcp(SERVE_PORT)}],
-        "egress": egress(),
+        "egress": egress(settings, labels),
     }

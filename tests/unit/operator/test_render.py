@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from kindling_api.documents import parse
 from kindling_api.errors import SpecError
@@ -25,7 +26,7 @@ from kindling_api.v1alpha1.storage import (
 from kindling_operator.render import Rendered, render
 from kindling_operator.render.cleanup import cleanup_job
 from kindling_operator.render.secrets import HUB_FOLDER
-from kindling_operator.settings import HuggingFace, Images, Pods, Rewards, Settings
+from kindling_operator.settings import Egress, HuggingFace, Images, Pods, Rewards, Settings
 
 STORAGE = StorageSpec(uri="s3://llm", endpoint="http://minio:9000", credentials_secret="minio")
 SETTINGS = Settings(
@@ -67,7 +68,8 @@ def test_the_program_reads_back_the_run_file_that_was_rendered(kind: str, tmp_pa
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_what_may_change_in_a_run_does_not_change_its_run_file(kind: str) -> None:
-    changed = resource(kind, suspend=True, activeDeadline="1h", ttlAfterFinished="1d")
+    template = {"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": "true"}}, "sharedMemory": "1Gi"}
+    changed = resource(kind, suspend=True, activeDeadline="1h", ttlAfterFinished="1d", podTemplate=template)
     assert rendered(changed).create[0] == rendered(resource(kind)).create[0]
 
 
@@ -309,6 +311,12 @@ def test_all_pods_go_where_the_installation_wants_them_and_carry_what_it_lets_th
     for pod in (*found, *templates(cleanup_job(settings, document, STORAGE, "models/1"))):
         assert pod["spec"]["nodeSelector"] == {"pool": "ml"}
         assert pod["spec"]["tolerations"][0]["key"] == "dedicated"
+
+
+@pytest.mark.parametrize("cidr", ["10.0.0.1/8", "10.0.0.0", "example.com", "10.0.0.0/33"])
+def test_a_block_of_addresses_that_is_none_is_no_setting(cidr: str) -> None:
+    with pytest.raises(ValidationError, match=r"cidrs"):
+        Egress(cidrs=(cidr,))
 
 
 def test_a_run_may_narrow_where_its_pods_go_and_not_widen_it() -> None:

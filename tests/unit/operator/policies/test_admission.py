@@ -218,3 +218,14 @@ def test_a_run_that_was_accepted_stays_so_when_the_installation_changes(cluster:
     run.settings = run.settings.model_copy(update={"images": Images(trainer="t", dataprep="d", serve="s")})
     run.reconcile()
     assert run.status["phase"] == "Running"
+
+
+def test_pods_that_the_installation_does_not_allow_are_refused_at_once_and_may_be_corrected(cluster: Make) -> None:
+    run = cluster(podTemplate={"serviceAccountName": "admin", "hostNetwork": True})
+    run.reconcile()
+    assert (run.said("Accepted"), run.made) == (("False", "InvalidSpec"), [])
+    places = [line.partition(":")[0] for line in run.message("Accepted").splitlines()]
+    assert places == ["spec.podTemplate.serviceAccountName", "spec.podTemplate.hostNetwork"]
+    run.edit(podTemplate={"sharedMemory": "1Gi"})
+    run.reconcile()
+    assert (run.said("Accepted"), len(run.made)) == (("True", "Valid"), 1)

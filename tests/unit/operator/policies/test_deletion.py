@@ -152,3 +152,17 @@ def test_a_run_whose_process_names_its_folder_deletes_that_of_its_result(cluster
     deleted(run)
     (job,) = run.decide().create
     assert f"--prefix={folder}" in job["spec"]["template"]["spec"]["containers"][0]["command"]
+
+
+@pytest.mark.parametrize(("account", "used"), [("reads-lake", "reads-lake"), ("admin", None)])
+def test_a_clean_up_is_who_the_run_was_unless_that_is_not_allowed_any_more(
+    cluster: Make, account: str, used: str | None
+) -> None:
+    run = cluster(retention="Delete")
+    allow = run.settings.allow.model_copy(update={"service_accounts": ("reads-lake",)})
+    run.settings = run.settings.model_copy(update={"allow": allow})
+    run.run()
+    run.edit(podTemplate={"serviceAccountName": account})
+    deleted(run)
+    run.reconcile()
+    assert cleanup(run)["spec"]["template"]["spec"].get("serviceAccountName") == used

@@ -133,3 +133,20 @@ def test_pods_of_attempts_are_none_of_the_service(finished: Callable[..., Any]) 
     selector = run.objects[SERVICE]["spec"]["selector"].items()
     assert selector <= run.objects[DEPLOYMENT]["spec"]["template"]["metadata"]["labels"].items()
     assert all(not selector <= pod["metadata"]["labels"].items() for pod in run.pods)
+
+
+def test_what_serves_a_model_stays_as_it_is_where_its_pods_may_not_be_what_is_asked(
+    finished: Callable[..., Any],
+) -> None:
+    run = finished(serve={})
+    come(run, 1)
+    before = run.objects[DEPLOYMENT]
+    run.edit(podTemplate={"priorityClassName": "high"})
+    run.reconcile()
+    assert run.said("Serving") == ("False", "CannotStart")
+    assert run.message("Serving").startswith("spec.podTemplate.priorityClassName: found high; allowed: none")
+    assert run.objects[DEPLOYMENT] == before
+    run.edit(podTemplate={"imagePullSecrets": [{"name": "registry"}]})
+    run.reconcile()
+    pods = run.objects[DEPLOYMENT]["spec"]["template"]["spec"]
+    assert (run.said("Serving"), pods["imagePullSecrets"]) == (("True", "Ready"), [{"name": "registry"}])
