@@ -152,7 +152,7 @@ class Bench:
 
     def _within(self, run: str, step: int, documents: list[dict[str, str]], windows: int) -> set[str]:
         """The lines that lie whole in some of the windows that a step read."""
-        whole = {one["id"]: len(one["text"]) + 1 for one in documents}  # a token for each character, one for the end
+        whole = {one["id"]: len(one["text"]) for one in documents}  # a token for each character
         inside = [one["id"] for one in self._passages(run, step) if one["tokens"] == whole[one["id"]]]
         return set(inside[: max(1, round(len(inside) * windows / SEQUENCES))])
 

@@ -23,8 +23,8 @@ MOST_OPEN_EPOCHS = 25
 """Passes over few dialogues where the recipe leaves that open; as many as OpenAI's fine-tuning then takes (OpenAI
 Cookbook, "Data preparation and analysis for chat model fine-tuning")."""
 LARGEST_DEFAULT_MICRO_BATCH = 16
-LEAST_SPIKE = 6
-"""Standard deviations above the newest steps that a step of a healthy run may be; docs/measured.md has the curves."""
+LEAST_SPIKE, LEAST_WINDOW = 7, 50
+"""With fewer deviations, or steps to compare with, healthy steps are spikes; docs/measured.md has the figures."""
 MICRO_BATCHES_PER_STAGE = 4
 """With so many, what the stages of a pipeline wait for one another does not matter much (Huang et al. 2019, GPipe,
 §2.3)."""
@@ -134,10 +134,11 @@ class Instability(Spec):
 
     spike: Annotated[float, Field(ge=0, le=1000)] = 8.0
     """A loss, or the logarithm of a gradient's norm, is too large if it is above the median of those of the newest
-    steps by more than so many standard deviations, as the median absolute deviation tells them; at least 6, below which
+    steps by more than so many standard deviations, as the median absolute deviation tells them; at least 7, below which
     steps of healthy runs lie. 0: only what is not finite is too large."""
-    window: Annotated[int, Field(ge=20, le=1000)] = 100
-    """How many of the newest steps a step is compared with. None is before there are so many after the warm-up."""
+    window: Annotated[int, Field(ge=LEAST_WINDOW, le=1000)] = 100
+    """How many of the newest steps a step is compared with. None is before there are so many after the warm-up; with
+    fewer than 50, steps of healthy runs would be too large."""
     rollback: Literal["auto", "never"] = "auto"
     """Where a step is too large with other windows as well, it is not they that are at fault but the weights: `auto`
     goes back to the newest checkpoint before the steps that `skip` counts, and leaves out what they read."""

@@ -25,11 +25,11 @@ RunFactory = Callable[..., Path]
 WINDOW = 50
 
 
-def spikes(spike: float = 6.0, recent: Any = ()) -> Spikes:
+def spikes(spike: float = 8.0, recent: Any = ()) -> Spikes:
     return Spikes(Instability(spike=spike, window=WINDOW), warm_up=10, recent=recent)
 
 
-def watching(losses: Any, norms: Any, spike: float = 6.0) -> list[tuple[int, str]]:
+def watching(losses: Any, norms: Any, spike: float = 8.0) -> list[tuple[int, str]]:
     """The steps of a curve that are not taken."""
     found, watch = [], spikes(spike)
     for step, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
