@@ -15,7 +15,7 @@ from kindling_api.v1alpha1.products import DatasetManifest
 from kindling_api.v1alpha1.storage import ModelReference
 from kindling_api.v1alpha1.training import BatchPlan, epochs_of, steps_of, steps_over
 from kindling_cli.figures import short_count
-from kindling_cli.remarks import Machine, on_epochs, on_machine, on_sample, on_steps
+from kindling_cli.remarks import Machine, on_epochs, on_instability, on_machine, on_sample, on_steps
 from kindling_trainer.estimate.cpu import multiplies_bfloat16
 from kindling_trainer.estimate.memory import Memory, Precision, checkpoint_bytes, memory, recomputed, whole_models
 from kindling_trainer.estimate.pipeline_schedule import bubble
@@ -188,7 +188,7 @@ def plan_pretraining(
     sizes = _sizes(spec, spec.model.shape(), batch, vocab_size, dataset_tokens, flops_per_second)
     remarks = on_machine(spec.resources, sizes["memory"].total, machine)
     if sizes["steps"] is not None:
-        remarks += on_steps(sizes["steps"])
+        remarks += on_steps(sizes["steps"]) + on_instability(spec.training, sizes["steps"])
     if dataset_tokens:
         remarks += on_epochs(sizes["tokens"], dataset_tokens)
     return PretrainPlan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kindling_api.v1alpha1.resources import TrainingResources
+from kindling_api.v1alpha1.training import PretrainingSpec
 from kindling_cli.figures import byte_size, short_count
 
 FEW_STEPS = 20
@@ -29,6 +30,21 @@ def on_steps(steps: int) -> list[str]:
         return []
     how_many = f"{steps:,} optimizer step{'s' * (steps != 1)}"
     return [f"{how_many}: too few to learn much; raise training.epochs or training.steps, or lower batch.tokens"]
+
+
+def on_instability(training: PretrainingSpec, steps: int) -> list[str]:
+    """Of a recipe that asks for spikes to be found, and of which no step is compared with those before.
+
+    The first `window` steps after the warm-up are compared with none.
+    """
+    given, schedule = training.instability, training.schedule.cosine
+    if given is None or given.spike == 0 or schedule is None:
+        return []
+    first = round(schedule.warmup_fraction * steps) + given.window + 1
+    if first <= steps:
+        return []
+    found = f"spikes are found from step {first:,} on, after the warm-up and instability.window"
+    return [f"{found}, and the run has {steps:,}: only what is not finite is left out; lower the window"]
 
 
 def on_epochs(tokens: int, dataset_tokens: int) -> list[str]:

@@ -23,6 +23,7 @@ WORDS = (
 )
 
 SMALL = ["--samples=8", "--layers=1", "--width=64", "--context=128", "--vocabulary=400", "--micro-batch=2"]
+FEW = "--seeds=1 --rates=1e-3 --steps=140 --layers=1 --width=16 --poisons=random --at=125".split()  # noqa: SIM905
 TOY: dict[str, list[list[str]]] = {
     "dataprep_corpus.py": [["--megabytes", "1", "--workers", "1"]],
     "align/bench.py": [
@@ -54,6 +55,7 @@ TOY: dict[str, list[list[str]]] = {
     "dataprep/toxicity.py": [["{data}"]],
     "faults/bench.py": [["--kills", "1", "--nodes", "2"]],
     "families/bench.py": [["--families", "qwen3", "--steps", "1"]],
+    "healing/bench.py": [["--text={data}/tinyshakespeare/input.txt", *FEW]],
     "languages/bench.py": [["--documents", "3"]],
     "operator/bench.py": [["--runs", "5"]],
     "pipeline/bench.py": [["--toy", "--steps", "2", "--micro-batches", "2", "4"]],

@@ -44,7 +44,7 @@ from kindling_trainer.loop.instability import UnstableError
 from kindling_trainer.loop.objective import Evaluation, Item
 from kindling_trainer.loop.restore import restore
 from kindling_trainer.loop.setup import Setup
-from kindling_trainer.loop.skipping import leave_out, leave_out_again, watched
+from kindling_trainer.loop.skipping import heal, is_in_vain, leave_out_again, watched
 from kindling_trainer.loop.step import Stepper, Taken
 from kindling_trainer.optim.adamw import set_learning_rate
 from kindling_trainer.optim.schedule import cosine
@@ -158,9 +158,7 @@ class Training:
         try:
             self._step()
         except UnstableError as error:
-            skipped = leave_out(self.setup, self.finished, error)
-            if self.reporter is not None:
-                self.reporter.skipped(skipped, loss=error.loss, norm=error.norm)
+            self._heal(error)
             return
         self.save_due |= self._wants_save()
         signal, due, waiting = self.setup.ranks.largest(
@@ -173,6 +171,21 @@ class Training:
         if due and not waiting:  # while a checkpoint waits for the store, training goes on rather than wait for it
             self._save()
         self.saver.raise_if_failed()
+
+    def _heal(self, error: UnstableError) -> None:
+        """What a step was to read is left out; where that was in vain, the run goes back to a checkpoint."""
+        if is_in_vain(self.setup, self.finished):
+            self.saver.wait()
+            if self.setup.ranks.leads:
+                self.confirm()
+        skipped = heal(self.setup, self.finished, error, self.spikes)
+        if skipped.rolled_back_to is not None:
+            self.finished = self.saved = skipped.rolled_back_to
+            self.save_due = False
+            if self.reporter is not None:
+                self.reporter.rolled_back(self.finished, self.setup.skipped)
+        if self.reporter is not None:
+            self.reporter.skipped(skipped, loss=error.loss, norm=error.norm)
 
     def _step(self) -> None:
         """Take one step, and write it down if it is one of those that are."""

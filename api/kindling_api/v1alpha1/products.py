@@ -138,6 +138,17 @@ class SkippedStep(Status):
     """What was left out."""
     why: str
     """Its loss and the norm of its gradient, and what they were compared with."""
+    rolled_back_to: int | None = None
+    """The step of the checkpoint that the run went back to, where the weights were at fault; what was left out is then
+    what the steps from this one on read, and what was left out in vain before."""
+
+    @property
+    def sentence(self) -> str:
+        """What was left out, and why."""
+        if self.rolled_back_to is None:
+            return f"what step {self.step:,} was to read: {self.why}"
+        back = f"from where the run went back to step {self.rolled_back_to:,}"
+        return f"what was read from step {self.step:,} on, {back}: {self.why}"
 
 
 class CheckpointManifest(Manifest):

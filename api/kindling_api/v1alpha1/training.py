@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from kindling_api.base import Spec
-from kindling_api.errors import SpecError, explain
+from kindling_api.errors import SpecError, explain, finding
 from kindling_api.quantities import Count
 from kindling_api.rules import OneOf, cel, exactly_one
 from kindling_api.v1alpha1.parallelism import Layout
@@ -23,6 +23,8 @@ MOST_OPEN_EPOCHS = 25
 """Passes over few dialogues where the recipe leaves that open; as many as OpenAI's fine-tuning then takes (OpenAI
 Cookbook, "Data preparation and analysis for chat model fine-tuning")."""
 LARGEST_DEFAULT_MICRO_BATCH = 16
+LEAST_SPIKE, LEAST_WINDOW = 7, 50
+"""With fewer deviations, or steps to compare with, healthy steps are spikes; docs/measured.md has the figures."""
 MICRO_BATCHES_PER_STAGE = 4
 """With so many, what the stages of a pipeline wait for one another does not matter much (Huang et al. 2019, GPipe,
 §2.3)."""
@@ -128,14 +130,31 @@ class Instability(Spec):
     """Which steps are not taken, since they would harm the model. What such a step read is left out, and what follows
     is read in its place; the model's manifest says so, and `training.skip` does it again."""
 
-    spike: Annotated[float, Field(ge=4, le=1000)] | None = None
+    model_config = cel((f"self.spike == 0.0 || self.spike >= {LEAST_SPIKE}.0", f"spike is 0 or at least {LEAST_SPIKE}"))
+
+    spike: Annotated[float, Field(ge=0, le=1000)] = 8.0
     """A loss, or the logarithm of a gradient's norm, is too large if it is above the median of those of the newest
-    steps by more than so many standard deviations (6, say), as the median absolute deviation tells them. Absent: only
-    what is not finite is too large."""
-    window: Annotated[int, Field(ge=20, le=1000)] = 100
-    """How many of the newest steps a step is compared with. None is before there are so many after the warm-up."""
+    steps by more than so many standard deviations, as the median absolute deviation tells them; at least 7, below which
+    steps of healthy runs lie. 0: only what is not finite is too large."""
+    window: Annotated[int, Field(ge=LEAST_WINDOW, le=1000)] = 100
+    """How many of the newest steps a step is compared with. None is before there are so many after the warm-up; with
+    fewer than 50, steps of healthy runs would be too large."""
+    rollback: Literal["auto", "never"] = "auto"
+    """Where a step is too large with other windows as well, it is not they that are at fault but the weights: `auto`
+    goes back to the newest checkpoint before the steps that `skip` counts, and leaves out what they read."""
+    skip: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How many of the newest steps a roll-back leaves out."""
     at_most: Annotated[int, Field(ge=0, le=1000)] = 3
-    """How many steps are left out in all; one more ends the run."""
+    """How often something is left out in all. After that a step that is not finite ends the run; another that is too
+    large is taken, and five in a row end the run."""
+
+    @model_validator(mode="after")
+    def _above_what_is_healthy(self) -> Self:
+        if 0 < self.spike < LEAST_SPIKE:
+            allowed = f"0, or at least {LEAST_SPIKE}: steps of healthy runs lie that far above those before"
+            remedy = f"use {LEAST_SPIKE} or more, or 0 to find none"
+            raise ValueError(finding(found=f"spike {self.spike:g}", allowed=allowed, remedy=remedy))
+        return self
 
 
 class PretrainingSpec(TrainingSpec):
@@ -144,7 +163,7 @@ class PretrainingSpec(TrainingSpec):
     skip: Skips = ()
     """Windows of the data that are left out; those that follow are read in their place."""
     instability: Instability | None = None
-    """Which steps are not taken; absent: at most three whose loss or gradient is not finite."""
+    """Which steps are not taken; absent: those that its defaults say."""
 
 
 CONTENT_FREE_TRAINING_FIELDS = frozenset({"compile", "activation_checkpointing"})

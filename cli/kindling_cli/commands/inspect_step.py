@@ -98,7 +98,7 @@ def show_step(what: str, step: int, *, store: str, limit: int, as_json: bool) ->
     print_listing(console, table)
     for each in run.skipped:
         if each.step == step:
-            console.print(f"Step {step:,} was not taken with what it was to read first: {each.why}.")
+            console.print(f"Left out is {each.sentence}.")
     console.print(f"{min(limit, len(rows)):,} of {len(rows):,} passages of step {step:,}; offsets are in tokens.")
 
 
@@ -119,10 +119,16 @@ def _skipped(store: ObjectStore) -> tuple[SkippedStep, ...]:
         return (manifest.skipped or ()) if isinstance(manifest, ModelManifest) else ()
     rows = rows_of(store.get(METRICS).decode()) if store.exists(METRICS) else ()
     return tuple(
-        SkippedStep.model_validate({"step": row["step"], "windows": row["skipped"], "why": row["why"]}, strict=False)
+        SkippedStep.model_validate(
+            {
+                "step": row["step"], "windows": row["skipped"], "why": row["why"],
+                "rolledBackTo": row.get("rolled_back_to"),
+            },
+            strict=False,
+        )
         for row in rows
         if "skipped" in row
-    )
+    )  # fmt: skip
 
 
 def _content(store: ObjectStore) -> tuple[dict[str, Any] | None, Dataset | None]:

@@ -108,7 +108,7 @@ def test_what_a_step_left_out_is_named_before_what_it_read(run: Path, capsys: py
     found = rows_of(run, 3, capsys)
     assert found == [{**row, "leftOut": True} for row in whole] + later
     show_step(str(run), 3, store=str(run), limit=2, as_json=False)
-    assert "Step 3 was not taken with what it was to read first: loss nan." in capsys.readouterr().out
+    assert "Left out is what step 3 was to read: loss nan." in capsys.readouterr().out
 
 
 def test_other_steps_and_other_things_are_refused(run: Path, tmp_path: Path) -> None:

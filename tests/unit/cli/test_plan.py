@@ -15,9 +15,10 @@ import pytest
 from kindling_api.errors import UserError
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.resources import TrainingResources
+from kindling_api.v1alpha1.training import PretrainingSpec
 from kindling_cli.commands.plan import plan_files
 from kindling_cli.plans import START_SECONDS, plan_pretraining
-from kindling_cli.remarks import Machine, on_epochs, on_machine, on_steps
+from kindling_cli.remarks import Machine, on_epochs, on_instability, on_machine, on_steps
 from kindling_trainer.align.data.dry_run import stand_in
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -123,12 +124,22 @@ def test_models_that_each_process_holds_whole_are_counted(
     assert (learning["judge"], "judge" in judging) == ("run judge", False)
 
 
+def watching(instability: dict[str, Any] | None, steps: int) -> list[str]:
+    schedule = {"cosine": {"warmupFraction": 0.05}}
+    given = {"steps": steps, "schedule": schedule, "instability": instability}
+    return on_instability(PretrainingSpec.model_validate(given, strict=False), steps)
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
         (on_steps(20), []),
         (on_steps(1), ["1 optimizer step: too few to learn much; raise training.epochs or training.steps, or lower"]),
         (on_steps(7), ["7 optimizer steps: too few to learn much"]),
+        (watching({"spike": 8}, 105), ["spikes are found from step 106 on, after the warm-up and instability.window"]),
+        (watching({"spike": 8}, 106), []),
+        (watching({"spike": 0}, 50), []),
+        (watching(None, 50), []),
         (on_epochs(4_000_000, 1_000_000), []),
         (on_epochs(2_500_000_000, 1_700_000), ["about 1,471 epochs over 1.70 M tokens: the model will know them by"]),
     ],

@@ -46,12 +46,17 @@ def checkpoint_store(run: ObjectStore, folder: Folder) -> ObjectStore:
     return run.child(f"{CHECKPOINTS}/{folder.name}")
 
 
-def newest_whole(run: ObjectStore) -> tuple[Folder, CheckpointManifest] | None:
+def newest_whole(run: ObjectStore, *, until: int | None = None) -> tuple[Folder, CheckpointManifest] | None:
     """The newest checkpoint of which every byte is as its manifest promises; None where there is none.
 
     One that is torn or damaged is passed over with a warning that says why.
+
+    Args:
+        until: the most steps that it may have; None: any.
     """
     for folder, committed in reversed(folders(run).items()):
+        if until is not None and folder.step > until:
+            continue
         problem = "it was never committed"
         if committed:
             try:
@@ -68,14 +73,23 @@ def newest_whole(run: ObjectStore) -> tuple[Folder, CheckpointManifest] | None:
 
 
 def prune(run: ObjectStore, keep: int) -> None:
-    """Delete all but the `keep` newest committed checkpoints, and what dead attempts left half-written.
-
-    A folder loses its manifest first, so that one half-deleted is never taken for whole.
-    """
+    """Delete all but the `keep` newest committed checkpoints, and what dead attempts left half-written."""
     found = folders(run)
     kept = set([folder for folder, committed in found.items() if committed][-keep:])
     for folder in found:
         if folder not in kept:
-            store = checkpoint_store(run, folder)
-            store.delete(MANIFEST)
-            store.delete_prefix("")
+            _delete(run, folder)
+
+
+def drop_after(run: ObjectStore, step: int) -> None:
+    """Delete the checkpoints of more steps, the newest first; nobody is writing one."""
+    for folder in reversed(folders(run)):
+        if folder.step > step:
+            _delete(run, folder)
+
+
+def _delete(run: ObjectStore, folder: Folder) -> None:
+    """A folder loses its manifest first, so that one half-deleted is never taken for whole."""
+    store = checkpoint_store(run, folder)
+    store.delete(MANIFEST)
+    store.delete_prefix("")

@@ -13,7 +13,7 @@ from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.products import MODEL_FOLDER, CheckpointManifest, ModelManifest
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_storage import ObjectStore
-from kindling_trainer.checkpoint.folders import checkpoint_store, newest_whole
+from kindling_trainer.checkpoint.folders import Folder, checkpoint_store, drop_after, newest_whole
 from kindling_trainer.checkpoint.huggingface import read_shape, read_tokenizer, read_weights
 from kindling_trainer.checkpoint.load import load, model_state
 from kindling_trainer.data.inputs import input_store, read_base
@@ -56,13 +56,30 @@ def restore(setup: Setup) -> int:
         return 0
     folder, manifest = found
     _check_origin(setup, manifest)
-    load(checkpoint_store(setup.store, folder), setup.state(), setup.ranks.control)
+    _load(setup, folder)
     setup.skipped.extend(manifest.skipped or ())
     setup.recent.extend(manifest.recent or ())
+    return folder.step
+
+
+def go_back(setup: Setup, until: int) -> tuple[Folder, CheckpointManifest] | None:
+    """Give model and optimizer the state of the newest whole checkpoint of at most `until` steps, and delete those of
+    more, of which none may be on its way. Where there is none, None, and all is as it was."""
+    found = setup.ranks.from_first(newest_whole(setup.store, until=until) if setup.ranks.leads else None)
+    if found is None:
+        return None
+    folder, _ = found
+    _load(setup, folder)
+    if setup.ranks.leads:
+        drop_after(setup.store, folder.step)
+    return found
+
+
+def _load(setup: Setup, folder: Folder) -> None:
+    load(checkpoint_store(setup.store, folder), setup.state(), setup.ranks.control)
     set_finished_steps(setup.optimizer, folder.step)
     if setup.ranks.leads:
         log.info("continues from checkpoint %s", folder.name)
-    return folder.step
 
 
 def _check_origin(setup: Setup, manifest: CheckpointManifest) -> None:

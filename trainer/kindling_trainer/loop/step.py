@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections import deque
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from kindling_trainer.loop.objective import Figures, LocalBatch, Objective
 from kindling_trainer.models import Decoder
 from kindling_trainer.parallel.mesh import Ranks
 from kindling_trainer.parallel.pipeline import counted_parameters, norm_over_stages, sum_tied_gradients
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,27 +75,32 @@ class Stepper:
                 figures[name] = figures[name] + figure if name in figures else figure
         sum_tied_gradients(self.model, self.ranks)
         norm = clip_gradients(self.model, self.training.gradient_clip, self.ranks)
-        whole = self._checked(step, loss, norm)
+        whole, spike = self._checked(step, loss, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.spikes is not None:
-            self.spikes.taken(step + 1, whole, norm)
+            self.spikes.taken(step + 1, whole, norm, spike=spike)
         return Taken(loss, figures, norm)
 
-    def _checked(self, step: int, loss: Tensor, norm: float) -> float:
-        """The whole loss of a step that may be taken, where that matters; all processes decide alike.
+    def _checked(self, step: int, loss: Tensor, norm: float) -> tuple[float, bool]:
+        """The whole loss of a step that may be taken, where that matters, and whether it is a spike; all processes
+        decide alike.
 
         Raises:
             UnstableError: it may not.
         """
         if self.spikes is None and math.isfinite(norm):
-            return 0.0
+            return 0.0, False
         whole = float(self.ranks.sum_over_batch(loss))
         why = not_finite(whole, norm)
         if not why and self.spikes is not None:
             why = self.spikes.why(whole, norm)
-            if not any(self.ranks.largest(bool(why))):
-                return whole
+            spike = any(self.ranks.largest(bool(why)))
+            if not spike:
+                return whole, False
+            if self.spikes.is_taken():
+                log.warning("step %d is taken although it is far above those before: %s", step + 1, why)
+                return whole, True
         self.optimizer.zero_grad(set_to_none=True)
         raise UnstableError(why or "a loss that another process found too large", whole, norm, step=step + 1)
 

@@ -51,14 +51,27 @@ class Metrics:
             path.parent.mkdir(parents=True, exist_ok=True)
             goes_on = finished_steps and path.exists()  # a run that begins anew tries its base anew
             before = rows_of(path.read_text() if goes_on else "")
-            self.rows = [row for row in before if row["step"] <= finished_steps and "final" not in row]
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(_line(row) for row in self.rows))
-            temporary.replace(path)
-            self._file = path.open("a")
+            self._open([row for row in before if "final" not in row], finished_steps)
 
+    def go_back(self, finished_steps: int) -> None:
+        """The run is again where it was after so many steps.
+
+        Raises:
+            StorageError: the curves cannot be written.
+        """
+        with local_errors(self._path):
+            self._file.close()
+            self._board.close()
+            self._open(self.rows, finished_steps)
+
+    def _open(self, rows: list[Row], finished_steps: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # half a second: only the first process needs it
 
+        self.rows = [row for row in rows if row["step"] <= finished_steps]
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(_line(row) for row in self.rows))
+        temporary.replace(self._path)
+        self._file = self._path.open("a")
         self._board = SummaryWriter(str(self._folder / TENSORBOARD), purge_step=finished_steps + 1)
 
     def add(self, row: Row) -> None:

@@ -104,7 +104,7 @@ def _facts(course: Course) -> list[tuple[str, str]]:
         ("processes", _processes(layout)),
         ("seed", str(training.seed)),
         *([("diverged", course.manifest.divergence.sentence)] if course.manifest.divergence else []),
-        *(("left out", f"what step {each.step:,} was to read: {each.why}") for each in course.manifest.skipped or ()),
+        *(("left out", each.sentence) for each in course.manifest.skipped or ()),
     ]
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -74,7 +74,7 @@ class Reporter:
         self._seconds: list[float] = []  # of the steps since the last row
         self._taken = 0  # steps, by this process
         self._recent: deque[float] = deque(maxlen=ETA_STEPS)  # seconds of steps
-        self._counted = sum(row.get("seconds_in_steps", 0.0) for row in metrics.rows if row.get("time", 0) >= started)
+        self._counted = self._seconds_in_steps()
 
     def stage(self, stage: str) -> None:
         """Say what is being done."""
@@ -138,13 +138,36 @@ class Reporter:
         )  # fmt: skip
         self._say(f"step {step} of {self._now.steps}: loss {loss:.4f}, {speed:,.0f} tokens/s")
 
+    def rolled_back(self, finished: int, skipped: Sequence[SkippedStep]) -> None:
+        """The run goes on from a checkpoint of so many steps, whose later ones come again; what was left out in them
+        stays so."""
+        left_out = [row for row in self._metrics.rows if "skipped" in row and row["step"] > finished]
+        self._metrics.go_back(finished)
+        kept = [(step.step, step.why) for step in skipped]
+        for row in left_out:
+            if (row["step"], row["why"]) in kept:
+                self._metrics.add(row)
+        self._seconds.clear()
+        self._counted, self._checkpoint = self._seconds_in_steps(), None
+
     def skipped(self, step: SkippedStep, *, loss: float, norm: float) -> None:
         """Write down that a step was not taken, and comes again with other windows."""
         figures = {"skipped_loss": loss, "skipped_grad_norm": norm}
         finite = {name: value for name, value in figures.items() if math.isfinite(value)}
         windows = [one.document() for one in step.windows]
-        self._metrics.add({"step": step.step, "skipped": windows, "why": step.why, "time": time.time(), **finite})
-        log.warning("step %d is not taken (%s): what it read is left out", step.step, step.why)
+        self._metrics.add(
+            {
+                "step": step.step, "skipped": windows, "why": step.why, "rolled_back_to": step.rolled_back_to,
+                "time": time.time(), **finite,
+            }
+        )  # fmt: skip
+        if step.rolled_back_to is None:
+            log.warning("step %d is not taken (%s): what it read is left out", step.step, step.why)
+        else:
+            log.warning(
+                "goes back to the checkpoint of step %d (%s): what was read from step %d on is left out",
+                step.rolled_back_to, step.why, step.step,
+            )  # fmt: skip
         self.beat()
 
     def evaluated(self, step: int, found: Evaluation, *, final: bool) -> Evaluation:
@@ -211,6 +234,12 @@ class Reporter:
     def close(self) -> None:
         """Write down the rest."""
         self._metrics.close()
+
+    def _seconds_in_steps(self) -> float:
+        """Those of this launch that have led to where the run is."""
+        return sum(
+            row.get("seconds_in_steps", 0.0) for row in self._metrics.rows if row.get("time", 0) >= self._started
+        )
 
     def _perplexity(self, loss: float | None) -> float | None:
         return perplexity(loss) if loss is not None and self._of_tokens else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,11 +25,11 @@ RunFactory = Callable[..., Path]
 WINDOW = 50
 
 
-def spikes(spike: float = 6.0, recent: Any = ()) -> Spikes:
+def spikes(spike: float = 8.0, recent: Any = ()) -> Spikes:
     return Spikes(Instability(spike=spike, window=WINDOW), warm_up=10, recent=recent)
 
 
-def watching(losses: Any, norms: Any, spike: float = 6.0) -> list[tuple[int, str]]:
+def watching(losses: Any, norms: Any, spike: float = 8.0) -> list[tuple[int, str]]:
     """The steps of a curve that are not taken."""
     found, watch = [], spikes(spike)
     for step, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
@@ -63,6 +64,24 @@ def test_what_was_not_taken_is_no_part_of_what_others_are_compared_with() -> Non
     assert [step for step, _ in watching(losses, losses)] == list(range(100, 110))
 
 
+@pytest.mark.parametrize(
+    ("spiking", "taken"), [([100, 101, 102, 103], 4), ([100, 101, 103, 104, 105], 5), (range(100, 110), 4)]
+)
+def test_where_no_more_may_be_left_out_spikes_are_taken_unless_there_are_five_in_a_row(
+    spiking: Any, taken: int
+) -> None:
+    watch, found = spikes(), 0
+    watch.are_taken = True
+    for step in range(120):
+        loss = 9.0 if step in spiking else 3.0
+        if spike := bool(watch.why(loss, 1.0)):
+            if not watch.is_taken():
+                break
+            found += 1
+        watch.taken(step + 1, loss, 1.0, spike=spike)
+    assert found == taken
+
+
 def test_a_run_that_resumes_compares_with_the_same_steps() -> None:
     before = spikes()
     for step in range(200):
@@ -79,15 +98,16 @@ def test_what_is_not_finite_is_never_taken(norm: float) -> None:
 
 
 PATCHED = Path(__file__).with_name("train_with_poison.py")
+DAMAGING = Path(__file__).with_name("train_with_damage.py")
 POISON = [63] * 40
 """Tokens that stand nowhere else in a row."""
 
 
-def train(*runs: Path, processes: int = 1) -> str:
-    """The runs, in which a window with poison has a loss that is not finite; what they said."""
-    given = [f"{run}:{processes}" for run in runs]
-    done = subprocess.run([sys.executable, str(PATCHED), *given], stderr=subprocess.PIPE, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+def train(*runs: Path, processes: int = 1, script: Path = PATCHED, die: str = "") -> str:
+    """The runs, in which a window with poison does its harm; what they said."""
+    command = [sys.executable, str(script), *(f"{run}:{processes}" for run in runs)]
+    done = subprocess.run(command, env=os.environ | {"DIE": die}, stderr=subprocess.PIPE, text=True, timeout=500)
+    assert done.returncode == (9 if die else 0), done.stderr
     return done.stderr
 
 
@@ -132,6 +152,48 @@ def test_poison_is_left_out_alike_on_every_layout_and_by_a_replay(
 LAYOUTS: dict[str, dict[str, Any]] = {
     name: {"parallelism": {name: 2}, "resources": {"processesPerNode": 2}} for name in ("data", "tensor", "pipeline")
 }
+
+
+@pytest.mark.slow
+def test_a_run_whose_weights_are_at_fault_goes_back_to_before_that_alike_on_every_layout_and_after_a_kill(
+    run_file: RunFactory, runs: Any, dataset: Callable[..., str]
+) -> None:
+    """The steps that read poison are taken, and the checkpoints that follow them are damaged."""
+    uri = dataset(name="poisoned", planted=POISON[:24])
+
+    def new(name: str, **fields: Any) -> Path:
+        given = {"dataset": uri, "training": {"steps": 20}, "checkpoint": {"every": 2, "keep": 10}}
+        return run_file(name=name, store=name, **given | fields)
+
+    plain = new("plain")
+    assert "goes back to the checkpoint of step" in train(plain, script=DAMAGING)
+    manifest = manifest_of(runs, plain)
+    assert manifest.skipped and all(each.rolled_back_to is not None for each in manifest.skipped)
+    rows = runs.rows(plain)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 21))
+    assert [(row["step"], row["rolled_back_to"]) for row in rows if "skipped" in row] == [
+        (each.step, each.rolled_back_to) for each in manifest.skipped
+    ]
+    weights = runs.store(plain).child("model").get("model.safetensors")
+
+    windows = [window.document() for step in manifest.skipped for window in step.windows]
+    replay = new("replay", training={"steps": 20, "skip": windows})
+    before, after = new("before"), new("after")
+    for run in (before, after):
+        train(run, script=DAMAGING, die=run.name.split("-")[0])
+    assert "goes back" not in train(replay, script=DAMAGING)
+    train(before, after, script=DAMAGING)
+    for run in (replay, before, after):
+        assert runs.store(run).child("model").get("model.safetensors") == weights
+
+    others = [new(name, **LAYOUTS[name]) for name in LAYOUTS]
+    train(*others, processes=2, script=DAMAGING)
+    for run in others:
+        found = manifest_of(runs, run).skipped or ()
+        assert [(e.step, e.windows, e.rolled_back_to) for e in found] == [
+            (e.step, e.windows, e.rolled_back_to) for e in manifest.skipped
+        ]
+        assert runs.losses(run) == pytest.approx(runs.losses(plain), rel=1e-5)
 
 
 def manifest_of(runs: Any, run: Path) -> ModelManifest:
