@@ -52,6 +52,7 @@ tolerations = st.fixed_dictionaries(
 controls: dict[str, st.SearchStrategy[Any]] = {
     "image": text,
     "queue": names,
+    "priority": names,
     "suspend": st.booleans(),
     "storage": st.fixed_dictionaries(
         {"uri": stores}, optional={"endpoint": addresses, "region": text, "credentialsSecret": names}
@@ -154,7 +155,7 @@ def harmless(resource: Object) -> Object:
 def without_choices(pod: Object) -> Object:
     """A pod's spec without what a user may choose."""
     pod = copy.deepcopy(pod)
-    for field in ("nodeSelector", "tolerations"):
+    for field in ("nodeSelector", "tolerations", "priorityClassName"):
         pod.pop(field, None)
     for container in pod["containers"]:
         for field in ("image", "resources"):

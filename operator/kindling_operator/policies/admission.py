@@ -24,7 +24,13 @@ def admission(draft: Draft) -> Draft:
     """Names, stores, images, and what is named of the machine that runs it, files and code, or of the Hub."""
     if draft.status.attempt:
         return draft
-    wrong = _image_refused(draft) or _cannot_be_rendered(draft) or _file_named(draft) or _function_refused(draft)
+    wrong = (
+        _image_refused(draft)
+        or _priority_refused(draft)
+        or _cannot_be_rendered(draft)
+        or _file_named(draft)
+        or _function_refused(draft)
+    )
     if wrong is not None:
         return draft.set_condition("Accepted", "False", "InvalidSpec", wrong, event="Warning").stop()
     draft = draft.update(storage=draft.storage)
@@ -40,6 +46,15 @@ def _image_refused(draft: Draft) -> str | None:
     allowed = f"one that begins with {' or '.join(prefixes)}" if prefixes else "none: the installation chooses"
     remedy = "leave it out, or ask for its registry to be added to images.allowedPrefixes of the chart"
     return explain("spec.image", found=image, allowed=allowed, remedy=remedy)
+
+
+def _priority_refused(draft: Draft) -> str | None:
+    """Kubernetes' own classes push aside whatever else runs on a node."""
+    priority = draft.document.spec.priority
+    if priority is None or not priority.startswith("system-"):
+        return None
+    allowed = "a class of this cluster's own: those that begin with system- are for what keeps a cluster alive"
+    return explain("spec.priority", found=priority, allowed=allowed, remedy="name another, or leave it out")
 
 
 def _cannot_be_rendered(draft: Draft) -> str | None:

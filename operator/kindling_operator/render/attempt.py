@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kindling_api.base import Kind
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, RunFile
-from kindling_operator.labels import ATTEMPT, QUEUE, pod_metadata, run_labels
+from kindling_operator.labels import ATTEMPT, PRIORITY, QUEUE, pod_metadata, run_labels
 from kindling_operator.owners import owner_references
 from kindling_operator.settings import Settings
 from kindling_operator.world import Object
@@ -66,7 +66,14 @@ class Attempt:
         metadata = {**self.metadata(), **self.pod_metadata()}
         if self.run.spec.queue is not None:
             metadata["labels"][QUEUE] = self.run.spec.queue
+            if self.run.spec.priority is not None:
+                metadata["labels"][PRIORITY] = self.run.spec.priority
         return metadata
+
+    def pod_priority(self) -> Object:
+        """The field of its pods' specs that says how they stand to others; a queue is told by a label of the Job."""
+        priority = self.run.spec.priority
+        return {} if priority is None or self.run.spec.queue is not None else {"priorityClassName": priority}
 
     def pod_metadata(self) -> Object:
         """The metadata of its pods: their labels, and what of the document's own the installation lets through."""

@@ -30,6 +30,7 @@ def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile) -> O
         affinity=spread(attempt.labels),
         nodeSelector=dict(resources.node_selector),
         tolerations=tolerations(attempt.settings, resources.tolerations),
+        **attempt.pod_priority(),
     )
     return _indexed_job(attempt, template, pods=resources.nodes)
 
@@ -45,7 +46,8 @@ def dataset_job(attempt: Attempt, run: DatasetBuildFile) -> Object:
         secrets=of_run(run.spec, run.output),
         environment=hub_environment(attempt.settings),
     )
-    return _indexed_job(attempt, pod_template(attempt.settings, attempt.pod_metadata(), container), pods=1)
+    template = pod_template(attempt.settings, attempt.pod_metadata(), container, **attempt.pod_priority())
+    return _indexed_job(attempt, template, pods=1)
 
 
 def training_service(attempt: Attempt) -> Object:

@@ -83,7 +83,7 @@ def _ray_pod(attempt: Attempt, run: DatasetBuildFile) -> Object:
         secrets=of_run(run.spec, run.output),
         environment={"RAY_USAGE_STATS_ENABLED": "0", **hub_environment(attempt.settings)},
     )
-    placed = {"affinity": spread(attempt.labels), "restartPolicy": "Always"}
+    placed = {"affinity": spread(attempt.labels), "restartPolicy": "Always", **attempt.pod_priority()}
     return pod_template(attempt.settings, attempt.pod_metadata(), container, **placed)
 
 
@@ -94,4 +94,4 @@ def _submitter(attempt: Attempt) -> Object:
         command=program(attempt, "kindling_dataprep.executors.submit"),
         run_file=attempt.name,
     )
-    return pod_template(attempt.settings, attempt.pod_metadata(), container)
+    return pod_template(attempt.settings, attempt.pod_metadata(), container, **attempt.pod_priority())

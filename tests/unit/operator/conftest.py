@@ -72,6 +72,7 @@ class Cluster:
         self.progress: Progress | None = None
         self.progress_at: datetime | None = None
         self.ray_installed = self.kueue_installed = True
+        self.workload: Object | None = None
         self.events: list[EventRecord] = []
         self.made: list[str] = []
         """Names of Jobs and RayJobs, whenever one was made."""
@@ -108,6 +109,7 @@ class Cluster:
             progress_at=self.progress_at,
             ray_installed=self.ray_installed,
             kueue_installed=self.kueue_installed,
+            workload=copy.deepcopy(self.workload),
         )
 
     def decide(self) -> Plan:
@@ -199,6 +201,20 @@ class Cluster:
         found = [*self._of_kind("Job", labelled="kindling.dev/attempt"), *self._of_kind("RayJob")]
         jobs = [job for job in found if owner_of(job) == self.uid]
         return key_of_object(max(jobs, key=lambda job: int(job["metadata"]["labels"]["kindling.dev/attempt"])))
+
+    def queues(self, said: str = "") -> None:
+        """Kueue takes up the newest Job, and says why that has no quota."""
+        condition = {"type": "QuotaReserved", "status": "False", "message": said}
+        self.workload = {
+            "apiVersion": "kueue.x-k8s.io/v1beta2",
+            "kind": "Workload",
+            "metadata": {"name": f"job-{self.job['metadata']['name']}", "namespace": "team"},
+            "status": {"conditions": [condition] if said else []},
+        }
+
+    def admit(self, *, yes: bool = True) -> None:
+        """Kueue lets the newest Job have its pods, or takes them."""
+        self.job["spec"]["suspend"] = not yes
 
     def schedule(self) -> None:
         """The Job controller makes the newest Job's pods, and they start."""
@@ -308,6 +324,9 @@ class Cluster:
         self.delete(key)
 
     def _patch(self, key: ObjectKey, patch: Object) -> None:
+        if self.workload is not None and key == key_of_object(self.workload):
+            self.workload["metadata"].setdefault("annotations", {}).update(patch["metadata"]["annotations"])
+            return
         assert key == key_of_object(self.resource), "nothing else is patched"
         self.resource["metadata"] |= patch["metadata"]
         if "deletionTimestamp" in self.resource["metadata"] and not self.resource["metadata"]["finalizers"]:

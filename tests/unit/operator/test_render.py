@@ -109,6 +109,26 @@ def test_what_is_in_a_queue_starts_without_pods(engine: dict[str, Any], spec: di
     assert job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") == spec.get("queue")
 
 
+PRIORITIES = [
+    ({}, None, None),
+    ({"queue": "team-a"}, None, None),
+    ({"priority": "night"}, None, "night"),
+    ({"priority": "night", "queue": "team-a"}, "night", None),
+]
+
+
+@pytest.mark.parametrize(("spec", "of_job", "of_pods"), PRIORITIES, ids=["none", "a queue", "a class", "both"])
+@pytest.mark.parametrize("kind", ["PretrainRun", "DatasetBuild", "RayJob"])
+def test_a_priority_is_that_of_the_job_in_a_queue_and_else_of_its_pods(
+    kind: str, spec: dict[str, Any], of_job: str | None, of_pods: str | None
+) -> None:
+    engine = {"engine": {"workers": 2}} if kind == "RayJob" else {}
+    _, job = rendered(resource(kind if kind != "RayJob" else "DatasetBuild", **engine, **spec)).create
+    assert job["metadata"]["labels"].get("kueue.x-k8s.io/priority-class") == of_job
+    pods = [template["spec"] for template in templates(job)]
+    assert [pod.get("priorityClassName") for pod in pods] == [of_pods] * len(pods)
+
+
 TEN_OR_ELEVEN = {"steps": 10, "batch": {"tokens": 10 * 11 * 128}}
 """What as many nodes divide among themselves."""
 

@@ -26,6 +26,15 @@ def rewarded(cluster: Make, path: str, *modules: str, method: str = "grpo") -> A
     return run
 
 
+@pytest.mark.parametrize("queue", [{}, {"queue": "team-a"}], ids=["no queue", "a queue"])
+def test_a_priority_of_what_keeps_the_cluster_alive_is_refused(cluster: Make, queue: dict[str, str]) -> None:
+    run = cluster(priority="system-node-critical", **queue)
+    run.reconcile()
+    assert run.said("Accepted") == ("False", "InvalidSpec")
+    assert run.message("Accepted").startswith("spec.priority: found system-node-critical; allowed: a class of this")
+    assert run.made == []
+
+
 @pytest.mark.parametrize("modules", [(), ("rewards", "team.maths")], ids=["none is allowed", "two are allowed"])
 @pytest.mark.parametrize("path", CALLABLES)
 def test_a_function_of_a_module_that_is_not_allowed_is_refused(
