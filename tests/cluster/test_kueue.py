@@ -89,6 +89,30 @@ def test_a_build_by_ray_is_let_in_as_a_whole_on_quota_that_another_queue_does_no
 
 
 @pytest.mark.exhaustive
+def test_a_run_that_loses_its_node_has_its_place_back_from_the_next_in_line(
+    kindling: Installation, queues: Queues, corpus: Run, power: Any
+) -> None:
+    cluster = kindling.cluster
+    first, second = (Run(cluster, "PretrainRun", name, kindling.runs) for name in ("loses-a-node", "next-in-line"))
+    with queues.queue("one-run", "500m") as queue:
+        spec = {"queue": queue, "storage": storage(kindling.bucket, "lost"), **ONE_POD}
+        with deleted(first, second):
+            cluster.kubectl("cordon", "node-1")
+            apply(first, corpus, training=LONG, checkpoint={"every": 10}, **spec)
+            trains(first, 20)
+            cluster.kubectl("uncordon", "node-1")
+            apply(second, corpus, training={**LONG, "seed": 2}, **spec)
+            second.wait("waits", lambda status: status["phase"] == "Queued", 30)
+            power.kill_node("node-2")
+            second.wait("is let in", lambda _: second.condition("Queued").get("status") == "False", 120)
+            first.wait("goes on", lambda status: status["phase"] == "Running" and status["attempt"] == 2, 180)
+            ended = first.status()["attempts"][0]
+            assert (ended["reason"], first.status()["restarts"]) == ("NodeLost", 0), ended
+            assert second.status()["phase"] == "Queued"
+            assert boost(queues, first) >= 100 > boost(queues, second)
+
+
+@pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
 def test_twenty_preemptions_take_the_run_with_least_at_risk_and_at_most_a_step_of_it(
     kindling: Installation, queues: Queues, corpus: Run
