@@ -6,10 +6,12 @@ from kindling_api.v1alpha1.status import Failure, Reason
 from kindling_operator.attempts import fail_attempt
 from kindling_operator.causes import Cause
 from kindling_operator.children import Child
-from kindling_operator.draft import Draft
+from kindling_operator.draft import Draft, EventType
 from kindling_operator.labels import QUEUE, label
 from kindling_operator.moments import seconds_since, stamp
+from kindling_operator.pods import condition
 from kindling_operator.policies.at_risk import tell_kueue
+from kindling_operator.world import Object
 
 LOOK_AGAIN_SECONDS = 15.0
 """Between two looks at what Kueue says of a Job that waits, and at whether it is admitted."""
@@ -48,10 +50,10 @@ def kueue(draft: Draft) -> Draft:
     draft = tell_kueue(draft, seconds=0).update(start_time=None).update_attempt(running=None)
     draft = draft.clear_condition("Restarting", "WaitingForAdmission", message)
     if reason != "WaitingForAdmission" or draft.condition("Running") is not None:
-        event = None if reason == "WaitingForAdmission" else "Warning"
+        event: EventType | None = None if reason == "WaitingForAdmission" else "Warning"
         draft = draft.set_condition("Running", "False", reason, message, event=event)
-    queued = ("Queued", "True", "WaitingForAdmission", message)
-    return draft.set_condition(*queued, event="Normal", event_reason="Queued").requeue_within(LOOK_AGAIN_SECONDS).stop()
+    draft = draft.set_condition("Queued", "True", "WaitingForAdmission", message, event="Normal", event_reason="Queued")
+    return draft.requeue_within(LOOK_AGAIN_SECONDS).stop()
 
 
 def _why(draft: Draft, child: Child, queue: str | None) -> tuple[Reason, str]:
@@ -69,9 +71,7 @@ def _why(draft: Draft, child: Child, queue: str | None) -> tuple[Reason, str]:
     return "WaitingForAdmission", _NO_WORKLOAD.format(child=child.key, queue=queue)
 
 
-def _said_of_quota(workload: dict[str, object]) -> str:
+def _said_of_quota(workload: Object) -> str:
     """Why it has no quota; empty where it has, or where Kueue has not tried yet."""
-    status = workload.get("status")
-    conditions = status.get("conditions", ()) if isinstance(status, dict) else ()
-    found = next((one for one in conditions if one["type"] == "QuotaReserved" and one["status"] == "False"), {})
-    return str(found.get("message") or "").rstrip(".")
+    found = condition(workload, "QuotaReserved")
+    return str(found.get("message") or "").rstrip(".") if found.get("status") == "False" else ""
