@@ -26,7 +26,8 @@ _NAMES: Final = {
 
 
 def refusals(spec: RunControls, settings: Settings) -> Iterator[Explanation]:
-    """One sentence for each thing that the pods of a document may not have; none where it has no template."""
+    """One sentence for each thing that the pods of a document may not have."""
+    yield from _priority(spec, settings)
     template = spec.pod_template
     if template is None:
         return
@@ -43,11 +44,27 @@ def refusals(spec: RunControls, settings: Settings) -> Iterator[Explanation]:
         yield explain(f"{_FIELD}.extendedResources", found=gpu, allowed=allowed, remedy=remedy)
 
 
+def pod_priority(spec: RunControls) -> str | None:
+    """The PriorityClass that `spec.priority` names; in a queue it is one of Kueue's, which is no concern of pods."""
+    return spec.priority if spec.queue is None else None
+
+
+def _priority(spec: RunControls, settings: Settings) -> Iterator[Explanation]:
+    asked, allowed = pod_priority(spec), settings.allow.priority_classes
+    if asked is None:
+        return
+    if asked not in (*allowed, settings.pod_template.priority_class_name):
+        yield _refused("spec.priority", asked, allowed, "runs.allow.priorityClasses")
+    if spec.pod_template is not None and spec.pod_template.priority_class_name is not None:
+        found, remedy = spec.pod_template.priority_class_name, "leave one of them out"
+        yield explain(f"{_FIELD}.priorityClassName", found=found, allowed="nothing beside spec.priority", remedy=remedy)
+
+
 def _names(template: PodTemplate, settings: Settings) -> Iterator[Explanation]:
     for field, (spelt, names, value) in _NAMES.items():
         asked, allowed = getattr(template, field), getattr(settings.allow, names)
         if asked is not None and asked not in (*allowed, getattr(settings.pod_template, field)):
-            yield _refused(spelt, asked, allowed, f"runs.allow.{value}")
+            yield _refused(f"{_FIELD}.{spelt}", asked, allowed, f"runs.allow.{value}")
     if template.host_network and not (settings.allow.host_network or settings.pod_template.host_network):
         remedy = "leave it out, or ask the installation's administrator to set runs.allow.hostNetwork of the chart"
         yield explain(f"{_FIELD}.hostNetwork", found="true", allowed="false in this installation", remedy=remedy)
@@ -61,20 +78,20 @@ def _metadata(template: PodTemplate, settings: Settings) -> Iterator[Explanation
     ):
         for key in getattr(template.metadata, part):
             if not is_carried(key, allowed):
-                yield _refused(f"metadata.{part}", key, allowed, f"runs.pods.{value}")
+                yield _refused(f"{_FIELD}.metadata.{part}", key, allowed, f"runs.pods.{value}")
 
 
 def _environment(template: PodTemplate, settings: Settings) -> Iterator[Explanation]:
     for number, variable in enumerate(template.env):
         if variable.name not in settings.allow.env:
-            yield _refused(f"env[{number}].name", variable.name, settings.allow.env, "runs.allow.env")
+            yield _refused(f"{_FIELD}.env[{number}].name", variable.name, settings.allow.env, "runs.allow.env")
     for number, source in enumerate(template.env_from):
         field, reference = (
             ("secretRef", source.secret_ref) if source.secret_ref else ("configMapRef", source.config_map_ref)
         )
         if reference is not None and reference.name not in settings.allow.env_from:
             place = f"envFrom[{number}].{field}.name"
-            yield _refused(place, reference.name, settings.allow.env_from, "runs.allow.envFrom")
+            yield _refused(f"{_FIELD}.{place}", reference.name, settings.allow.env_from, "runs.allow.envFrom")
 
 
 def _volumes(template: PodTemplate, settings: Settings) -> Iterator[Explanation]:
@@ -86,7 +103,7 @@ def _volumes(template: PodTemplate, settings: Settings) -> Iterator[Explanation]
             yield explain(f"{_FIELD}.volumes[{number}].name", found=volume.name, allowed=allowed, remedy=remedy)
         if volume.csi is not None and volume.csi.driver not in settings.allow.csi_drivers:
             place = f"volumes[{number}].csi.driver"
-            yield _refused(place, volume.csi.driver, settings.allow.csi_drivers, "runs.allow.csiDrivers")
+            yield _refused(f"{_FIELD}.{place}", volume.csi.driver, settings.allow.csi_drivers, "runs.allow.csiDrivers")
 
 
 def _mounts(template: PodTemplate, settings: Settings) -> Iterator[Explanation]:
@@ -99,7 +116,7 @@ def _mounts(template: PodTemplate, settings: Settings) -> Iterator[Explanation]:
             yield explain(f"{_FIELD}.{place}.name", found=mount.name, allowed=_listed(volumes), remedy=remedy)
         if not mount.mount_path.startswith(settings.allow.mount_paths):
             below = [f"folders below {folder}" for folder in settings.allow.mount_paths]
-            yield _refused(f"{place}.mountPath", mount.mount_path, below, "runs.allow.mountPaths")
+            yield _refused(f"{_FIELD}.{place}.mountPath", mount.mount_path, below, "runs.allow.mountPaths")
         elif any(nested(mount.mount_path, path) for path in taken):
             allowed, remedy = "folders in which the installation has mounted nothing", "choose another folder"
             found = mount.mount_path
@@ -113,7 +130,7 @@ def nested(path: str, other: str) -> bool:
 
 def _refused(field: str, found: str, allowed: Sequence[str], value: str) -> Explanation:
     remedy = f"leave it out, or ask the installation's administrator to add it to {value} of the chart"
-    return explain(f"{_FIELD}.{field}", found=found, allowed=_listed(allowed), remedy=remedy)
+    return explain(field, found=found, allowed=_listed(allowed), remedy=remedy)
 
 
 def _listed(names: Sequence[str]) -> str:

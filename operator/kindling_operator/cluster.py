@@ -30,6 +30,7 @@ PLURALS = {
     "PretrainRun": "pretrainruns",
     "RayJob": "rayjobs",
     "Service": "services",
+    "Workload": "workloads",
 }
 """How the API server's paths spell the kinds that the operator touches."""
 
@@ -126,9 +127,10 @@ class Cluster:
         found = await self._unless_missing("GET", f"/apis/{api_version}")
         return found is not None and any(one["kind"] == kind for one in found["resources"])
 
-    async def serves(self, group: str) -> bool:
-        """Whether the API server knows the group, in whichever version."""
-        return await self._unless_missing("GET", f"/apis/{group}") is not None
+    async def preferred(self, group: str) -> str | None:
+        """The version of the group that the API server prefers, as in `batch/v1`; None where it knows no such group."""
+        found = await self._unless_missing("GET", f"/apis/{group}")
+        return str(found["preferredVersion"]["groupVersion"]) if found is not None else None
 
     async def close(self) -> None:
         """Close the connections."""

@@ -21,6 +21,7 @@ OBSTACLES: frozenset[Reason] = frozenset(
         "CannotStart",
         "EngineMissing",
         "KueueMissing",
+        "PriorityMissing",
     }
 )
 """Why pods that should run do not."""

@@ -20,6 +20,11 @@ COMPONENT: Final = f"{GROUP}/component"
 QUEUE: Final = "kueue.x-k8s.io/queue-name"
 """Kueue's: the queue that admits a Job."""
 
+PRIORITY: Final = "kueue.x-k8s.io/priority-class"
+"""Kueue's: the WorkloadPriorityClass by which it is admitted."""
+JOB_UID: Final = "kueue.x-k8s.io/job-uid"
+"""Kueue's, on a Workload: the UID of the Job or RayJob that it stands for."""
+
 MANAGED: Final = {"app.kubernetes.io/managed-by": "kindling"}
 """The label of everything that the operator makes."""
 

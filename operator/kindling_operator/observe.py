@@ -20,7 +20,7 @@ from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_operator.cache import RAY, ObjectCache
 from kindling_operator.children import key_of_object
 from kindling_operator.cluster import Cluster
-from kindling_operator.labels import UID, attempt_of, label
+from kindling_operator.labels import JOB_UID, UID, attempt_of, label
 from kindling_operator.owners import owned, owners
 from kindling_operator.polling import Heard, Target, target_of
 from kindling_operator.render.pods import RUN_FILE
@@ -39,6 +39,9 @@ STARTING_RAY = (None, "", "New", "Initializing")
 
 MOST_PENDING = 3
 """Pods of one run whose Warning events are read: the others say the same."""
+
+WORKLOAD_SECONDS = 14.0
+"""Between two looks at the Workload of a Job that is admitted; one that waits is looked at each time."""
 
 CHECK_SECONDS = 10.0
 """Between two looks whether KubeRay or Kueue is installed by now."""
@@ -61,7 +64,8 @@ class Observer:
         self._cache = cache
         self._heard = heard
         self._parsed: dict[Reference, _Parsed] = {}
-        self._installed: set[str] = set()
+        self._installed: dict[str, str] = {}
+        self._workloads_seen: dict[str, float] = {}
         self._checked: dict[str, float] = {}
         self.refused: dict[str, Object] = {}
         """Writes that the API server refused, by the document's UID, as if in a Warning event; `apply` fills it."""
@@ -103,6 +107,7 @@ class Observer:
             progress_at=heard.at if heard else None,
             ray_installed=not _wants_ray(document) or await self._has(RAY),
             kueue_installed=not _wants_queue(document) or await self._has(KUEUE),
+            workload=await self._workload((*jobs, *ray_jobs)) if _wants_queue(document) else None,
         )
 
     def targets(self) -> list[Target]:
@@ -192,9 +197,28 @@ class Observer:
         """Whether KubeRay or Kueue is installed: asked now and then until it is."""
         if what not in self._installed and time.monotonic() - self._checked.get(what, -math.inf) > CHECK_SECONDS:
             self._checked[what] = time.monotonic()
-            found = self._cluster.installed(RAY, "RayJob") if what == RAY else self._cluster.serves(KUEUE)
-            self._installed |= {what} if await found else set()
+            if what == RAY:
+                found = RAY if await self._cluster.installed(RAY, "RayJob") else None
+            else:
+                found = await self._cluster.preferred(what)
+            if found is not None:
+                self._installed[what] = found
         return what in self._installed
+
+    async def _workload(self, children: Sequence[Object]) -> Object | None:
+        """What Kueue made of the newest attempt's Job."""
+        if KUEUE not in self._installed or not children:
+            return None
+        job = max(children, key=lambda child: attempt_of(child) or 0)
+        uid, now = str(job["metadata"]["uid"]), time.monotonic()
+        waits = bool(job.get("spec", {}).get("suspend"))
+        if not waits and now - self._workloads_seen.get(uid, -math.inf) < WORKLOAD_SECONDS:
+            return None
+        self._workloads_seen = {each: at for each, at in self._workloads_seen.items() if now - at < WORKLOAD_SECONDS}
+        self._workloads_seen[uid] = now
+        where, labels = job["metadata"]["namespace"], f"{JOB_UID}={uid}"
+        found = [one async for one in self._cluster.list(self._installed[KUEUE], "Workload", where, labels=labels)]
+        return found[0] if found else None
 
 
 def _wants_ray(document: Document | None) -> bool:

@@ -80,6 +80,9 @@ class World:
     """Whether the cluster knows RayJobs."""
     kueue_installed: bool = True
     """Whether the cluster has Kueue; looked for only where the document asks for a queue."""
+    workload: Object | None = None
+    """What Kueue made of the newest attempt's Job or RayJob, seen just now; None where there is none, or where it was
+    seen a moment ago and the Job is admitted."""
 
 
 @dataclass(frozen=True)

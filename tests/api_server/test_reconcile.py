@@ -358,8 +358,8 @@ def test_kinds_that_are_not_installed_are_an_empty_list(on_cluster: OnCluster, n
     assert on_cluster(go) == (False, [])
 
 
-def test_a_group_is_served_or_not_in_whichever_version(on_cluster: OnCluster, namespace: str) -> None:
-    async def go(cluster: Cluster) -> list[bool]:
-        return [await cluster.serves(group) for group in ("kindling.dev", "kueue.x-k8s.io")]
+def test_a_group_is_known_by_the_version_that_is_preferred(on_cluster: OnCluster, namespace: str) -> None:
+    async def go(cluster: Cluster) -> list[str | None]:
+        return [await cluster.preferred(group) for group in ("kindling.dev", "kueue.x-k8s.io")]
 
-    assert on_cluster(go) == [True, False]
+    assert on_cluster(go) == ["kindling.dev/v1alpha1", None]

@@ -28,6 +28,7 @@ MAY = {
     "pods": "get list watch",
     "rayjobs.ray.io": "create delete get list patch watch",
     "services": "create delete get patch",
+    "workloads.kueue.x-k8s.io": "get list patch",
     **{
         f"{kind}.kindling.dev{part}": verbs
         for kind in ("datasetbuilds", "pretrainruns", "alignmentruns")

@@ -90,7 +90,7 @@ def kindling_run(folder: Path, *options: str, documents: str = "run.yaml", store
             "tokenizer:",
             "tokeniser:",
             "run.yaml:6: spec.tokeniser: found an unknown field; allowed: activeDeadline, badRecords, decontaminate, "
-            "deduplicate, engine, filters, huggingFace, image, podTemplate, queue, retention, seed, …. "
+            "deduplicate, engine, filters, huggingFace, image, podTemplate, priority, queue, retention, …. "
             "To fix it: did you mean `tokenizer`? If not, remove it.",
             id="a misspelt field",
         ),

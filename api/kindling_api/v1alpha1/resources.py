@@ -81,6 +81,10 @@ class RunControls(Spec):
     """The Kueue LocalQueue that admits this run."""
     pod_template: PodTemplate | None = None
     """What its pods have beside what the installation gives all pods; a change holds from the next attempt on."""
+    priority: Name | None = None
+    """How this run stands to others: with `queue` the name of a WorkloadPriorityClass of Kueue, by which runs are
+    admitted and pre-empted; without it that of the PriorityClass of its pods, one that the installation allows
+    (`runs.allow.priorityClasses`). Absent means the cluster's default."""
     suspend: bool = False
     """Stop the run, keep what is committed, and start again from it when set back to false."""
     active_deadline: Duration | None = None

@@ -37,7 +37,7 @@ Reason = Literal[
     "Evicted", "Hung", "SuspendedByUser", "Resumed", "WrongRunFile", "PartialStart",
     # Succeeded, Failed
     "Completed", "UserError", "InternalError", "OutOfMemory", "RestartsExhausted", "DeadlineExceeded", "EngineMissing",
-    "KueueMissing",
+    "KueueMissing", "PriorityMissing",
     # Diverged
     "LossRose",
     # Reconciling

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from kindling_operator.draft import Policy
 from kindling_operator.policies.admission import admission
+from kindling_operator.policies.at_risk import at_risk
 from kindling_operator.policies.creation import creation
 from kindling_operator.policies.deadline import deadline
 from kindling_operator.policies.deletion import deletion
@@ -45,6 +46,7 @@ POLICIES: tuple[Policy, ...] = (
     kueue,  # a queue holds it back
     outcome,  # it has ended, well or badly
     progress,  # what its process says
+    at_risk,  # what a queue would destroy by stopping it
     hang,  # it says nothing new for too long
     partial_start,  # it holds part of what it needs, and gets no more
     obstacles,  # its pods do not start, or all of them run

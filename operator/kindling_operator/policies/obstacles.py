@@ -23,6 +23,7 @@ _CONTAINER = ("CreateContainerConfigError", "CreateContainerError", "RunContaine
 _SECRET = re.compile(r"secret \"?([^\"\s]+)\"? not found|references non-existent secret key: (\S+)", re.IGNORECASE)
 _VOLUME = re.compile(r"for volume \"([^\"]+)\"")
 _LACKING = re.compile(r"Insufficient ([\w/-]+(?:\.[\w/-]+)*)")
+_PRIORITY = re.compile(r"no PriorityClass with name (\S+) was found")
 _REFUSALS = ("forbidden", "denied", "NameTaken", "Invalid", "MountVolume")
 """Words of warnings that do not pass by themselves."""
 
@@ -108,6 +109,9 @@ def refusals(draft: Draft, name: str) -> Iterator[Obstacle]:
             yield "QuotaExceeded", f"The namespace's quota leaves no room: {why}. {remedy}"
         elif missing := _SECRET.search(warning):
             yield "SecretMissing", _secret_missing(draft, name, why, *missing.groups())
+        elif missing := _PRIORITY.search(warning):
+            remedy = "Create it (kubectl get priorityclasses shows those that exist), and the run starts by itself."
+            yield "PriorityMissing", f"There is no PriorityClass {missing[1]}, which spec.priority names. {remedy}"
         elif any(word in warning for word in _REFUSALS):
             yield "CannotStart", f"The cluster does not let {name} start: {why}."
 

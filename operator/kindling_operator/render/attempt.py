@@ -8,7 +8,7 @@ from kindling_api.base import Kind
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.pod_template import PodTemplate
 from kindling_api.v1alpha1.runfile import DatasetBuildFile, RunFile
-from kindling_operator.labels import ATTEMPT, QUEUE, pod_metadata, run_labels
+from kindling_operator.labels import ATTEMPT, PRIORITY, QUEUE, pod_metadata, run_labels
 from kindling_operator.owners import owner_references
 from kindling_operator.render.templates import template_of
 from kindling_operator.settings import Settings
@@ -73,6 +73,8 @@ class Attempt:
         metadata = {**self.metadata(), **self.pod_metadata()}
         if self.run.spec.queue is not None:
             metadata["labels"][QUEUE] = self.run.spec.queue
+            if self.run.spec.priority is not None:
+                metadata["labels"][PRIORITY] = self.run.spec.priority
         return metadata
 
     def pod_metadata(self) -> Object:

@@ -14,7 +14,7 @@ from kindling_api.errors import SpecError
 from kindling_api.v1alpha1.pod_affinity import Affinity
 from kindling_api.v1alpha1.pod_template import PodMetadata, PodTemplate
 from kindling_api.v1alpha1.resources import RunControls
-from kindling_operator.allowances import refusals
+from kindling_operator.allowances import pod_priority, refusals
 from kindling_operator.settings import Settings
 from kindling_operator.world import Object
 
@@ -33,7 +33,8 @@ def template_of(settings: Settings, spec: RunControls) -> PodTemplate:
     """
     if wrong := list(refusals(spec, settings)):
         raise SpecError("\n".join(wrong) if len(wrong) > 1 else wrong[0])
-    return merged(settings.pod_template, spec.pod_template or PodTemplate())
+    template = merged(settings.pod_template, spec.pod_template or PodTemplate())
+    return template.model_copy(update={"priority_class_name": pod_priority(spec) or template.priority_class_name})
 
 
 def merged(under: PodTemplate, over: PodTemplate) -> PodTemplate:

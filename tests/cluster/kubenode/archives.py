@@ -48,6 +48,7 @@ class ProgramImage:
 PAUSE = ProgramImage("localhost/pause:1", "pause")
 MINIO = ProgramImage("localhost/minio:1", "minio")
 KUBERAY = ProgramImage("localhost/kuberay-operator:1", "ray-operator")
+KUEUE = ProgramImage("localhost/kueue:1", "kueue")
 
 
 def _tar(files: dict[str, bytes], mode: int = 0o644) -> bytes:

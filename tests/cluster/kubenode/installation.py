@@ -39,6 +39,7 @@ class Installation:
             "operator": {"nodeSelector": {"kubernetes.io/hostname": "node-1"}},  # where the store is
             "watch": {"namespaces": [self.runs]},
             "rewards": {"allowedModules": ["team.rewards"]},
+            "runs": {"allow": {"priorityClasses": ["first-in-line"]}},
             "storage": {
                 "uri": f"s3://{self.bucket}/runs",
                 "endpoint": ENDPOINT,

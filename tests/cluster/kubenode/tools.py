@@ -65,6 +65,7 @@ CLUSTER = (
 ADDITIONS = (
     Build("minio", 5, "github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c"),
     Build("ray-operator", 4, "github.com/ray-project/kuberay/ray-operator", folder="kuberay"),
+    Build("kueue", 5, "sigs.k8s.io/kueue/cmd/kueue", folder="kueue"),
     Build("helm", 3, "helm.sh/helm/v3/cmd/helm", "v3.19.0"),
     Build("kubeconform", 2, "github.com/yannh/kubeconform/cmd/kubeconform", "v0.7.0"),
 )

@@ -73,6 +73,7 @@ class Cluster:
         self.heard_attempt = 0
         self.progress_at: datetime | None = None
         self.ray_installed = self.kueue_installed = True
+        self.workload: Object | None = None
         self.events: list[EventRecord] = []
         self.made: list[str] = []
         """Names of Jobs and RayJobs, whenever one was made."""
@@ -109,6 +110,7 @@ class Cluster:
             progress_at=self.progress_at,
             ray_installed=self.ray_installed,
             kueue_installed=self.kueue_installed,
+            workload=copy.deepcopy(self.workload),
         )
 
     def decide(self) -> Plan:
@@ -205,6 +207,20 @@ class Cluster:
     def _attempt(self) -> int:
         attempt: int = (self.resource.get("status") or {}).get("attempt", 0)
         return attempt
+
+    def queues(self, said: str = "") -> None:
+        """Kueue takes up the newest Job, and says why that has no quota."""
+        condition = {"type": "QuotaReserved", "status": "False", "message": said}
+        self.workload = {
+            "apiVersion": "kueue.x-k8s.io/v1beta2",
+            "kind": "Workload",
+            "metadata": {"name": f"job-{self.job['metadata']['name']}", "namespace": "team"},
+            "status": {"conditions": [condition] if said else []},
+        }
+
+    def admit(self, *, yes: bool = True) -> None:
+        """Kueue lets the newest Job have its pods, or takes them."""
+        self.job["spec"]["suspend"] = not yes
 
     def schedule(self) -> None:
         """The Job controller makes the newest Job's pods, and they start."""
@@ -315,6 +331,9 @@ class Cluster:
         self.delete(key)
 
     def _patch(self, key: ObjectKey, patch: Object) -> None:
+        if self.workload is not None and key == key_of_object(self.workload):
+            self.workload["metadata"].setdefault("annotations", {}).update(patch["metadata"]["annotations"])
+            return
         assert key == key_of_object(self.resource), "nothing else is patched"
         self.resource["metadata"] |= patch["metadata"]
         if "deletionTimestamp" in self.resource["metadata"] and not self.resource["metadata"]["finalizers"]:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from kindling_api.documents import parse
+from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.pod_template import PodTemplate
 from kindling_operator.allowances import refusals
 from kindling_operator.reserved import is_reserved_folder, is_reserved_label, reserved
@@ -220,3 +221,18 @@ def pods_in(tree: Any) -> list[dict[str, Any]]:
         return []
     here = [tree] if "containers" in tree.get("spec", {}) else []
     return here + [pod for item in tree.values() for pod in pods_in(item)]
+
+
+def test_a_priority_is_one_of_the_allowed_and_given_once() -> None:
+    spec = {"sources": [{"uri": "s3://raw"}], "tokenizer": {"byte": {}}}
+
+    def said(**fields: Any) -> list[str]:
+        given = DatasetBuildSpec.model_validate({**spec, **fields}, strict=False)
+        return [str(sentence) for sentence in refusals(given, OPEN)]
+
+    assert said(priority="low") == said(priority="anything", queue="team-a") == []
+    assert said(priority="high") == [f"spec.priority: found high; allowed: low. {ASK.format('allow.priorityClasses')}"]
+    assert said(priority="low", podTemplate={"priorityClassName": "low"}) == [
+        "spec.podTemplate.priorityClassName: found low; allowed: nothing beside spec.priority. "
+        "To fix it: leave one of them out."
+    ]

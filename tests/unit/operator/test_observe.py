@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -268,9 +269,9 @@ def test_only_pods_of_its_own_are_asked_how_far_they_are() -> None:
 
 
 def test_kueue_is_looked_for_where_a_queue_is_asked_for_and_until_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers, asked = iter([False, True]), []
+    answers, asked = iter([None, "kueue.x-k8s.io/v1beta2"]), []
 
-    async def serves(_: Cluster, group: str) -> bool:
+    async def preferred(_: Cluster, group: str) -> str | None:
         asked.append(group)
         return next(answers)
 
@@ -287,7 +288,41 @@ def test_kueue_is_looked_for_where_a_queue_is_asked_for_and_until_it_is_there(mo
             found.append(world.kueue_installed)
         return found
 
-    monkeypatch.setattr(Cluster, "serves", serves)
+    monkeypatch.setattr(Cluster, "preferred", preferred)
     monkeypatch.setattr("kindling_operator.observe.CHECK_SECONDS", 0.0)
     assert asyncio.run(looks(None, "team-a", "team-a", "team-a")) == [True, False, True, True]
     assert asked == ["kueue.x-k8s.io"] * 2
+
+
+def test_the_workload_of_a_job_is_looked_at_each_time_while_it_waits_and_now_and_then_while_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def preferred(_: Cluster, group: str) -> str | None:
+        return f"{group}/v1beta2"
+
+    async def find(_: Cluster, version: str, kind: str, namespace: str, *, labels: str) -> AsyncIterator[Object]:
+        asked.append((f"{version} {kind}", labels))
+        yield {"metadata": {"name": "job-tiny"}}
+
+    async def looks(*suspended: bool) -> list[bool]:
+        item = run()
+        item["spec"] |= {"queue": "team-a"}
+        watcher, cache = observer(item)
+        found = []
+        for version, waits in enumerate(suspended, 1):
+            job = child("Job", "tiny-ptr-1", ("PretrainRun", "tiny", "tiny"))
+            job["metadata"]["resourceVersion"], job["spec"] = str(version), {"suspend": waits}
+            cache.saw(job)
+            world = await watcher.observe(TINY)
+            found.append(world is not None and world.workload is not None)
+        return found
+
+    monkeypatch.setattr(Cluster, "preferred", preferred)
+    monkeypatch.setattr(Cluster, "list", find)
+    assert asyncio.run(looks(True, True, False, True, False)) == [True, True, False, True, False]
+    assert asked == [("kueue.x-k8s.io/v1beta2 Workload", "kueue.x-k8s.io/job-uid=tiny-ptr-1")] * 3
+    asked.clear()
+    monkeypatch.setattr("kindling_operator.observe.WORKLOAD_SECONDS", 0.0)
+    assert asyncio.run(looks(False, False)) == [True, True]

@@ -26,13 +26,14 @@ from kindling_api.v1alpha1.storage import (
 from kindling_operator.render import Rendered, render
 from kindling_operator.render.cleanup import cleanup_job
 from kindling_operator.render.secrets import HUB_FOLDER
-from kindling_operator.settings import Egress, HuggingFace, Images, Pods, Rewards, Settings
+from kindling_operator.settings import Allowed, Egress, HuggingFace, Images, Pods, Rewards, Settings
 
 STORAGE = StorageSpec(uri="s3://llm", endpoint="http://minio:9000", credentials_secret="minio")
 SETTINGS = Settings(
     images=Images(trainer="trainer:1", dataprep="dataprep:1", serve="serve:1"),
     rewards=Rewards(allowed_modules=("team.rewards",)),
     storage=STORAGE,
+    allow=Allowed(priority_classes=("night",)),
 )
 UID = "6f6b0b2e-8d1c-4d52-9f7e-0c8f5d8d6a11"
 SPECS: dict[str, dict[str, Any]] = {
@@ -109,6 +110,26 @@ def test_what_is_in_a_queue_starts_without_pods(engine: dict[str, Any], spec: di
     _, job = rendered(resource("DatasetBuild", engine=engine, **spec)).create
     assert job["spec"]["suspend"] is bool(spec)
     assert job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") == spec.get("queue")
+
+
+PRIORITIES = [
+    ({}, None, None),
+    ({"queue": "team-a"}, None, None),
+    ({"priority": "night"}, None, "night"),
+    ({"priority": "night", "queue": "team-a"}, "night", None),
+]
+
+
+@pytest.mark.parametrize(("spec", "of_job", "of_pods"), PRIORITIES, ids=["none", "a queue", "a class", "both"])
+@pytest.mark.parametrize("kind", ["PretrainRun", "DatasetBuild", "RayJob"])
+def test_a_priority_is_that_of_the_job_in_a_queue_and_else_of_its_pods(
+    kind: str, spec: dict[str, Any], of_job: str | None, of_pods: str | None
+) -> None:
+    engine = {"engine": {"workers": 2}} if kind == "RayJob" else {}
+    _, job = rendered(resource(kind if kind != "RayJob" else "DatasetBuild", **engine, **spec)).create
+    assert job["metadata"]["labels"].get("kueue.x-k8s.io/priority-class") == of_job
+    pods = [template["spec"] for template in templates(job)]
+    assert [pod.get("priorityClassName") for pod in pods] == [of_pods] * len(pods)
 
 
 TEN_OR_ELEVEN = {"steps": 10, "batch": {"tokens": 10 * 11 * 128}}

@@ -26,6 +26,21 @@ def rewarded(cluster: Make, path: str, *modules: str, method: str = "grpo") -> A
     return run
 
 
+@pytest.mark.parametrize("queue", [{}, {"queue": "team-a"}], ids=["no queue", "a queue"])
+def test_the_priority_of_pods_is_one_that_the_installation_allows_and_that_in_a_queue_is_the_queues_matter(
+    cluster: Make, queue: dict[str, str]
+) -> None:
+    run = cluster(priority="system-node-critical", **queue)
+    run.reconcile()
+    if queue:
+        assert run.said("Accepted") == ("True", "Valid")
+        return
+    assert run.said("Accepted") == ("False", "InvalidSpec")
+    assert run.message("Accepted").startswith("spec.priority: found system-node-critical; allowed: none in this inst")
+    assert run.message("Accepted").endswith("to add it to runs.allow.priorityClasses of the chart.")
+    assert run.made == []
+
+
 @pytest.mark.parametrize("modules", [(), ("rewards", "team.maths")], ids=["none is allowed", "two are allowed"])
 @pytest.mark.parametrize("path", CALLABLES)
 def test_a_function_of_a_module_that_is_not_allowed_is_refused(

@@ -94,6 +94,12 @@ OBSTACLES = [
         "Raise the namespace's ResourceQuota",
     ),
     (
+        "a class of priorities that is not there",
+        warned('Error creating: pods "tiny-ptr-uid-0-1-0-" is forbidden: no PriorityClass with name night was found'),
+        "PriorityMissing",
+        "There is no PriorityClass night, which spec.priority names. Create it",
+    ),
+    (
         "a pod that is refused",
         warned('pods "x" is forbidden: violates PodSecurity'),
         "CannotStart",
