@@ -143,7 +143,7 @@ def harmless(resource: Object) -> Object:
     sizes = {"resources": ("nodes", "processesPerNode"), "engine": ("workers",)}
     for field, kept in sizes.items():
         plain[field] = {name: value for name, value in spec.get(field, {}).items() if name in kept}
-    chosen = {field: spec[field] for field in ("queue", "suspend", "huggingFace") if field in spec}
+    chosen = {field: spec[field] for field in ("queue", "priority", "suspend", "huggingFace") if field in spec}
     if "storage" in spec:
         chosen["storage"] = spec["storage"] | {"uri": "s3://b"}
     if "sources" in spec:
@@ -155,7 +155,7 @@ def harmless(resource: Object) -> Object:
 def without_choices(pod: Object) -> Object:
     """A pod's spec without what a user may choose."""
     pod = copy.deepcopy(pod)
-    for field in ("nodeSelector", "tolerations", "priorityClassName"):
+    for field in ("nodeSelector", "tolerations"):
         pod.pop(field, None)
     for container in pod["containers"]:
         for field in ("image", "resources"):
