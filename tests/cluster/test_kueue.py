@@ -89,7 +89,7 @@ def test_a_build_by_ray_is_let_in_as_a_whole_on_quota_that_another_queue_does_no
 
 
 @pytest.mark.exhaustive
-def test_a_run_that_loses_its_node_has_its_place_back_from_the_next_in_line(
+def test_a_run_that_loses_its_node_goes_on_before_the_next_in_line(
     kindling: Installation, queues: Queues, corpus: Run, power: Any
 ) -> None:
     cluster = kindling.cluster
@@ -104,8 +104,7 @@ def test_a_run_that_loses_its_node_has_its_place_back_from_the_next_in_line(
             apply(second, corpus, training={**LONG, "seed": 2}, **spec)
             second.wait("waits", lambda status: status["phase"] == "Queued", 30)
             power.kill_node("node-2")
-            second.wait("is let in", lambda _: second.condition("Queued").get("status") == "False", 120)
-            first.wait("goes on", lambda status: status["phase"] == "Running" and status["attempt"] == 2, 180)
+            first.wait("goes on", lambda status: status["phase"] == "Running" and status["attempt"] == 2, 300)
             ended = first.status()["attempts"][0]
             assert (ended["reason"], first.status()["restarts"]) == ("NodeLost", 0), ended
             assert second.status()["phase"] == "Queued"

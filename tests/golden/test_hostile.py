@@ -155,7 +155,7 @@ def harmless(resource: Object) -> Object:
 def without_choices(pod: Object) -> Object:
     """A pod's spec without what a user may choose."""
     pod = copy.deepcopy(pod)
-    for field in ("nodeSelector", "tolerations", "priorityClassName"):
+    for field in ("nodeSelector", "tolerations"):
         pod.pop(field, None)
     for container in pod["containers"]:
         for field in ("image", "resources"):
