@@ -35,6 +35,10 @@ LAUNCHER_SETTLE_SECONDS = 3.0
 """How long the others have, once one process has ended badly, to say what they saw: the cause may not end first."""
 OPERATOR_SETTLE_SECONDS = 5.0
 """How long the pods of an attempt have, once one has failed, to say what they saw: longer than their launchers need."""
+NODE_SETTLE_SECONDS = 60.0
+"""How long they have where one has lost contact with another that still counts as running: its node is perhaps gone, of
+which Kubernetes tells after 40 or 50 seconds (kube-controller-manager's --node-monitor-grace-period). Until then a new
+pod might be sent there."""
 
 
 def clip(text: str, characters: int) -> str:

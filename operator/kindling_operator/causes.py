@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 
-from kindling_api.bounds import FAILURE_MESSAGE, OPERATOR_SETTLE_SECONDS, clip
+from kindling_api.bounds import FAILURE_MESSAGE, NODE_SETTLE_SECONDS, OPERATOR_SETTLE_SECONDS, clip
 from kindling_api.errors import EXIT_USER
 from kindling_api.v1alpha1.status import Failure, Reason, is_secondary
 from kindling_operator.children import Child
@@ -104,7 +104,9 @@ def cause_of(child: Child, pods: Sequence[Object], *, expected: int, now: dateti
         return None
     if first is None or first.precedence >= Precedence.STOPPED:
         reported = len(pods) >= expected and all(is_over(pod) for pod in pods)
-        if not reported and seconds_since(_first_sign(child, clues), now) < OPERATOR_SETTLE_SECONDS:
+        silent = lost_contact and any(not is_over(pod) and not is_going(pod) for pod in pods)
+        wait = NODE_SETTLE_SECONDS if silent else OPERATOR_SETTLE_SECONDS
+        if not reported and seconds_since(_first_sign(child, clues), now) < wait:
             return None
     return _cause(first or _without_pods(child, pods, expected), child)
 

@@ -288,10 +288,24 @@ def test_while_only_consequences_are_known_the_cause_is_waited_for(cluster: Make
     run.run()
     run.fails(0, **LOST_CONTACT)
     assert (run.reconcile().requeue_after, run.status["attempt"]) == (1, 1)
-    run.wait(6)
+    run.wait(30)
+    run.reconcile()
+    assert "lastFailure" not in run.status, "the node of the other pod may be gone, which is told later"
+    run.wait(31)
     run.reconcile()
     assert run.status["lastFailure"]["reason"] == "RankFailed"
     assert run.status["restarts"] == 1
+
+
+def test_a_node_that_is_lost_is_the_cause_for_those_that_lost_contact_before_it_was_told(cluster: Make) -> None:
+    run = cluster()
+    run.run()
+    run.fails(0, **LOST_CONTACT)
+    run.reconcile()
+    run.wait(40)
+    run.loses(1, "DeletionByTaintManager")
+    run.reconcile()
+    assert (run.status["lastFailure"]["reason"], run.status["restarts"]) == ("NodeLost", 0)
 
 
 def test_pods_that_are_asked_to_stop_may_save_before_the_next_attempt(cluster: Make) -> None:
