@@ -51,6 +51,9 @@ class Pods(Spec):
     """Labels of the nodes for them; a run may ask for further ones."""
     tolerations: tuple[Toleration, ...] = ()
     """Taints that they tolerate, beside those that a run names."""
+    priority_classes: tuple[Annotated[str, Field(min_length=1, max_length=253)], ...] = ()
+    """The PriorityClasses that `spec.priority` of a run without a queue may name: with one, its pods may push aside
+    those of anybody in the cluster. None: no run may name one."""
     carried_labels: tuple[MetadataKey, ...] = ("kueue.x-k8s.io/priority-class",)
     """Labels of a document that its Jobs and pods get: keys, or prefixes that end in `/`. Not all, since labels decide
     which Services and policies of others a pod belongs to."""

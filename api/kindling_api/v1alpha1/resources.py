@@ -80,7 +80,8 @@ class RunControls(Spec):
     """The Kueue LocalQueue that admits this run."""
     priority: Name | None = None
     """How this run stands to others: with `queue` the name of a WorkloadPriorityClass of Kueue, by which runs are
-    admitted and pre-empted; without it that of the PriorityClass of its pods. Absent means the cluster's default."""
+    admitted and pre-empted; without it that of the PriorityClass of its pods, one that the installation allows.
+    Absent means the cluster's default."""
     suspend: bool = False
     """Stop the run, keep what is committed, and start again from it when set back to false."""
     active_deadline: Duration | None = None

@@ -49,12 +49,13 @@ def _image_refused(draft: Draft) -> str | None:
 
 
 def _priority_refused(draft: Draft) -> str | None:
-    """Kubernetes' own classes push aside whatever else runs on a node."""
-    priority = draft.document.spec.priority
-    if priority is None or not priority.startswith("system-"):
+    """A PriorityClass pushes aside other people's pods; Kueue's classes count among the runs of a queue alone."""
+    spec, classes = draft.document.spec, draft.world.settings.pods.priority_classes
+    if spec.priority is None or spec.queue is not None or spec.priority in classes:
         return None
-    allowed = "a class of this cluster's own: those that begin with system- are for what keeps a cluster alive"
-    return explain("spec.priority", found=priority, allowed=allowed, remedy="name another, or leave it out")
+    allowed = " or ".join(classes) if classes else "none without spec.queue: the installation allows no PriorityClass"
+    remedy = "leave it out, name a queue, or ask for it to be added to runs.pods.priorityClasses of the chart"
+    return explain("spec.priority", found=spec.priority, allowed=allowed, remedy=remedy)
 
 
 def _cannot_be_rendered(draft: Draft) -> str | None:

@@ -71,9 +71,10 @@ class Attempt:
         return metadata
 
     def pod_priority(self) -> Object:
-        """The field of its pods' specs that says how they stand to others; a queue is told by a label of the Job."""
-        priority = self.run.spec.priority
-        return {} if priority is None or self.run.spec.queue is not None else {"priorityClassName": priority}
+        """The field of its pods' specs that says how they stand to others, where the installation lets a run choose;
+        a queue is told by a label of the Job."""
+        priority, allowed = self.run.spec.priority, self.settings.pods.priority_classes
+        return {"priorityClassName": priority} if priority in allowed and self.run.spec.queue is None else {}
 
     def pod_metadata(self) -> Object:
         """The metadata of its pods: their labels, and what of the document's own the installation lets through."""

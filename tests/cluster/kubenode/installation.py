@@ -38,6 +38,7 @@ class Installation:
             "images": {"registry": REGISTRY, "tag": "dev", "allowedPrefixes": [f"{REGISTRY}/"]},
             "operator": {"nodeSelector": {"kubernetes.io/hostname": "node-1"}},  # where the store is
             "watch": {"namespaces": [self.runs]},
+            "runs": {"pods": {"priorityClasses": ["first-in-line"]}},
             "rewards": {"allowedModules": ["team.rewards"]},
             "storage": {
                 "uri": f"s3://{self.bucket}/runs",

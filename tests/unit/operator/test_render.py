@@ -123,7 +123,9 @@ def test_a_priority_is_that_of_the_job_in_a_queue_and_else_of_its_pods(
     kind: str, spec: dict[str, Any], of_job: str | None, of_pods: str | None
 ) -> None:
     engine = {"engine": {"workers": 2}} if kind == "RayJob" else {}
-    _, job = rendered(resource(kind if kind != "RayJob" else "DatasetBuild", **engine, **spec)).create
+    document = resource(kind if kind != "RayJob" else "DatasetBuild", **engine, **spec)
+    settings = SETTINGS.model_copy(update={"pods": Pods(priority_classes=("night",))})
+    _, job = render(settings, document, run_file(document)).create
     assert job["metadata"]["labels"].get("kueue.x-k8s.io/priority-class") == of_job
     pods = [template["spec"] for template in templates(job)]
     assert [pod.get("priorityClassName") for pod in pods] == [of_pods] * len(pods)

@@ -11,7 +11,7 @@ import pytest
 from kindling_api.documents import KINDS
 from kindling_api.resolve import PATH_FIELDS
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, read_run_file
-from kindling_operator.settings import HuggingFace, Images, Rewards
+from kindling_operator.settings import HuggingFace, Images, Pods, Rewards
 
 Make = Callable[..., Any]
 
@@ -26,13 +26,28 @@ def rewarded(cluster: Make, path: str, *modules: str, method: str = "grpo") -> A
     return run
 
 
-@pytest.mark.parametrize("queue", [{}, {"queue": "team-a"}], ids=["no queue", "a queue"])
-def test_a_priority_of_what_keeps_the_cluster_alive_is_refused(cluster: Make, queue: dict[str, str]) -> None:
-    run = cluster(priority="system-node-critical", **queue)
+PRIORITIES = [
+    ("none is allowed", "night", {}, (), "none without spec.queue"),
+    ("another is allowed", "system-node-critical", {}, ("night", "day"), "night or day"),
+    ("it is allowed", "night", {}, ("night",), None),
+    ("it is one of Kueue's", "night", {"queue": "team-a"}, (), None),
+]
+
+
+@pytest.mark.parametrize(
+    ("priority", "queue", "classes", "allowed"), [row[1:] for row in PRIORITIES], ids=[row[0] for row in PRIORITIES]
+)
+def test_pods_push_aside_others_only_by_a_class_that_the_installation_allows(
+    cluster: Make, priority: str, queue: dict[str, str], classes: tuple[str, ...], allowed: str | None
+) -> None:
+    run = cluster(priority=priority, **queue)
+    run.settings = run.settings.model_copy(update={"pods": Pods(priority_classes=classes)})
     run.reconcile()
-    assert run.said("Accepted") == ("False", "InvalidSpec")
-    assert run.message("Accepted").startswith("spec.priority: found system-node-critical; allowed: a class of this")
-    assert run.made == []
+    if allowed is None:
+        assert run.said("Accepted") == ("True", "Valid")
+    else:
+        assert run.said("Accepted") == ("False", "InvalidSpec") and run.made == []
+        assert run.message("Accepted").startswith(f"spec.priority: found {priority}; allowed: {allowed}")
 
 
 @pytest.mark.parametrize("modules", [(), ("rewards", "team.maths")], ids=["none is allowed", "two are allowed"])
