@@ -60,6 +60,7 @@ IN_WATCHED = {
     "services": {"get", "create", "patch", "delete"},
     "networkpolicies.networking.k8s.io": {"get", "create", "patch", "delete"},
     "events": {"list", "watch", "create", "patch"},
+    "workloads.kueue.x-k8s.io": {"get", "list", "patch"},  # where a run waits in a queue
 }
 OUTLIVING = {
     **{f"{kind}.kindling.dev": {"get", "list", "patch"} for kind in _KINDS},
