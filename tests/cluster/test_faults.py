@@ -76,7 +76,7 @@ def test_a_run_survives_the_death_of_a_rank(
         before, step = {pod["metadata"]["uid"] for pod in run.pods()}, run.status()["progress"]["step"]
         kill_rank(run, 1)
         start = time.monotonic()
-        status = run.wait("starts again in its pods", lambda status: status["restarts"], RESUMPTION)
+        status = run.wait("starts again in its pods", lambda status: status if status["restarts"] else None, RESUMPTION)
         failure = status["lastFailure"]
         assert (failure["reason"], failure["rank"], failure["signal"]) == ("RankFailed", 1, "SIGKILL"), failure
         print(f"lost rank: {failure['message']}, told after {time.monotonic() - start:.0f} s")
