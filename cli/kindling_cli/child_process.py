@@ -24,7 +24,7 @@ from kindling_api.errors import EXIT_OURS, EXIT_USER
 from kindling_api.v1alpha1.runfile import Progress, RunFile
 from kindling_api.v1alpha1.status import Failure
 from kindling_runtime.failure import how_it_ended, signal_name
-from kindling_runtime.signals import signal_at_death_of_parent
+from kindling_runtime.prctl import signal_at_death_of_parent
 
 MODULES = {
     "DatasetBuild": "kindling_dataprep",

@@ -1,7 +1,7 @@
 """A process that has loaded a program's modules already, and forks the program from itself when asked.
 
 What is forked becomes a child of the process that asked: the fork server starts it by a parent that ends at once, and
-the asking process is the subreaper of its descendants (prctl(2), PR_SET_CHILD_SUBREAPER). So it is watched, signalled
+the asking process is the subreaper of its descendants. So it is watched, signalled
 and waited for as any other child. Python's own `multiprocessing.forkserver` keeps its children to itself, and ends,
 with them, at a SIGTERM to the process group. Where a system has no subreapers, each process loads its modules anew.
 
@@ -11,7 +11,6 @@ The server starts no thread and touches no device, for neither survives a fork.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import importlib
 import json
@@ -26,10 +25,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from kindling_api.errors import EXIT_SIGNALLED
+from kindling_runtime.prctl import adopt_orphans, hide, set_name
 from kindling_runtime.signals import die_with
 
-_PR_SET_NAME, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 15, 4, 36  # linux/prctl.h
-_LIBC = ctypes.CDLL(None)
 _FOR_OTHERS = (signal.SIGTERM, signal.SIGINT)
 _POLL_SECONDS = 0.01
 
@@ -81,7 +79,7 @@ class _Server:
     """The client's side of one fork server."""
 
     def __init__(self, module: str, *, hidden: bool) -> None:
-        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        adopt_orphans()
         self._replies, replies = os.pipe()
         os.set_blocking(self._replies, False)
         command = [sys.executable, "-m", "kindling_runtime.fork_server", module]
@@ -172,7 +170,7 @@ def main() -> int:
     # They go to the whole group, and are meant for what was forked, which gets them once it listens.
     signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_OTHERS)
     if options.hidden:
-        _LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        hide()
     program = importlib.import_module(options.module)
     gc.collect()
     gc.freeze()  # no collection writes to the pages that all share
@@ -196,7 +194,7 @@ def main() -> int:
 def _run(program: Any, request: dict[str, Any], parent: int) -> int:
     """Be the process that was asked for."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    _LIBC.prctl(_PR_SET_NAME, request["name"].encode(), 0, 0, 0)
+    set_name(request["name"])
     os.environ.clear()
     os.environ.update(request["environment"])
     while os.getppid() != parent:  # the one between has not ended yet

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 from types import FrameType
 
 from kindling_api.errors import EXIT_SIGNALLED
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LIBC = ctypes.CDLL(None)  # loaded here, so that a process that has just been forked only calls
+from kindling_runtime.prctl import signal_at_death_of_parent
 
 
 class Stopped(BaseException):
@@ -45,9 +42,3 @@ def die_with(parent: int) -> None:
     signal_at_death_of_parent(signal.SIGKILL)
     if os.getppid() != parent:  # it died before the request
         sys.exit(EXIT_SIGNALLED + signal.SIGKILL)
-
-
-def signal_at_death_of_parent(number: int) -> None:
-    """Have the kernel send this process a signal when its parent is gone, even by kill -9 (Linux: prctl(2))."""
-    if sys.platform == "linux":
-        _LIBC.prctl(_PR_SET_PDEATHSIG, number)

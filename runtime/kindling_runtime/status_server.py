@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
 
 from kindling_api.base import Status
 from kindling_api.errors import UserError, explain
 from kindling_api.v1alpha1.runfile import Progress, RunFile
+from kindling_runtime.dual_stack import DualStackServer
 from kindling_runtime.progress import to_bytes, with_outage
 
 CLIENT_SECONDS = 10.0
@@ -94,21 +93,13 @@ def _listening(port: int, run: RunFile, latest: Callable[[], Progress]) -> _Serv
         raise UserError(explain(f"--serve {port}", found=found, allowed=allowed, remedy="name another")) from error
 
 
-class _Server(ThreadingHTTPServer):
-    """Over IPv6 and IPv4 where the machine has both."""
-
-    address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-
+class _Server(DualStackServer, ThreadingHTTPServer):
     def __init__(self, port: int, answers: dict[str, tuple[str, Callable[[], bytes]]]) -> None:
         self.answers = answers
         super().__init__(("", port), _Handler)
 
     def server_bind(self) -> None:
-        if self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        TCPServer.server_bind(
-            self
-        )  # HTTPServer's own asks the name server for this machine's name, which may take long
+        super().server_bind()
         self.server_name, self.server_port = "", self.server_address[1]
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from kindling_api.bounds import LAUNCHER_SETTLE_SECONDS
 from kindling_api.v1alpha1.status import Failure
+from kindling_runtime.dual_stack import DualStackServer
 from kindling_trainer.launch.workers import PeerFailure, WorkersOutcome
 
 LOST_SECONDS = 5.0
@@ -241,16 +242,10 @@ class LeaderConnection:
             self._changed.notify_all()
 
 
-class _Server(ThreadingTCPServer):
-    address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+class _Server(DualStackServer, ThreadingTCPServer):
     allow_reuse_address = daemon_threads = True
     block_on_close = False
     members: Members
-
-    def server_bind(self) -> None:
-        if self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        super().server_bind()
 
 
 class _Handler(StreamRequestHandler):

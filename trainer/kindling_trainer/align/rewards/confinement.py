@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Literal
 
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
+from kindling_runtime.prctl import hide
 
 Held = Literal["network", "files"]
 WHAT_IS_HELD: tuple[Held, ...] = ("network", "files")
@@ -35,7 +36,7 @@ ALWAYS_READABLE = (
 )
 """Beside Python and its packages: programs, libraries, and what there is of cores and memory."""
 
-_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38  # linux/prctl.h
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38  # linux/prctl.h
 
 # linux/landlock.h, the same numbers on every processor
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -73,8 +74,8 @@ def hide_from_functions(run: AlignmentRunFile) -> None:
 
     It lasts until another program is executed, so that each process of the run has to ask for itself.
     """
-    if is_hidden_from_functions(run) and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if is_hidden_from_functions(run):
+        hide()
 
 
 def is_hidden_from_functions(run: AlignmentRunFile) -> bool:
