@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from proxies import Proxy
 
 from kindling_storage import ObjectStore, open_store
 
@@ -44,44 +42,18 @@ def s3_store(s3_bucket) -> ObjectStore:
     return open_store(f"{s3_bucket.uri}/a/prefix", endpoint=s3_bucket.endpoint)
 
 
-class CuttingProxy:
+class CuttingProxy(Proxy):
     """Passes connections on to a server, and cuts the next `cuts` of them after `after` bytes of answers."""
 
     def __init__(self, endpoint: str) -> None:
         self.cuts, self.after = 0, 0
-        host, _, port = endpoint.removeprefix("http://").partition(":")
-        self._server = (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(endpoint)
 
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(self._server)
-            threading.Thread(target=self._carry, args=(client, server, False), daemon=True).start()
-            threading.Thread(target=self._carry, args=(server, client, True), daemon=True).start()
-
-    def _carry(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
-        carried = 0
-        try:
-            while data := source.recv(1 << 16):
-                carried += len(data)
-                if answers and self.cuts and carried > self.after:
-                    self.cuts -= 1
-                    break
-                target.sendall(data)
-        except OSError:
-            pass
-        for side in (source, target):
-            with suppress(OSError):
-                side.shutdown(socket.SHUT_RDWR)
+    def passes(self, carried: int, *, answers: bool) -> bool:
+        if not (answers and self.cuts and carried > self.after):
+            return True
+        self.cuts -= 1
+        return False
 
 
 @pytest.fixture

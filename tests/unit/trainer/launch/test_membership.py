@@ -24,12 +24,6 @@ LOST = WorkersOutcome("raised", Failure(reason="RankFailed", message="lost conta
 FINISHED = WorkersOutcome("finished")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_for(condition: Callable[[], Any]) -> Any:
     until = time.monotonic() + 30
     while not (found := condition()):
@@ -46,8 +40,8 @@ def together(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Me
     opened: list[Any] = []
 
     def make(nodes: int, *identities: str) -> tuple[Members, list[LeaderConnection]]:
-        port = free_port()
-        opened.append(members := Members("a run", nodes - 1, port))
+        opened.append(members := Members("a run", nodes - 1, 0))
+        port = members._server.server_address[1]
         leaders = [
             LeaderConnection(identity, node, ("127.0.0.1", port))
             for node, identity in enumerate(identities or ["a run"] * (nodes - 1), start=1)
@@ -99,16 +93,15 @@ def test_silence_of_a_machine_is_told_and_one_that_comes_back_is_not_lost(togeth
     assert wait_for(members.ended).why == "contact with node 1 is lost"
 
 
-def test_only_those_of_one_attempt_meet_and_the_end_of_the_first_lets_the_others_go(together: Any) -> None:
+def test_only_those_of_one_attempt_meet_and_the_end_of_the_first_lets_the_others_go(
+    together: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     members, (own, other) = together(3, "a run", "another run")
     own.report(KILLED)
     wait_for(members.ended)
     other.report(KILLED)
-    membership.ENDING_SECONDS, before = 1.0, membership.ENDING_SECONDS
-    try:
-        assert members.gather(LOST) is None, "one is missing"
-    finally:
-        membership.ENDING_SECONDS = before
+    monkeypatch.setattr(membership, "ENDING_SECONDS", 1.0)
+    assert members.gather(LOST) is None, "one is missing"
     members.close()
     assert own.next_generation() is None and other.next_generation() is None
 
