@@ -38,6 +38,7 @@ from kindling_trainer.checkpoint.save import Saver
 from kindling_trainer.data.inputs import TrainingRun, learns_tokens
 from kindling_trainer.estimate.sizes import flops_per_token
 from kindling_trainer.finish import finish
+from kindling_trainer.launch.node import attempt_identity
 from kindling_trainer.launch.workers import DUMP_STACKS, ENDING, HEARTBEAT, RENDEZVOUS
 from kindling_trainer.loop import pretrain
 from kindling_trainer.loop.instability import UnstableError
@@ -107,9 +108,8 @@ class Training:
         self.run, self.stop = run, stop
         self.signs = options.folder if os.environ.get("LOCAL_RANK", "0") == "0" else None
         """Where the machine's first process gives its signs of life."""
-        ranks = join(
-            run.spec.layout(), run.spec.resources, partial(_waiting, options), _identity(run, options.generation)
-        )
+        start = f"start {options.generation + 1} of {attempt_identity(run)}"
+        ranks = join(run.spec.layout(), run.spec.resources, partial(_waiting, options), start)
         self.setup = setup = _prepare(run, ranks)
         self.finished = self.saved = restore(setup)
         """Optimizer steps done, and those of them that are in a checkpoint."""
@@ -206,7 +206,9 @@ class Training:
 
     def _whole(self, taken: Taken) -> tuple[float, dict[str, float]]:
         """The loss and the figures of a step over all processes."""
-        loss = float(self.setup.ranks.sum_over_batch(taken.loss))
+        loss = taken.whole_loss
+        if loss is None:
+            loss = float(self.setup.ranks.sum_over_batch(taken.loss))
         if not taken.figures:
             return loss, {}
         sums, counts = self.setup.ranks.sum_over_batch(torch.stack(list(taken.figures.values()))).T.tolist()
@@ -276,12 +278,6 @@ def _prepare(run: TrainingRun, ranks: Ranks) -> Setup:
 
         return prepare(run, ranks)
     return pretrain.prepare(run, ranks)
-
-
-def _identity(run: TrainingRun, generation: int) -> str:
-    """By what processes that were started together know one another."""
-    uid = f" with UID {run.uid}" if run.uid is not None else ""
-    return f"start {generation + 1} of attempt {run.attempt} at {run.kind}/{run.namespace}/{run.name}{uid}"
 
 
 def _waiting(options: argparse.Namespace, here: int, processes: int) -> None:

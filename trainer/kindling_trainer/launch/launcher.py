@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from kindling_api.v1alpha1.products import MODEL_FOLDER, ModelManifest
 from kindling_api.v1alpha1.status import AlignmentResult, ModelResult
-from kindling_storage import ObjectStore
 from kindling_storage.commit import discard_damaged, read_whole
 from kindling_storage.lock import LOCK, lock
 from kindling_storage.names import Published, publish
 from kindling_storage.origin import record_origin
-from kindling_trainer.checkpoint.folders import folders
 from kindling_trainer.data.inputs import check_inputs, learns_tokens
 from kindling_trainer.launch.publish import check_target, put_on_hub
 from kindling_trainer.launch.request import Request
@@ -48,7 +46,7 @@ def _lead(request: Request) -> ModelManifest:
     with lock(request.store, LOCK, request.run) as held:
         discard_damaged(request.store, ModelManifest)
         record_origin(request.store, request.run)
-        lead(request, _next_attempt(request.store, request.run.attempt), held)
+        lead(request, held)
     finished = read_whole(request.store, ModelManifest)
     assert finished is not None, "training processes that end well have committed a model"
     return finished
@@ -74,8 +72,3 @@ def _publish(request: Request, finished: ModelManifest) -> ModelResult:
     if run.kind == "PretrainRun":
         return result
     return AlignmentResult(**dict(result), evaluation=finished.evaluation or {})
-
-
-def _next_attempt(store: ObjectStore, attempt: int) -> int:
-    """A number that no start before had, so that no checkpoint's folder is written twice."""
-    return max([attempt, *(folder.attempt + 1 for folder in folders(store))])

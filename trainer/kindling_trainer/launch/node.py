@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from kindling_api import quantities
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.resources import TrainingResources
+from kindling_trainer.data.inputs import TrainingRun
 
 RANK_PORT = 29500
 """Where the first process of a run over several machines waits for the others."""
@@ -19,6 +20,12 @@ NODE_VARIABLE = "JOB_COMPLETION_INDEX"
 """Kubernetes tells each pod of an Indexed Job its number in this environment variable."""
 
 LOCALHOST = "127.0.0.1"
+
+
+def attempt_identity(run: TrainingRun) -> str:
+    """By what those that take part in one attempt know one another."""
+    uid = f" with UID {run.uid}" if run.uid is not None else ""
+    return f"attempt {run.attempt} at {run.kind}/{run.namespace}/{run.name}{uid}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from kindling_api.logs import say
 from kindling_api.quantities import seconds
 from kindling_api.v1alpha1.status import Failure, is_secondary
 from kindling_runtime.failure import FailedError
-from kindling_storage import ObjectStore
 from kindling_storage.lock import Lock
 from kindling_storage.outage import outage
-from kindling_trainer.checkpoint.folders import folders
+from kindling_trainer.checkpoint.folders import Folder, folders
 from kindling_trainer.launch.membership import LeaderConnection, Members
+from kindling_trainer.launch.node import attempt_identity
 from kindling_trainer.launch.request import Request
 from kindling_trainer.launch.workers import PeerFailure, WorkerGroup, WorkersOutcome
 
@@ -35,11 +35,10 @@ MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 log = logging.getLogger(__name__)
 
 
-def lead(request: Request, attempt: int, held: Lock) -> None:
+def lead(request: Request, held: Lock) -> None:
     """Start the processes, and start them again where that may help, until the model is committed.
 
     Args:
-        attempt: a number that no start before had; each further start has the next.
         held: the right to write in the run's folder.
 
     Raises:
@@ -48,7 +47,8 @@ def lead(request: Request, attempt: int, held: Lock) -> None:
     node, started = request.node, time.time()
     limit = max(0, request.run.spec.restart.max_restarts - request.run.restarts)
     members = Members(_identity(request), node.nodes - 1, node.launcher_port if node.nodes > 1 else None)
-    saved, barren, killed = _saved_step(request.store), 0, _killed_for_memory()
+    found = folders(request.store)
+    attempt, saved, barren, killed = _next_attempt(found, request.run.attempt), _saved(found), 0, _killed_for_memory()
     with closing(members):
         while True:
             restarts = len(request.restarts)
@@ -56,11 +56,11 @@ def lead(request: Request, attempt: int, held: Lock) -> None:
             if own.ending == "finished":
                 return
             if own.ending == "stopped":
-                raise FailedError(_stopped(request, own, _saved_step(request.store)))
+                raise FailedError(_stopped(request, own))
             everywhere = members.gather(own)
             if request.asked:
-                raise FailedError(_stopped(request, own, _saved_step(request.store)))
-            before, saved = saved, _saved_step(request.store)
+                raise FailedError(_stopped(request, own))
+            before, saved = saved, _saved(folders(request.store))
             barren = 0 if saved > before else barren + 1
             cause = _cause(everywhere or [own])
             failure = _verdict(cause, saved, restarts=restarts, limit=limit, barren=barren)
@@ -86,7 +86,7 @@ def follow(request: Request) -> None:
             own = _start(request, generation, request.run.attempt + generation, started, None, leader.ended)
             leader.report(own)
             if own.ending == "stopped":
-                raise FailedError(_stopped(request, own, None))
+                raise FailedError(_stopped(request, own))
             if own.ending == "finished":
                 return
             generation = leader.next_generation()
@@ -127,9 +127,9 @@ def _seen(request: Request, own: WorkersOutcome) -> Failure:
     return own.failure.model_copy(update={"attempt": request.run.attempt})
 
 
-def _stopped(request: Request, own: WorkersOutcome, saved: int | None) -> Failure:
+def _stopped(request: Request, own: WorkersOutcome) -> Failure:
     """The run was asked to stop: this launcher, or else that of another machine."""
-    kept = "What was saved is kept." if request.managed or saved is None else _kept(saved)
+    kept = "What was saved is kept." if request.managed else _kept(_saved(folders(request.store)))
     code = EXIT_SIGNALLED + request.asked[0] if request.asked else own.exit_code
     return Failure(reason="SuspendedByUser", message=f"Stopped. {kept}", exit_code=code)
 
@@ -164,12 +164,18 @@ def _start(
 
 def _identity(request: Request) -> str:
     """By what the launchers of one attempt know one another."""
-    run = request.run
-    return f"{run.kind}/{run.namespace}/{run.name} {run.uid} {run.key} {run.attempt}"
+    return f"{attempt_identity(request.run)}, {request.run.key}"
 
 
-def _saved_step(store: ObjectStore) -> int:
-    return max((folder.step for folder, committed in folders(store).items() if committed), default=0)
+def _next_attempt(found: Mapping[Folder, bool], attempt: int) -> int:
+    """A number that no start before had, so that no checkpoint's folder is written twice; each further start has the
+    next."""
+    return max([attempt, *(folder.attempt + 1 for folder in found)])
+
+
+def _saved(found: Mapping[Folder, bool]) -> int:
+    """The step of the newest checkpoint."""
+    return max((folder.step for folder, committed in found.items() if committed), default=0)
 
 
 def _killed_for_memory() -> int:

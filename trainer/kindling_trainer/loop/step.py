@@ -35,6 +35,8 @@ class Taken:
     """This process's part of them."""
     norm: float
     """Norm of the whole gradient, before clipping."""
+    whole_loss: float | None
+    """The sum over all parts, where it was needed to judge the step."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,11 @@ class Stepper:
         whole, spike = self._checked(step, loss, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.spikes is not None:
+        if self.spikes is not None and whole is not None:
             self.spikes.taken(step + 1, whole, norm, spike=spike)
-        return Taken(loss, figures, norm)
+        return Taken(loss, figures, norm, whole)
 
-    def _checked(self, step: int, loss: Tensor, norm: float) -> tuple[float, bool]:
+    def _checked(self, step: int, loss: Tensor, norm: float) -> tuple[float | None, bool]:
         """The whole loss of a step that may be taken, where that matters, and whether it is a spike; all processes
         decide alike.
 
@@ -90,7 +92,7 @@ class Stepper:
             UnstableError: it may not.
         """
         if self.spikes is None and math.isfinite(norm):
-            return 0.0, False
+            return None, False
         whole = float(self.ranks.sum_over_batch(loss))
         why = not_finite(whole, norm)
         if not why and self.spikes is not None:
