@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kindling_api.base import Status
 from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_api.v1alpha1.elastic import at_size, sizes_of
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
@@ -69,6 +70,16 @@ class DatasetPlan(Status):
     """How long the build takes here, as the sample tells."""
 
 
+class NodesPlan(Status):
+    """An elastic run over so many nodes."""
+
+    nodes: int
+    layout: Layout
+    batch: BatchPlan
+    memory: int
+    """Bytes that one process needs."""
+
+
 class PretrainPlan(Status):
     """A training run: sizes, batch, memory, arithmetic, time."""
 
@@ -82,6 +93,8 @@ class PretrainPlan(Status):
     parameters: int
     layout: Layout
     batch: BatchPlan
+    sizes: list[NodesPlan] = []
+    """The numbers of nodes over which it can go, where it is elastic."""
     steps: int | None
     """None where it hangs on the size of a dataset that is not built yet."""
     epochs: float | None
@@ -192,8 +205,26 @@ def plan_pretraining(
     if dataset_tokens:
         remarks += on_epochs(sizes["tokens"], dataset_tokens)
     return PretrainPlan(
-        title=title, finished=finished, remarks=remarks, estimated=estimated and spec.training.steps is None, **sizes
+        title=title,
+        finished=finished,
+        sizes=_elastic(spec, vocab_size, dataset_tokens),
+        remarks=remarks,
+        estimated=estimated and spec.training.steps is None,
+        **sizes,
     )
+
+
+def _elastic(spec: PretrainRunSpec, vocab_size: int | None, dataset_tokens: int | None) -> list[NodesPlan]:
+    """What an elastic run takes over each number of nodes that it can go over."""
+    if spec.resources.min_nodes is None:
+        return []
+    shape, found = spec.model.shape(), []
+    for nodes in sizes_of(spec):
+        sized = at_size(spec, nodes)
+        batch = sized.batch_plan(dataset_tokens)
+        layout, needed = sized.layout(), _memory(sized, shape, _padded(shape, vocab_size), batch)
+        found.append(NodesPlan(nodes=nodes, layout=layout, batch=batch, memory=int(needed.total)))
+    return found
 
 
 def plan_alignment(
@@ -297,22 +328,28 @@ def _sizes(
         "tokens": tokens,
         "precision": precision,
         "bubble": waiting,
-        "memory": memory(
-            shape,
-            vocabulary,
-            layout,
-            micro_batch=batch.micro_batch,
-            accumulation=batch.accumulation,
-            precision=precision,
-            checkpointing=checkpointing,
-            whole_models=beside,
-            context=batch.context,
-            gpu=spec.resources.gpu is not None,
-        ),
+        "memory": _memory(spec, shape, vocabulary, batch, beside),
         "flops": flops,
         "seconds": None if flops is None or not flops_per_second else beside_steps + work / flops_per_second,
         "checkpoint_bytes": checkpoint_bytes(shape, vocabulary),
     }
+
+
+def _memory(
+    spec: PretrainRunSpec | AlignmentRunSpec, shape: ModelShape, vocabulary: int, batch: BatchPlan, beside: float = 0.0
+) -> Memory:
+    return memory(
+        shape,
+        vocabulary,
+        spec.layout(),
+        micro_batch=batch.micro_batch,
+        accumulation=batch.accumulation,
+        precision=_precision(spec),
+        checkpointing=spec.training.activation_checkpointing,
+        whole_models=beside,
+        context=batch.context,
+        gpu=spec.resources.gpu is not None,
+    )
 
 
 def _steps(spec: PretrainRunSpec | AlignmentRunSpec, batch: BatchPlan, dataset_tokens: int | None) -> int | None:

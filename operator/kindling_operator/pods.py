@@ -29,10 +29,14 @@ def name_of(pod: Object) -> str:
 
 
 def reporter(pods: Iterable[Object]) -> Object | None:
-    """The pod that speaks for the attempt: the first of a Job, the submitter of a RayJob. Of two, as after a
-    pre-emption, the newer one."""
-    speaking = [pod for pod in pods if _RAY_NODE not in _labels(pod) and _index(pod) in (None, "0")]
-    return max(speaking, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
+    """The pod that speaks for the attempt. Of two, as after a pre-emption, the newer one."""
+    return max(reporters(pods), key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
+
+
+def reporters(pods: Iterable[Object]) -> list[Object]:
+    """The pods that speak for the attempt: the first of a Job, the submitter of a RayJob; more than one where another
+    has been made in its place."""
+    return [pod for pod in pods if _RAY_NODE not in _labels(pod) and _index(pod) in (None, "0")]
 
 
 def is_running(pod: Object) -> bool:

@@ -136,6 +136,9 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     "training-on-one-node": lambda: attempt(document("PretrainRun", PRETRAIN | ANONYMOUS), PLAIN),
     "training-on-gpus": lambda: attempt(document("PretrainRun", PRETRAIN | {"resources": RESOURCES}), GUARDED, 12),
     "training-in-a-queue": lambda: attempt(document("PretrainRun", PRETRAIN | {"queue": "team-a"}), PLAIN),
+    "training-over-two-to-four-nodes": lambda: attempt(
+        document("PretrainRun", PRETRAIN | {"resources": {"nodes": 4, "minNodes": 2}, "queue": "team-a"}), PLAIN
+    ),
     "training-with-a-template": lambda: attempt(
         document("PretrainRun", PRETRAIN | {"podTemplate": TEMPLATE}), TEMPLATED
     ),

@@ -32,6 +32,9 @@ from kindling_trainer.launch.launcher import launch
 from kindling_trainer.launch.node import LOCALHOST, one_of_nodes, single_node
 from kindling_trainer.launch.request import PROGRAM, Request
 
+TOLD_RESIZES = 4
+"""Changes of size that a progress document tells of, the newest: whoever reads it comes every few seconds."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Train what a run file describes; returns the exit code."""
@@ -77,7 +80,7 @@ def _train(options: argparse.Namespace, asked: list[int]) -> Progress:
 
 
 def _latest(request: Request) -> Progress:
-    """What the first training process has written, and how often it was started again."""
+    """What the first training process has written, and what this launcher knows beside it."""
     assert request.progress is not None
     progress = Progress(message="starting")
     with suppress(FileNotFoundError):
@@ -87,7 +90,8 @@ def _latest(request: Request) -> Progress:
 
 def _restarts(request: Request) -> dict[str, Any]:
     failures = request.restarts
-    return {"restarts": len(failures), "last_failure": failures[-1] if failures else None}
+    restarts = {"restarts": len(failures), "last_failure": failures[-1] if failures else None}
+    return {**restarts, "nodes": request.nodes, "resizes": request.resizes[-TOLD_RESIZES:] or None}
 
 
 def _summary(result: ModelResult) -> str:

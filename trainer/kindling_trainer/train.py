@@ -24,8 +24,9 @@ import torch.distributed as dist
 from kindling_api import logs
 from kindling_api.errors import EXIT_SIGNALLED
 from kindling_api.quantities import seconds
+from kindling_api.v1alpha1.elastic import at_size
 from kindling_api.v1alpha1.products import CheckpointManifest
-from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, Progress, read_run_file
+from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, PretrainRunFile, Progress, read_run_file
 from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
 from kindling_runtime.exit import about_run
 from kindling_runtime.failure import recorded_failure
@@ -69,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     with recorded_failure(options.folder, rank, options.attempt):
         run = read_run_file(options.runfile)
         assert not isinstance(run, DatasetBuildFile)
+        if options.nodes is not None and isinstance(run, PretrainRunFile):
+            run = run.model_copy(update={"spec": at_size(run.spec, options.nodes)})
         about_run(run)
         if isinstance(run, AlignmentRunFile):
             hide_from_functions(run)
@@ -97,6 +100,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--generation", type=int, default=0, help="how often the attempt's processes started before")
     parser.add_argument("--started", type=float, default=time.time(), help="when the first start was (Unix time)")
     parser.add_argument("--folder", type=Path, help="where signs of life and the error that ends this process go")
+    parser.add_argument("--nodes", type=int, help="machines that take part, where the run is elastic")
     parser.add_argument("--lock", help="the token of the right to write in the run's folder")
     return parser.parse_args(arguments)
 

@@ -9,10 +9,11 @@ from pydantic import model_validator
 from kindling_api.base import API_VERSION, Metadata, Spec
 from kindling_api.rules import cel
 from kindling_api.v1alpha1.checkpoint import CheckpointSpec, EvaluationSpec, InitializeSpec, RestartSpec
+from kindling_api.v1alpha1.elastic import sizes_of
 from kindling_api.v1alpha1.model import ModelSpec
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, check_divides, layout_of
 from kindling_api.v1alpha1.publish import PublishSpec
-from kindling_api.v1alpha1.resources import RunControls, TrainingResources
+from kindling_api.v1alpha1.resources import ElasticResources, RunControls
 from kindling_api.v1alpha1.status import PretrainRunStatus
 from kindling_api.v1alpha1.storage import DatasetReference
 from kindling_api.v1alpha1.training import BatchPlan, PretrainingSpec, batch_plan, default_sequences
@@ -26,11 +27,19 @@ DEGREES_RULE = (
     "parallelism: tensor × pipeline × context × data × replicas must equal resources.nodes × processesPerNode",
 )
 
+ELASTIC_RULE = (
+    "!has(self.resources.minNodes) || (self.parallelism.data == 'auto' && (self.resources.minNodes"
+    " * self.resources.processesPerNode) % (self.parallelism.tensor * self.parallelism.pipeline"
+    " * self.parallelism.context * self.parallelism.replicas) == 0)",
+    "resources: with minNodes, parallelism.data must be auto, and tensor × pipeline × context × replicas must divide"
+    " minNodes × processesPerNode",
+)
+
 
 class PretrainRunSpec(RunControls):
     """A dataset in, a language model out."""
 
-    model_config = cel(DEGREES_RULE)
+    model_config = cel(DEGREES_RULE, ELASTIC_RULE)
 
     dataset: DatasetReference
     """What to train on."""
@@ -40,7 +49,7 @@ class PretrainRunSpec(RunControls):
     """The recipe."""
     parallelism: ParallelismSpec = ParallelismSpec()
     """How processes share the work."""
-    resources: TrainingResources = TrainingResources()
+    resources: ElasticResources = ElasticResources()
     """What the run may use."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When it is saved."""
@@ -56,6 +65,7 @@ class PretrainRunSpec(RunControls):
     @model_validator(mode="after")
     def _can_be_laid_out(self) -> Self:
         self.batch_plan()
+        sizes_of(self)
         return self
 
     def layout(self) -> Layout:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from kindling_api.base import Name, Spec
 from kindling_api.quantities import ByteSize, CpuQuantity, Duration
+from kindling_api.rules import cel
 from kindling_api.v1alpha1.pod_template import PodTemplate
 from kindling_api.v1alpha1.storage import StorageSpec
 
@@ -58,6 +59,17 @@ class TrainingResources(Spec):
     def processes(self) -> int:
         """All processes of the run."""
         return self.nodes * self.processes_per_node
+
+
+class ElasticResources(TrainingResources):
+    """Nodes, processes and what each node gives; with `minNodes`, a cluster may give fewer nodes for a while. Without a
+    cluster, nodes fold into processes of one machine."""
+
+    model_config = cel(("!has(self.minNodes) || self.minNodes <= self.nodes", "minNodes must be at most nodes"))
+
+    min_nodes: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """The fewest nodes over which the run goes on when others are gone or were never there; `parallelism.data` takes up
+    the difference, and the steps stay the same. Absent means that it needs all of `nodes`."""
 
 
 class HuggingFaceSpec(Spec):

@@ -28,6 +28,7 @@ from kindling_api.v1alpha1.status import (
     Failure,
     ModelResult,
     Reason,
+    Resize,
     TrainingProgress,
 )
 from kindling_api.v1alpha1.storage import StorageSpec
@@ -148,3 +149,7 @@ class Progress(Status):
     """Times its processes were started again in this attempt, in the same pods."""
     last_failure: Failure | None = None
     """Why they were the last time."""
+    nodes: int | None = None
+    """Nodes over which it goes, where it is elastic; 0 while it waits for enough of them."""
+    resizes: list[Resize] | None = None
+    """The newest changes of that number in this attempt, in order."""

@@ -34,7 +34,7 @@ Reason = Literal[
     # Queued, Running, Restarting, Suspended
     "Admitted", "WaitingForAdmission", "Unschedulable", "ImagePullFailed", "QuotaExceeded", "SecretMissing",
     "CannotStart", "StorageUnreachable", "HeldElsewhere", "Starting", "Started", "RankFailed", "NodeLost",
-    "Evicted", "Hung", "SuspendedByUser", "Resumed", "WrongRunFile", "PartialStart",
+    "WaitingForNodes", "Evicted", "Hung", "SuspendedByUser", "Resumed", "WrongRunFile", "PartialStart",
     # Succeeded, Failed
     "Completed", "UserError", "InternalError", "OutOfMemory", "RestartsExhausted", "DeadlineExceeded", "EngineMissing",
     "KueueMissing", "PriorityMissing",
@@ -322,6 +322,38 @@ class AlignmentResult(ModelResult):
     """Where it is served."""
 
 
+MOST_RESIZES = 10
+"""Changes of a run's size that a status remembers."""
+
+
+class Resize(Status):
+    """A change of the number of nodes over which an elastic run goes."""
+
+    time: str
+    """When it was decided on (RFC 3339)."""
+    before: int
+    """Nodes before it."""
+    nodes: int
+    """Nodes after it."""
+    cause: str = Field(max_length=256)
+    """What it came from, as a sentence."""
+    lost_steps: int = 0
+    """Steps that were taken and not saved, and so are taken again."""
+    seconds: float | None = None
+    """From the decision to the first step after it; absent until that was taken."""
+
+
+class NodesStatus(Status):
+    """Over how many nodes an elastic run goes."""
+
+    running: int
+    """Nodes that take part."""
+    wanted: int
+    """Nodes that it asks for."""
+    sizes: list[int] = []
+    """The numbers of nodes at which it can go on."""
+
+
 MOST_ATTEMPTS = 10
 """Attempts that a status remembers."""
 
@@ -375,6 +407,10 @@ class PretrainRunStatus(RunStatus):
 
     progress: TrainingProgress | None = None
     """How far."""
+    nodes: NodesStatus | None = None
+    """Over how many nodes it goes; absent where it is not elastic."""
+    resizes: Annotated[list[Resize] | None, Field(max_length=MOST_RESIZES)] = None
+    """The newest changes of that number, in order; absent where there was none."""
     checkpoint: CheckpointStatus | None = None
     """The newest committed checkpoint."""
     result: ModelResult | None = None

@@ -20,7 +20,7 @@ from kindling_cli.key_value_table import key_value_table
 from kindling_cli.load import load_with_places
 from kindling_cli.machine import this_machine
 from kindling_cli.planner import Planner
-from kindling_cli.plans import AlignmentPlan, DatasetPlan, PretrainPlan, length_of
+from kindling_cli.plans import AlignmentPlan, DatasetPlan, NodesPlan, PretrainPlan, length_of
 from kindling_cli.product_folders import shown, storage_of
 from kindling_cli.revisions import pin_revisions
 from kindling_trainer.estimate.memory import Memory
@@ -166,6 +166,7 @@ def _pretrain_pairs(plan: PretrainPlan) -> list[tuple[str, str]]:
         ("parameters", f"{plan.parameters:,}, vocabulary {plan.vocab_size:,}{assumed}"),
         ("layout", f"{_layout(plan.layout)}, {plan.precision}{waiting}"),
         ("batch", f"{batch.tokens:,} tokens = {cut}"),
+        *(("elastic", _size(size)) for size in plan.sizes),
         ("steps", length_of(plan) or "known once the dataset is built"),
         ("memory", _memory(plan.memory)),
         ("arithmetic", f"{flops(plan.flops)} FLOPs" if plan.flops else "known once the steps are"),
@@ -173,6 +174,12 @@ def _pretrain_pairs(plan: PretrainPlan) -> list[tuple[str, str]]:
         ("checkpoint", byte_size(plan.checkpoint_bytes)),
         *(("remark", remark) for remark in plan.remarks),
     ]
+
+
+def _size(size: NodesPlan) -> str:
+    batch, nodes = size.batch, counted(size.nodes, "node")
+    cut = f"{batch.micro_batch} sequences × {batch.accumulation} accumulated × {size.layout.batch_ranks} ranks"
+    return f"over {nodes}: {_layout(size.layout)}, {cut}, {byte_size(size.memory)} a process"
 
 
 def _time(plan: PretrainPlan) -> str:

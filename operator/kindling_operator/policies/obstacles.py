@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from kindling_api.v1alpha1.pretrain_run import PretrainRun
 from kindling_api.v1alpha1.status import Reason
 from kindling_api.v1alpha1.storage import CREDENTIALS
 from kindling_operator.children import Child, pods_of, warnings_about
@@ -13,6 +14,7 @@ from kindling_operator.moments import seconds_since, stamp
 from kindling_operator.pods import condition, held_up, is_over, is_running, name_of, reporter, waits_for_node
 from kindling_operator.policies.outcome import expected_pods
 from kindling_operator.render.secrets import of_run
+from kindling_operator.resizes import min_nodes
 from kindling_operator.world import Object
 
 GRACE_SECONDS = 10.0
@@ -38,7 +40,7 @@ def obstacles(draft: Draft) -> Draft:
     speaker = reporter(pods)
     started = [pod for pod in pods if is_running(pod) or is_over(pod)]  # one that is done waits for the others
     if speaker in started and (child.is_ray or len(started) >= expected_pods(draft)):
-        return _runs(draft, len(pods))
+        return _runs(draft, len(started) if min_nodes(draft) is not None else len(pods))
     obstacle = next(_obstacles(draft, child, pods), None)
     if obstacle is not None:
         reason, message = obstacle
@@ -54,6 +56,8 @@ def _runs(draft: Draft, pods: int) -> Draft:
     attempt, reported = draft.attempt, draft.world.progress
     assert attempt is not None
     message = f"Attempt {attempt.attempt} runs on {pods} pod{'s' if pods > 1 else ''}."
+    if reported is not None and reported.nodes and min_nodes(draft) is not None:
+        message = f"Attempt {attempt.attempt} runs over {reported.nodes} of {_wanted(draft)} nodes."
     if attempt.running is None:
         draft = draft.update_attempt(running=stamp(draft.now)).emit_event("Normal", "AttemptStarted", message)
     draft = draft.clear_condition("Restarting", "Started", message)
@@ -62,6 +66,11 @@ def _runs(draft: Draft, pods: int) -> Draft:
             "Running", "True", reported.trouble, reported.message or reported.trouble, event="Warning"
         )
     return draft.set_condition("Running", "True", "Started", message)
+
+
+def _wanted(draft: Draft) -> int:
+    assert isinstance(draft.document, PretrainRun), "no other kind is elastic"
+    return draft.document.spec.resources.nodes
 
 
 def _obstacles(draft: Draft, child: Child, pods: Sequence[Object]) -> Iterator[Obstacle]:

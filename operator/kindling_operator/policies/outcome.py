@@ -23,7 +23,8 @@ from kindling_operator.causes import Cause, cause_of, is_failing
 from kindling_operator.children import Child, pods_of
 from kindling_operator.draft import Draft
 from kindling_operator.moments import seconds_since, stamp
-from kindling_operator.pods import is_over, last_word, reporter
+from kindling_operator.pods import is_over, last_word, reporter, reporters
+from kindling_operator.resizes import count_resizes, min_nodes
 from kindling_operator.world import Object
 
 Result = ModelResult | AlignmentResult | DatasetResult
@@ -34,18 +35,21 @@ def outcome(draft: Draft) -> Draft:
     child = draft.child
     assert child is not None, "creation lets only attempts with a Job pass"
     pods = pods_of(draft.world, child)
+    elastic = min_nodes(draft) is not None
+    if elastic:
+        pods = tuple(reporters(pods))  # it outlives the others, which are made anew
     failing = is_failing(child, pods)
-    if not failing and child.ending is None:
-        return draft
     speaker = reporter(pods)
     word = last_word(speaker) if speaker is not None else None
     result = _result(draft.status, word)
+    if not failing and child.ending is None and not (elastic and result is not None):
+        return draft
     if word is not None:
-        draft = count_restarts(draft, word)
+        draft = count_resizes(count_restarts(draft, word), word)
     if word is not None and result is not None:  # even if a pod then failed to leave in order: the product is there
         return _succeed(draft, word, result)
     if failing:
-        cause = cause_of(child, pods, expected=expected_pods(draft), now=draft.now)
+        cause = cause_of(child, pods, expected=1 if elastic else expected_pods(draft), now=draft.now)
         return fail_attempt(draft, cause) if cause is not None else draft.requeue_within(1).stop()
     return _without_last_word(draft, child, speaker)
 
@@ -53,7 +57,7 @@ def outcome(draft: Draft) -> Draft:
 def expected_pods(draft: Draft) -> int:
     """The pods of an attempt that have to run; a RayJob's other pods are KubeRay's to count."""
     document = draft.document
-    return 1 if isinstance(document, DatasetBuild) else document.spec.resources.nodes
+    return 1 if isinstance(document, DatasetBuild) else min_nodes(draft) or document.spec.resources.nodes
 
 
 def _succeed(draft: Draft, word: Progress, result: Result) -> Draft:

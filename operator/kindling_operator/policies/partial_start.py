@@ -15,7 +15,7 @@ from kindling_operator.causes import Cause
 from kindling_operator.children import pods_of
 from kindling_operator.draft import Draft
 from kindling_operator.moments import moment, seconds_since
-from kindling_operator.pods import condition, name_of, node_of, waits_for_node
+from kindling_operator.pods import condition, name_of, node_of, reporter, waits_for_node
 from kindling_operator.policies.outcome import expected_pods
 
 
@@ -30,7 +30,8 @@ def partial_start(draft: Draft) -> Draft:
     refused = [pod for pod in pods if waits_for_node(pod)]
     since = [moment(condition(pod, "PodScheduled").get("lastTransitionTime")) for pod in refused]
     times = [time for time in since if time is not None]
-    if not placed or not times:
+    enough = len(placed) >= expected_pods(draft) and reporter(pods) in placed
+    if enough or not placed or not times:
         return draft
     timeout = restart_of(draft).start_timeout
     waits, limit = seconds_since(min(times), draft.now), seconds(timeout) * (1 + START_SPREAD * share_of(draft))

@@ -9,6 +9,12 @@ from kindling_operator.render.secrets import of_run
 from kindling_operator.render.templates import with_template
 from kindling_operator.world import Object
 
+MOST_FAILURES = 2**31 - 1
+"""Of pods of an elastic run's Job: the operator alone ends an attempt. After each failure the Job waits longer before
+it makes the next pod, ten minutes at most."""
+MIN_PARALLELISM = "kueue.x-k8s.io/job-min-parallelism"
+SAME_COMPLETIONS = "kueue.x-k8s.io/job-completions-equal-parallelism"
+
 
 def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile) -> Object:
     """One pod a node. Kubernetes tells each pod its number in JOB_COMPLETION_INDEX; the first one is where all meet."""
@@ -32,7 +38,10 @@ def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile) -> O
         nodeSelector=dict(resources.node_selector),
         tolerations=tolerations(attempt.settings, resources.tolerations),
     )
-    return _indexed_job(attempt, with_template(template, attempt.template, attempt.labels), pods=resources.nodes)
+    job = _indexed_job(attempt, with_template(template, attempt.template, attempt.labels), pods=resources.nodes)
+    if isinstance(run, PretrainRunFile) and run.spec.resources.min_nodes is not None:
+        return _elastic(job, run.spec.resources.min_nodes, queued=attempt.waits)
+    return job
 
 
 def dataset_job(attempt: Attempt, run: DatasetBuildFile) -> Object:
@@ -63,6 +72,17 @@ def training_service(attempt: Attempt) -> Object:
             "ports": [{"name": "progress", "port": PROGRESS_PORT, "targetPort": "progress"}],
         },
     }
+
+
+def _elastic(job: Object, min_nodes: int, *, queued: bool) -> Object:
+    """A Job that makes lost pods anew, and has succeeded with its first pod; with fewer than it asks for, where its
+    queue has no room for all (Kueue, "Run A Kubernetes Job", partial admission)."""
+    spec = {**job["spec"], "backoffLimit": MOST_FAILURES, "successPolicy": {"rules": [{"succeededIndexes": "0"}]}}
+    metadata = job["metadata"]
+    if queued and min_nodes < spec["parallelism"]:
+        annotations = {**metadata.get("annotations", {}), **{MIN_PARALLELISM: str(min_nodes), SAME_COMPLETIONS: "true"}}
+        metadata = {**metadata, "annotations": annotations}
+    return {**job, "metadata": metadata, "spec": spec}
 
 
 def _indexed_job(attempt: Attempt, template: Object, *, pods: int) -> Object:

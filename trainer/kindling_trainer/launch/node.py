@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kindling_api import quantities
 from kindling_api.errors import SpecError, explain
@@ -54,6 +54,10 @@ class Node:
     def launcher_port(self) -> int:
         """The port at which the first machine's launcher listens to those of the others."""
         return self.port + 1
+
+    def among(self, place: int, nodes: int) -> Node:
+        """This machine as number `place` of the `nodes` that take part."""
+        return replace(self, index=place, nodes=nodes)
 
     def rank(self, local_rank: int) -> int:
         """The number, in the whole run, of a process of this machine."""

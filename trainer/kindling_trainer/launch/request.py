@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kindling_api.v1alpha1.products import model_folder
-from kindling_api.v1alpha1.status import Failure
+from kindling_api.v1alpha1.status import Failure, Resize
 from kindling_runtime.fork_server import ForkServer
 from kindling_storage import ObjectStore
 from kindling_trainer.data.inputs import TrainingRun
@@ -16,7 +16,7 @@ PROGRAM = "kindling_trainer.train"
 """The module that each training process runs."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
     """What this process was started for."""
 
@@ -37,6 +37,10 @@ class Request:
     """The form of the training processes' logs."""
     restarts: list[Failure] = field(default_factory=list)
     """Why the training processes were started again so far; the launcher appends to it."""
+    resizes: list[Resize] = field(default_factory=list)
+    """How the number of machines that take part changed so far; likewise."""
+    nodes: int | None = None
+    """Machines that take part, where the run is elastic; 0 while it waits for enough of them."""
 
     @property
     def store(self) -> ObjectStore:

@@ -1,7 +1,7 @@
 """When training processes are started again, and when the run has failed.
 
 They are started again in place: the launchers, and so the pods, stay. What a launcher cannot mend ends it, and on a
-cluster the operator decides whether new pods follow.
+cluster the operator decides whether new pods follow. An elastic run goes on without machines that are gone.
 """
 
 from __future__ import annotations
@@ -9,25 +9,26 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
 from kindling_api.errors import EXIT_SIGNALLED
 from kindling_api.logs import say
 from kindling_api.quantities import seconds
-from kindling_api.v1alpha1.status import Failure, is_secondary
+from kindling_api.v1alpha1.status import Failure
 from kindling_runtime.failure import FailedError
 from kindling_storage.lock import Lock
 from kindling_storage.outage import outage
 from kindling_trainer.checkpoint.folders import Folder, folders
-from kindling_trainer.launch.membership import LeaderConnection, Members
-from kindling_trainer.launch.node import attempt_identity
+from kindling_trainer.launch.leader import LeaderConnection
+from kindling_trainer.launch.membership import Members
+from kindling_trainer.launch.node import Node, attempt_identity
+from kindling_trainer.launch.orders import Order
 from kindling_trainer.launch.request import Request
+from kindling_trainer.launch.resizing import Resizing, is_elastic
+from kindling_trainer.launch.verdict import cause_of, is_final, verdict, what_is_kept
 from kindling_trainer.launch.workers import PeerFailure, WorkerGroup, WorkersOutcome
-
-BARREN_RESTARTS = 2
-"""After so many starts in a row without a new checkpoint, another would end like them."""
 
 MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 """Where the kernel counts what it ended in this container since memory ran out (cgroup v2)."""
@@ -44,33 +45,92 @@ def lead(request: Request, held: Lock) -> None:
     Raises:
         FailedError: the run, or this attempt at it, has failed or was asked to stop.
     """
-    node, started = request.node, time.time()
-    limit = max(0, request.run.spec.restart.max_restarts - request.run.restarts)
-    members = Members(_identity(request), node.nodes - 1, node.launcher_port if node.nodes > 1 else None)
-    found = folders(request.store)
-    attempt, saved, barren, killed = _next_attempt(found, request.run.attempt), _saved(found), 0, _killed_for_memory()
-    with closing(members):
-        while True:
-            restarts = len(request.restarts)
-            own = _start(request, restarts, attempt + restarts, started, held, members.ended)
-            if own.ending == "finished":
-                return
-            if own.ending == "stopped":
-                raise FailedError(_stopped(request, own))
-            everywhere = members.gather(own)
-            if request.asked:
-                raise FailedError(_stopped(request, own))
-            before, saved = saved, _saved(folders(request.store))
-            barren = 0 if saved > before else barren + 1
-            cause = _cause(everywhere or [own])
-            failure = _verdict(cause, saved, restarts=restarts, limit=limit, barren=barren)
-            out_of_memory = request.managed and _killed_for_memory() > killed
-            if failure is not None or everywhere is None or out_of_memory:
-                raise FailedError(failure if failure is not None and not request.managed else _seen(request, own))
+    node, elastic = request.node, _is_elastic(request)
+    port = node.launcher_port if node.nodes > 1 else None
+    with closing(Members(_identity(request), node.nodes - 1, port, elastic=elastic)) as members:
+        _Lead(request, held, members, Resizing(request, members) if elastic else None).run()
+
+
+class _Lead:
+    """The starts of one attempt, as the first machine's launcher decides on them."""
+
+    def __init__(self, request: Request, held: Lock, members: Members, resizing: Resizing | None) -> None:
+        self._request, self._held, self._members, self._resizing = request, held, members, resizing
+        self._limit = max(0, request.run.spec.restart.max_restarts - request.run.restarts)
+        found = folders(request.store)
+        self._attempt, self._saved = _next_attempt(found, request.run.attempt), _saved(found)
+        self._barren, self._killed = 0, _killed_for_memory()
+        self._started = time.time()
+
+    def run(self) -> None:
+        """Start them as often as it takes."""
+        if self._resizing is not None and not self._resizing.begin():
+            raise FailedError(_stopped(self._request, None))
+        while (own := self._start()).ending != "finished":
+            self._decide(own)
+
+    def _start(self) -> WorkersOutcome:
+        request, members, resizing = self._request, self._members, self._resizing
+        return _start(
+            request,
+            request.node if resizing is None else request.node.among(0, resizing.nodes),
+            generation=members.generation,
+            attempt=self._attempt + members.generation,
+            started=self._started,
+            held=self._held,
+            elsewhere=members.ended,
+            is_due=resizing.is_due if resizing is not None else lambda: False,
+        )
+
+    def _decide(self, own: WorkersOutcome) -> None:
+        """Begin another generation.
+
+        Raises:
+            FailedError: there is to be none.
+        """
+        request, resizing = self._request, self._resizing
+        if own.ending == "stopped" and (request.asked or resizing is None):
+            raise FailedError(_stopped(request, own))
+        outcomes = self._members.gather(own)
+        if request.asked:
+            raise FailedError(_stopped(request, own))
+        before, self._saved = self._saved, _saved(folders(request.store))
+        self._barren = 0 if self._saved > before else self._barren + 1
+        if request.managed and _killed_for_memory() > self._killed:
+            raise FailedError(_seen(request, own))
+        if resizing is None:
+            self._restart(own, outcomes)
+        else:
+            self._resize(resizing, own, outcomes)
+
+    def _restart(self, own: WorkersOutcome, outcomes: list[WorkersOutcome]) -> None:
+        """Begin it with all machines, or with none."""
+        request, all_are_ready = self._request, len(self._members.ready()) == self._request.node.nodes - 1
+        failure = self._count(outcomes if all_are_ready else [own])
+        if failure is not None or not all_are_ready:
+            raise FailedError(failure if failure is not None and not request.managed else _seen(request, own))
+        self._members.start()
+
+    def _resize(self, resizing: Resizing, own: WorkersOutcome, outcomes: list[WorkersOutcome]) -> None:
+        """Begin it with the machines that are here. That others are gone, or have come, is no failure."""
+        failed = [outcome for outcome in outcomes if outcome.failure is not None]
+        cause = cause_of(failed) if failed else None
+        is_failure = cause is not None and own.ending != "stopped" and (is_final(cause) or not resizing.lost())
+        if is_failure and self._count(failed) is not None:
+            raise FailedError(_seen(self._request, cause))
+        if not resizing.go_on(self._saved):
+            raise FailedError(_stopped(self._request, own))
+
+    def _count(self, outcomes: list[WorkersOutcome]) -> Failure | None:
+        """How the run has failed; where it has not, the restart that follows is counted."""
+        cause, restarts = cause_of(outcomes), len(self._request.restarts)
+        failure = verdict(cause, self._saved, restarts=restarts, limit=self._limit, barren=self._barren)
+        if failure is None:
             assert cause.failure is not None
-            request.restarts.append(cause.failure)
-            log.warning("%s; restart %d of %d, from step %d", cause.failure.message, restarts + 1, limit, saved)
-            members.start_again()
+            self._request.restarts.append(cause.failure)
+            what, number = cause.failure.message, restarts + 1
+            log.warning("%s; restart %d of %d, from step %d", what, number, self._limit, self._saved)
+        return failure
 
 
 def follow(request: Request) -> None:
@@ -79,72 +139,43 @@ def follow(request: Request) -> None:
     Raises:
         FailedError: this attempt at the run has failed or was asked to stop.
     """
-    node, started = request.node, time.time()
-    generation: int | None = 0
-    with closing(LeaderConnection(_identity(request), node.index, (node.master, node.launcher_port))) as leader:
-        while generation is not None:
-            own = _start(request, generation, request.run.attempt + generation, started, None, leader.ended)
-            leader.report(own)
-            if own.ending == "stopped":
-                raise FailedError(_stopped(request, own))
-            if own.ending == "finished":
+    node, started, elastic = request.node, time.time(), _is_elastic(request)
+    address, own = (node.master, node.launcher_port), None
+    with closing(LeaderConnection(_identity(request), node.index, address, elastic=elastic)) as leader:
+        order = leader.next_generation(request.asked) if elastic else Order()
+        while order is not None:
+            own = _start(
+                request,
+                node if order.members is None else node.among(leader.place(order), len(order.members)),
+                generation=order.generation,
+                attempt=request.run.attempt + order.generation,
+                started=started,
+                held=None,
+                elsewhere=leader.ended,
+            )
+            leaving = bool(request.asked) or (not elastic and own.failure is None)
+            leader.report(own, leaving=leaving)
+            if own.ending == "finished" and not elastic:
                 return
-            generation = leader.next_generation()
+            order = None if leaving else leader.next_generation(request.asked)
+        finished = leader.is_over and (own is None or own.ending == "finished")
+    if finished and elastic:
+        return
+    if request.asked or (own is not None and own.ending == "stopped"):
+        raise FailedError(_stopped(request, own))
     raise FailedError(_seen(request, own))
-
-
-def _cause(outcomes: Sequence[WorkersOutcome]) -> WorkersOutcome:
-    """What went wrong first; an error that only tells of the loss of others comes after all else, and a hang whose
-    process is known before the others."""
-
-    def place(outcome: WorkersOutcome) -> tuple[bool, bool, str]:
-        assert outcome.failure is not None
-        return is_secondary(outcome.failure), outcome.failure.rank is None, outcome.failure.time or ""
-
-    return min(outcomes, key=place)
-
-
-def _verdict(cause: WorkersOutcome, saved: int, *, restarts: int, limit: int, barren: int) -> Failure | None:
-    """How the run has failed; None if its processes are to be started again, as they are where one was killed or hung,
-    or where they lost contact and none knows why.
-
-    Any other Python error is not retried: it would come back.
-    """
-    assert cause.failure is not None
-    if cause.ending == "raised" and not is_secondary(cause.failure):
-        return cause.failure
-    if restarts < limit and barren < BARREN_RESTARTS:
-        return None
-    why = "restart.maxRestarts is reached" if restarts >= limit else f"{barren} attempts saved nothing new"
-    reason = "RestartsExhausted" if restarts else cause.failure.reason
-    message = f"{cause.failure.message}; {why}. {_kept(saved)}"
-    return cause.failure.model_copy(update={"reason": reason, "message": message})
-
-
-def _seen(request: Request, own: WorkersOutcome) -> Failure:
-    """What this machine has seen of the attempt's end; whether another attempt is worth its while, others decide."""
-    assert own.failure is not None
-    return own.failure.model_copy(update={"attempt": request.run.attempt})
-
-
-def _stopped(request: Request, own: WorkersOutcome) -> Failure:
-    """The run was asked to stop: this launcher, or else that of another machine."""
-    kept = "What was saved is kept." if request.managed else _kept(_saved(folders(request.store)))
-    code = EXIT_SIGNALLED + request.asked[0] if request.asked else own.exit_code
-    return Failure(reason="SuspendedByUser", message=f"Stopped. {kept}", exit_code=code)
-
-
-def _kept(saved: int) -> str:
-    return f"The state after step {saved} is kept; run the same again to go on." if saved else "Nothing was saved yet."
 
 
 def _start(
     request: Request,
+    node: Node,
+    *,
     generation: int,
     attempt: int,
     started: float,
     held: Lock | None,
     elsewhere: Callable[[], PeerFailure | None],
+    is_due: Callable[[], bool] = lambda: False,
 ) -> WorkersOutcome:
     """Start all processes of this machine once, and watch them until they have ended."""
     arguments = [str(request.runfile), "--attempt", str(attempt), "--generation", str(generation)]
@@ -153,13 +184,32 @@ def _start(
         arguments += ["--progress", str(request.progress)]
     if held is not None:
         arguments += ["--lock", held.token]
-    node = request.node
+    if _is_elastic(request):
+        arguments += ["--nodes", str(node.nodes)]
     processes = "process" if node.processes == 1 else "processes"
     say(log, f"node {node.index + 1} of {node.nodes} starts {node.processes} training {processes}")
     with tempfile.TemporaryDirectory(prefix="kindling-run-", ignore_cleanup_errors=True) as folder:
         workers = WorkerGroup(request.server, arguments, Path(folder), node=node, attempt=attempt)
         hang_timeout = seconds(request.run.spec.restart.hang_timeout)
-        return workers.watch(hang_timeout, request.asked, held, excuse=outage, elsewhere=elsewhere)
+        return workers.watch(hang_timeout, request.asked, held, excuse=outage, elsewhere=elsewhere, is_due=is_due)
+
+
+def _seen(request: Request, own: WorkersOutcome | None) -> Failure:
+    """What this machine has seen of the attempt's end; whether another attempt is worth its while, others decide."""
+    if own is None or own.failure is None:
+        return Failure(reason="RankFailed", message="contact with node 0 is lost", attempt=request.run.attempt)
+    return own.failure.model_copy(update={"attempt": request.run.attempt})
+
+
+def _stopped(request: Request, own: WorkersOutcome | None) -> Failure:
+    """The run was asked to stop: this launcher, or else that of another machine."""
+    kept = "What was saved is kept." if request.managed else what_is_kept(_saved(folders(request.store)))
+    code = EXIT_SIGNALLED + request.asked[0] if request.asked else own.exit_code if own is not None else None
+    return Failure(reason="SuspendedByUser", message=f"Stopped. {kept}", exit_code=code)
+
+
+def _is_elastic(request: Request) -> bool:
+    return request.managed and is_elastic(request.run)
 
 
 def _identity(request: Request) -> str:

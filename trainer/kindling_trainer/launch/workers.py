@@ -86,6 +86,7 @@ class WorkerGroup:
         held: Lock | None,
         excuse: Callable[[], object],
         elsewhere: Callable[[], PeerFailure | None],
+        is_due: Callable[[], bool] = lambda: False,
     ) -> WorkersOutcome:
         """Until all have ended; none outlives this call.
 
@@ -96,6 +97,7 @@ class WorkerGroup:
             held: the right to write, without which none may go on; None where another machine holds it.
             excuse: silence does not count while this gives something.
             elsewhere: gives what ends these processes, too, once there is something.
+            is_due: whether they are to save and leave without being asked from outside.
 
         Raises:
             ConflictError: the right was lost.
@@ -105,7 +107,7 @@ class WorkerGroup:
                 self._listen()
                 if held is not None:
                     held.check()
-                if asked or any(code in ASKED_CODES for code in self._codes()):
+                if asked or any(code in ASKED_CODES for code in self._codes()) or is_due():
                     return self._stop()
                 if any(self._codes()):
                     return self._cause()
@@ -161,9 +163,11 @@ class WorkerGroup:
         return WorkersOutcome("hung", self._failure("Hung", f"no step for {silent:.0f} seconds{what}", rank))
 
     def _ended_elsewhere(self, other: PeerFailure, hang_timeout: float) -> WorkersOutcome:
-        """Processes of another machine failed, or it is lost; these may tell more of the cause."""
+        """Processes of another machine failed, were stopped, or it is lost; these may tell more of the cause."""
         if other.ending == "hung":
             return self._hung(hang_timeout)
+        if other.ending == "stopped":
+            return self._stop()
         self._wait(LAUNCHER_SETTLE_SECONDS)
         if any(self._codes()):
             return self._cause()

@@ -23,7 +23,7 @@ from kindling_storage import open_store
 from kindling_storage.lock import lock
 from kindling_trainer.__main__ import main
 from kindling_trainer.launch.node import Node
-from kindling_trainer.launch.supervise import _cause, _verdict
+from kindling_trainer.launch.verdict import cause_of, verdict
 from kindling_trainer.launch.workers import WorkerGroup, WorkersOutcome
 from kindling_trainer.telemetry.metrics import Metrics
 
@@ -75,7 +75,7 @@ KILLED = WorkersOutcome("killed", Failure(reason="RankFailed", message="process 
 
 
 def test_a_killed_process_is_worth_another_start() -> None:
-    assert _verdict(KILLED, 40, restarts=7, limit=10, barren=0) is None
+    assert verdict(KILLED, 40, restarts=7, limit=10, barren=0) is None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_killed_process_is_worth_another_start() -> None:
     ids=["restarts-used-up", "no-progress", "no-restarts-allowed"],
 )
 def test_restarts_end(restarts: int, limit: int, barren: int, reason: str, why: str) -> None:
-    failure = _verdict(KILLED, 40, restarts=restarts, limit=limit, barren=barren)
+    failure = verdict(KILLED, 40, restarts=restarts, limit=limit, barren=barren)
     assert failure is not None and failure.reason == reason and failure.rank == 1
     assert failure.message == (
         f"process 1 was ended by SIGKILL; {why}. The state after step 40 is kept; run the same again to go on."
@@ -97,7 +97,7 @@ def test_restarts_end(restarts: int, limit: int, barren: int, reason: str, why: 
 
 def test_a_python_error_is_not_tried_again() -> None:
     failure = Failure(reason="InternalError", message="ValueError: no", exit_code=1)
-    assert _verdict(WorkersOutcome("raised", failure), 40, restarts=0, limit=3, barren=0) == failure
+    assert verdict(WorkersOutcome("raised", failure), 40, restarts=0, limit=3, barren=0) == failure
 
 
 LOST = Failure(reason="RankFailed", message="lost contact", rank=0)
@@ -105,7 +105,7 @@ WRONG = Failure(reason="InternalError", message="ValueError: no", rank=0, exit_c
 
 
 def test_contact_lost_for_no_known_reason_is_worth_another_start() -> None:
-    assert _verdict(WorkersOutcome("raised", LOST), 40, restarts=0, limit=3, barren=0) is None
+    assert verdict(WorkersOutcome("raised", LOST), 40, restarts=0, limit=3, barren=0) is None
 
 
 ABORTED = WorkersOutcome("killed", Failure(reason="RankFailed", message="process 1", rank=1, signal="SIGABRT"))
@@ -124,7 +124,7 @@ STANDS = Failure(reason="Hung", message="no step for 10 seconds: process 1 is st
 def test_of_what_several_machines_have_seen_that_is_the_cause_which_says_most(
     outcomes: list[WorkersOutcome], cause: Failure
 ) -> None:
-    assert _cause(outcomes).failure == cause
+    assert cause_of(outcomes).failure == cause
 
 
 class Scripts(ForkServer):

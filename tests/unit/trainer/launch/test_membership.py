@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from kindling_api.v1alpha1.status import Failure
-from kindling_trainer.launch import membership
-from kindling_trainer.launch.membership import LeaderConnection, Members
+from kindling_trainer.launch import orders
+from kindling_trainer.launch.leader import LeaderConnection
+from kindling_trainer.launch.membership import Members
+from kindling_trainer.launch.orders import Order
 from kindling_trainer.launch.workers import WorkersOutcome
 
 KILLED = WorkersOutcome(
@@ -35,15 +37,15 @@ def wait_for(condition: Callable[[], Any]) -> Any:
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Members, list[LeaderConnection]]]]:
     """The launchers of a run over so many machines, connected."""
-    monkeypatch.setattr(membership, "LOST_SECONDS", 0.5)
-    monkeypatch.setattr(membership, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(orders, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(orders, "RETRY_SECONDS", 0.02)
     opened: list[Any] = []
 
-    def make(nodes: int, *identities: str) -> tuple[Members, list[LeaderConnection]]:
-        opened.append(members := Members("a run", nodes - 1, 0))
+    def make(nodes: int, *identities: str, elastic: bool = False) -> tuple[Members, list[LeaderConnection]]:
+        opened.append(members := Members("a run", nodes - 1, 0, elastic=elastic))
         port = members._server.server_address[1]
         leaders = [
-            LeaderConnection(identity, node, ("127.0.0.1", port))
+            LeaderConnection(identity, node, ("127.0.0.1", port), elastic=elastic)
             for node, identity in enumerate(identities or ["a run"] * (nodes - 1), start=1)
         ]
         opened.extend(leaders)
@@ -62,8 +64,8 @@ def test_what_ends_processes_on_one_machine_ends_them_on_all_and_the_next_start_
     threading.Timer(0.2, lambda: leaders[1].report(LOST)).start()
     assert [outcome.ending for outcome in members.gather(LOST)] == ["raised", "killed", "raised"]
     assert wait_for(leaders[1].ended).why == "lost contact"
-    assert members.start_again() == 1
-    assert [leader.next_generation() for leader in leaders] == [1, 1]
+    assert members.start() == 1
+    assert [leader.next_generation().generation for leader in leaders] == [1, 1]
     assert members.ended() is None and all(leader.ended() is None for leader in leaders)
 
 
@@ -72,15 +74,15 @@ def test_a_machine_that_is_gone_or_has_done_its_part_leaves_none_to_start_again(
     leaders[0].report(LOST)
     wait_for(members.ended)
     leaders[1].close()
-    assert members.gather(KILLED) is None
+    assert len(members.gather(KILLED)) == 2 and len(members.ready()) == 1
 
     members, leaders = together(2)
-    leaders[0].report(FINISHED)
-    wait_for(lambda: None not in members._outcomes())
+    leaders[0].report(FINISHED, leaving=True)
+    wait_for(lambda: members._outcome(1))
     leaders[0].close()
     time.sleep(1)
     assert members.ended() is None, "the first machine still has its model to write"
-    assert members.gather(KILLED) is None
+    assert members.gather(KILLED) == [KILLED, FINISHED] and members.ready() == []
 
 
 def test_silence_of_a_machine_is_told_and_one_that_comes_back_is_not_lost(together: Any) -> None:
@@ -100,8 +102,8 @@ def test_only_those_of_one_attempt_meet_and_the_end_of_the_first_lets_the_others
     own.report(KILLED)
     wait_for(members.ended)
     other.report(KILLED)
-    monkeypatch.setattr(membership, "ENDING_SECONDS", 1.0)
-    assert members.gather(LOST) is None, "one is missing"
+    monkeypatch.setattr(orders, "ENDING_SECONDS", 1.0)
+    assert members.gather(LOST) == [LOST, KILLED] and len(members.ready()) == 1, "one is missing"
     members.close()
     assert own.next_generation() is None and other.next_generation() is None
 
@@ -125,11 +127,11 @@ def test_no_process_of_a_generation_lives_when_one_of_the_next_begins(together: 
         alive.discard((node, generation))
 
     def follow(node: int, leader: LeaderConnection) -> None:
-        generation: int | None = 0
-        while generation is not None:
-            run(node, generation, leader.ended)
+        order: Order | None = Order()
+        while order is not None:
+            run(node, order.generation, leader.ended)
             leader.report(KILLED)
-            generation = leader.next_generation()
+            order = leader.next_generation()
 
     wait_for(lambda: len(members._connections) == 3)
     threads = [threading.Thread(target=follow, args=each) for each in enumerate(leaders, start=1)]
@@ -138,11 +140,31 @@ def test_no_process_of_a_generation_lives_when_one_of_the_next_begins(together: 
     with closing(members):
         for generation in range(races):
             run(0, generation, members.ended)
-            assert members.gather(KILLED) is not None
-            assert members.start_again() == generation + 1
+            members.gather(KILLED)
+            assert len(members.ready()) == 3 and members.start() == generation + 1
         run(0, races, members.ended)
-        assert members.gather(KILLED) is not None
+        assert len(members.gather(KILLED)) == 4
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
     assert mistakes == [] and alive == set()
+
+
+def test_a_launcher_that_comes_to_the_place_of_another_has_no_part_in_what_that_one_did(together: Any) -> None:
+    members, leaders = together(3, elastic=True)
+    wait_for(lambda: len(members.ready()) == 2)
+    members.start(members.ready())
+    assert [leader.place(leader.next_generation()) for leader in leaders] == [1, 2]
+    leaders[0].close()
+    port = members._server.server_address[1]
+    with closing(LeaderConnection("a run", 1, ("127.0.0.1", port), elastic=True)) as newcomer:
+        assert wait_for(members.ended).why == "contact with node 1 is lost"
+        wait_for(lambda: newcomer._order)
+        assert newcomer._order.generation == 0 and not newcomer._takes_part(newcomer._order)
+        leaders[1].report(LOST)
+        assert members.gather(LOST) == [LOST, LOST], "who is gone is not waited for"
+        assert [name.partition(":")[0] for name in members.ready()] == ["1", "2"]
+        members.start(members.ready()[:1])
+        order = newcomer.next_generation()
+        assert (order.generation, newcomer.place(order)) == (1, 1)
+        assert leaders[1].ended() is None, "it waits, for it may be wanted again"

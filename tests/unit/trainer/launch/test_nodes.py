@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +19,6 @@ from kindling_api.bounds import SAVE_SECONDS
 from kindling_api.errors import ConflictError, DataError, RefusedError, SpecError, UnreachableError, WithdrawnError
 from kindling_api.v1alpha1.products import ModelManifest
 from kindling_api.v1alpha1.resources import TrainingResources
-from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import is_secondary
 from kindling_runtime.failure import LostContactError, describe_rank
 from kindling_storage.commit import read_manifest
@@ -42,82 +37,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Pods:
-    """The launchers of one attempt, each as in a pod of its own."""
-
-    def __init__(self, run: Path, attempt: int = 1) -> None:
-        document = {**json.loads(run.read_bytes()), "attempt": attempt}
-        self.run = run.with_name(f"{run.stem}-{attempt}.json")
-        self.run.write_text(json.dumps(document))
-        self.port, self.master = free_port(), f"127.0.0.1:{free_port()}"
-        self.launchers: dict[int, subprocess.Popen[str]] = {}
-
-    def start(self, *nodes: int) -> Pods:
-        for node in nodes:
-            command = [sys.executable, "-m", "kindling_trainer", str(self.run), "--nodes", "2", "--master", self.master]
-            command += ["--progress", str(self._termination_message(node))]
-            command += ["--serve", str(self.port)] if node == 0 else []
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "JOB_COMPLETION_INDEX": str(node)}
-            self.launchers[node] = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        return self
-
-    def end(self, *codes: int) -> list[Progress]:
-        """All must end with these exit codes, in the order of nodes; gives their last words."""
-        errors = {node: launcher.communicate(timeout=300)[1] for node, launcher in sorted(self.launchers.items())}
-        assert tuple(self.launchers[node].returncode for node in errors) == codes, "\n".join(errors.values())
-        return [Progress.model_validate_json(self._termination_message(node).read_bytes()) for node in errors]
-
-    def progress(self) -> Progress:
-        """What the first node says of itself over the network."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/progress", timeout=5) as answer:
-            return Progress.model_validate_json(answer.read())
-
-    def wait_for(self, condition: Callable[[Progress], bool]) -> Progress:
-        until = time.monotonic() + 300
-        while True:
-            try:
-                if condition(progress := self.progress()):
-                    return progress
-            except OSError:
-                pass
-            assert time.monotonic() < until, "this did not come about"
-            time.sleep(0.05)
-
-    def rank(self, runs: Any, node: int) -> int:
-        """The training process of a node."""
-        return runs.children(self.launchers[node])[0]
-
-    def kill(self) -> None:
-        for launcher in self.launchers.values():
-            launcher.kill()
-        for launcher in self.launchers.values():
-            launcher.communicate()
-
-    def _termination_message(self, node: int) -> Path:
-        return self.run.with_suffix(f".{node}.progress")
-
-
-@pytest.fixture
-def pods() -> Iterator[Callable[..., Pods]]:
-    """Makes the launchers of an attempt; none outlives the test."""
-    made: list[Pods] = []
-
-    def make(run: Path, attempt: int = 1) -> Pods:
-        made.append(Pods(run, attempt))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.kill()
-
-
-def step_reached(step: int) -> Callable[[Progress], bool]:
-    return lambda progress: progress.training is not None and progress.training.step >= step
-
-
 @pytest.mark.slow
 def test_a_run_whose_process_is_killed_ends_everywhere_and_goes_on_as_if_nothing_had_been(
-    run_file: RunFactory, runs: Any, pods: Callable[..., Pods]
+    run_file: RunFactory, runs: Any, pods: Callable[..., Any], step_reached: Any
 ) -> None:
     recipe = {"training": {"steps": 60, "batch": {"tokens": 128}}, **TWO_NODES}
     undisturbed = run_file(name="undisturbed", **recipe)
@@ -158,7 +80,7 @@ def test_a_run_whose_process_is_killed_ends_everywhere_and_goes_on_as_if_nothing
 
 @pytest.mark.slow
 def test_a_newer_attempt_takes_over_from_one_that_still_trains(
-    run_file: RunFactory, runs: Any, pods: Callable[..., Pods]
+    run_file: RunFactory, runs: Any, pods: Callable[..., Any], step_reached: Any
 ) -> None:
     run = run_file(name="zombie", training={"steps": 3000, "batch": {"tokens": 128}}, **TWO_NODES)
     older = pods(run).start(0, 1)
@@ -174,7 +96,7 @@ def test_a_newer_attempt_takes_over_from_one_that_still_trains(
 
 @pytest.mark.slow
 def test_nodes_that_come_late_are_waited_for_and_one_that_is_asked_to_leave_takes_all_with_it(
-    run_file: RunFactory, runs: Any, pods: Callable[..., Pods]
+    run_file: RunFactory, runs: Any, pods: Callable[..., Any], step_reached: Any
 ) -> None:
     run = run_file(name="late", training={"steps": 2000, "batch": {"tokens": 128}}, **TWO_NODES)
     attempt = pods(run).start(0)
@@ -191,7 +113,7 @@ def test_nodes_that_come_late_are_waited_for_and_one_that_is_asked_to_leave_take
 
 @pytest.mark.slow
 def test_a_node_that_waits_for_a_lost_one_leaves_soon_when_it_is_asked_to(
-    run_file: RunFactory, runs: Any, pods: Callable[..., Pods]
+    run_file: RunFactory, runs: Any, pods: Callable[..., Any], step_reached: Any
 ) -> None:
     run = run_file(name="endless", training={"steps": 100_000, "batch": {"tokens": 128}}, **TWO_NODES)
     attempt = pods(run).start(0, 1)
