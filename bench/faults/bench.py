@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,18 @@ RUN: dict[str, Any] = {
 class Attempt:
     """The launchers of one attempt at a run."""
 
-    def __init__(self, run: Path, nodes: int, attempt: int) -> None:
+    def __init__(
+        self, run: Path, nodes: int, attempt: int, program: Sequence[str] = ("-m", "kindling_trainer")
+    ) -> None:
+        self._nodes, self._program = nodes, program
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._master = f"127.0.0.1:{probe.getsockname()[1]}"
         document = {**json.loads(run.read_bytes()), "attempt": attempt}
         self._file = run.with_name(f"{run.stem}-{attempt}.json")
         self._file.write_text(json.dumps(document))
         self._lines: list[tuple[float, str]] = []
-        self.launchers = self._start(nodes)
+        self.launchers = [self.start(node) for node in range(nodes)]
         threading.Thread(target=self._listen, daemon=True).start()
 
     def kill_one(self, chance: random.Random) -> float:
@@ -85,18 +92,17 @@ class Attempt:
             launcher.kill()
         self.wait()
 
-    def _start(self, nodes: int) -> list[subprocess.Popen[str]]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            master = f"127.0.0.1:{probe.getsockname()[1]}"
-        launchers = []
-        for node in range(nodes):
-            command = [sys.executable, "-m", "kindling_trainer", str(self._file), "--nodes", str(nodes)]
-            command += ["--master", master, "--progress", str(self._file.with_suffix(f".{node}"))]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "JOB_COMPLETION_INDEX": str(node)}
-            errors = subprocess.PIPE if node == 0 else subprocess.DEVNULL
-            launchers.append(subprocess.Popen(command, env=environment, stderr=errors, text=True))
-        return launchers
+    def start(self, node: int) -> subprocess.Popen[str]:
+        """The launcher of a machine."""
+        command = [sys.executable, *self._program, str(self._file), "--nodes", str(self._nodes)]
+        command += ["--master", self._master, "--progress", str(self._file.with_suffix(f".{node}"))]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "JOB_COMPLETION_INDEX": str(node)}
+        errors = subprocess.PIPE if node == 0 else subprocess.DEVNULL
+        return subprocess.Popen(command, env=environment, stderr=errors, text=True)
+
+    def progress(self) -> Any:
+        """What the first machine's launcher would serve."""
+        return json.loads(self._file.with_suffix(".0").read_bytes())
 
     def _listen(self) -> None:
         errors = self.launchers[0].stderr
@@ -114,7 +120,7 @@ def main() -> None:
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        dataset = _dataset(folder)
+        dataset = dataset_of_bytes(folder)
         figures = {
             "in place": in_place(_run(folder, dataset, "in-place", options, 10_000), options, chance),
             "with new pods": with_new_pods(_run(folder, dataset, "new-pods", options, 0), options, chance),
@@ -161,7 +167,7 @@ def _p95(seconds: list[float]) -> float:
     return sorted(seconds)[max(0, round(0.95 * len(seconds)) - 1)]
 
 
-def _dataset(folder: Path) -> str:
+def dataset_of_bytes(folder: Path) -> str:
     """The URI of a dataset of bytes, made of Python's own documentation strings."""
     (folder / "text.txt").write_text(
         "\n\n".join(path.read_text() for path in Path(random.__file__).parent.glob("*.py"))

@@ -33,23 +33,29 @@ def test_a_run_goes_on_without_a_lost_node_and_grows_when_that_is_back(
 ) -> None:
     common: Object = {"training": TRAINING, "parallelism": {"data": "auto"}, "checkpoint": {"every": 100}}
     resources = {"nodes": 2, "minNodes": 1, "cpu": "500m", "memory": "2Gi"}
-    spec = {**common, "storage": storage(kindling.bucket, "elastic"), "resources": resources, "podTemplate": ALONE}
+    spec = {
+        **common,
+        "storage": storage(kindling.bucket, "elastic"),
+        "resources": resources,
+        "podTemplate": {"affinity": AFFINITY},
+    }
     kindling.cluster.apply(pretraining("elastic", corpus.name, **spec), namespace=kindling.runs)
     run = Run(kindling.cluster, "PretrainRun", "elastic", kindling.runs)
     run.wait("a checkpoint is committed", lambda status: status.get("checkpoint"), SECONDS)
     assert run.status()["nodes"] == {"running": 2, "wanted": 2, "sizes": [1, 2]}
-    lost = next(pod for pod in run.pods() if pod["metadata"]["labels"][INDEX] == "1")["spec"]["nodeName"]
+    places = {pod["metadata"]["labels"][INDEX]: pod["spec"]["nodeName"] for pod in run.pods()}
+    assert places == {"0": NODE, "1": LOST}
 
     start = time.monotonic()
-    power.kill_node(lost)
+    power.kill_node(LOST)
     status = run.wait("goes on over one node", lambda status: over(status, 1), SECONDS)
     step = status["progress"]["step"]
     run.wait("takes steps", lambda status: status["progress"]["step"] > step + 5, SECONDS)
-    print(f"without {lost}: told and at work after {time.monotonic() - start:.0f} s; {status['resizes'][-1]}")
+    print(f"without {LOST}: told and at work after {time.monotonic() - start:.0f} s; {status['resizes'][-1]}")
     start = time.monotonic()
-    power.start_node(lost)
+    power.start_node(LOST)
     status = run.wait("goes on over two nodes", lambda status: over(status, 2), SECONDS)
-    print(f"with {lost}: over both after {time.monotonic() - start:.0f} s")
+    print(f"with {LOST}: over both after {time.monotonic() - start:.0f} s")
     end = run.finish(seconds=900)
     print(f"resizes: {json.dumps(end['resizes'])}")
     assert (len(end["attempts"]), end["restarts"]) == (1, 0)

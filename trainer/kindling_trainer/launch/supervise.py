@@ -105,10 +105,12 @@ class _Lead:
 
     def _restart(self, own: WorkersOutcome, outcomes: list[WorkersOutcome]) -> None:
         """Begin it with all machines, or with none."""
-        request, all_are_ready = self._request, len(self._members.ready()) == self._request.node.nodes - 1
-        failure = self._count(outcomes if all_are_ready else [own])
-        if failure is not None or not all_are_ready:
-            raise FailedError(failure if failure is not None and not request.managed else _seen(request, own))
+        request = self._request
+        if len(self._members.ready()) < request.node.nodes - 1:
+            raise FailedError(_seen(request, own))
+        failure = self._count(outcomes)
+        if failure is not None:
+            raise FailedError(_seen(request, own) if request.managed else failure)
         self._members.start()
 
     def _resize(self, resizing: Resizing, own: WorkersOutcome, outcomes: list[WorkersOutcome]) -> None:

@@ -1,0 +1,146 @@
+"""One run whose machines are lost and come back at random, beside one that nothing happened to.
+
+    python bench/faults/elastic.py [--faults 20] [--seed 1] [--json FILE]
+
+A run over two to four machines, each a launcher of its own on this one, with tensor parallelism over two of them. Again
+and again one that is not the first is killed (SIGKILL) or asked to leave (SIGTERM), or one that was comes back, at
+random; so it shrinks, waits where fewer than two are left, and grows. Both architectures. Losses of every step are
+those of a run on one machine to 1e-5, or the bench fails. Seconds are what the run's own records say: from the decision
+to the first step after it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bench import SAVED, Attempt, dataset_of_bytes
+from common import options_of, write_figures
+
+from kindling_api.base import canonical_json, key_of
+from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
+from kindling_api.v1alpha1.products import model_folder
+from kindling_api.v1alpha1.runfile import Input, PretrainRunFile
+from kindling_api.v1alpha1.storage import StorageSpec
+
+NODES = 4
+STEPS_A_FAULT = 40
+EAGER = """
+import sys
+from kindling_trainer import __main__
+from kindling_trainer.launch import elastic
+elastic.START_PATIENCE_SECONDS, elastic.GAIN_FACTOR = 1.0, 0.0
+sys.exit(__main__.main(sys.argv[1:]))
+"""
+"""A launcher that grows whatever it costs: a run of minutes would never."""
+SIZES: dict[str, Any] = {"layers": 2, "heads": 4, "width": 64, "context": 64, "vocabMultiple": 2}
+
+
+def main() -> None:
+    parser = options_of(__doc__)
+    parser.add_argument("--faults", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    figures = {}
+    for architecture in ("llama", "gpt2"):
+        with tempfile.TemporaryDirectory() as folder:
+            figures[architecture] = disturbed(Path(folder), architecture, options)
+        print(f"{architecture}: {json.dumps(figures[architecture])}")
+    write_figures(options.json, figures)
+
+
+def disturbed(folder: Path, architecture: str, options: Any) -> dict[str, Any]:
+    """The figures of one run; SystemExit where its losses are others than those of a run that was not disturbed."""
+    dataset, steps = dataset_of_bytes(folder), STEPS_A_FAULT * (options.faults + 2)
+    alone = run_file(folder, dataset, "alone", architecture, steps, {})
+    subprocess.run([sys.executable, "-m", "kindling_trainer", str(alone)], check=True, stderr=subprocess.DEVNULL)
+    run = run_file(folder, dataset, "elastic", architecture, steps, {"nodes": NODES, "minNodes": 2})
+    faults, words = shake(Attempt(run, NODES, 1, ("-c", EAGER)), steps, options)
+    found, expected = losses(folder, "elastic"), losses(folder, "alone")
+    worst = max(abs(found[step] - expected[step]) for step in expected)
+    resizes = words.get("resizes") or []
+    figures = {
+        "seed": options.seed, "faults": faults, "steps": len(found), "largestDifference": worst,
+        "newestResizes": resizes, "median seconds": statistics.median(one.get("seconds") or 0.0 for one in resizes),
+    }  # fmt: skip
+    if found.keys() != expected.keys() or worst > 1e-5:
+        raise SystemExit(f"{architecture}: the curves differ: {figures}")
+    return figures
+
+
+def shake(attempt: Attempt, steps: int, options: Any) -> tuple[list[str], Any]:
+    """Cause faults until there were enough, then let the run finish; what was done, and its last word."""
+    chance, done, after = random.Random(options.seed), [], 0.0
+    try:
+        for number in range(options.faults):
+            if number % 2 == 0:
+                after = attempt.wait_for(SAVED, after)
+            time.sleep(chance.random() * 4)
+            node = chance.randrange(1, NODES)
+            launcher = attempt.launchers[node]
+            if launcher.poll() is not None:
+                attempt.launchers[node] = attempt.start(node)
+                done.append(f"{node} back")
+            elif chance.random() < 0.5:
+                launcher.kill()
+                launcher.wait()
+                done.append(f"{node} killed")
+            else:
+                launcher.terminate()
+                done.append(f"{node} drained")
+            if attempt.launchers[0].poll() is not None:
+                raise SystemExit(f"it ended after {done}: {attempt.progress()}")
+        for node in range(1, NODES):
+            if attempt.launchers[node].poll() is not None:
+                attempt.launchers[node] = attempt.start(node)
+        if attempt.launchers[0].wait() != 0:
+            raise SystemExit(f"it failed after {done}: {attempt.progress()}")
+        return done, attempt.progress()
+    finally:
+        attempt.end()
+
+
+def run_file(folder: Path, dataset: str, name: str, architecture: str, steps: int, resources: dict[str, Any]) -> Path:
+    """A run of the model, alone on this machine or over several; with tensor parallelism where it has several."""
+    document = {
+        "dataset": {"uri": dataset},
+        "model": {"architecture": architecture, **SIZES},
+        "training": {
+            "steps": steps,
+            "batch": {"tokens": 4096, "microBatch": 4},
+            "precision": "fp32",
+            "compile": "never",
+        },
+        "parallelism": {"tensor": 2} if resources else {},
+        "resources": resources,
+        "checkpoint": {"every": 10},
+        "evaluation": {"every": 10_000, "batches": 1},
+    }
+    run = PretrainRunFile(
+        name=name,
+        key=key_of(name),
+        output=StorageSpec(uri=(folder / "store").as_uri()),
+        spec=PretrainRunSpec.model_validate_json(json.dumps(document)),
+        dataset=Input(uri=dataset),
+    )
+    file = folder / f"{name}.json"
+    file.write_bytes(canonical_json(run.document()))
+    return file
+
+
+def losses(folder: Path, name: str) -> dict[int, float]:
+    """The training loss by step."""
+    rows = (folder / "store" / model_folder(key_of(name)) / "metrics.jsonl").read_text().splitlines()
+    return {row["step"]: row["loss"] for row in map(json.loads, rows) if "loss" in row}
+
+
+if __name__ == "__main__":
+    main()
