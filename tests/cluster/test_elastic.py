@@ -16,14 +16,16 @@ from runs import FAST, Run, pretraining, storage
 pytestmark = [pytest.mark.serial, pytest.mark.exhaustive, pytest.mark.timeout(1800)]
 
 INDEX = "batch.kubernetes.io/job-completion-index"
-ALONE: Object = {
-    "affinity": {
-        "podAntiAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]
-        }
-    }
+NODE, LOST = "node-1", "node-2"
+NODES_OF_THEIR_OWN: Object = {
+    "requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]
 }
-"""A node holds one pod of the run, so that the loss of one leaves less room."""
+FIRST_HERE: Object = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}]}
+AFFINITY: Object = {
+    "podAntiAffinity": NODES_OF_THEIR_OWN,
+    "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": FIRST_HERE}]},
+}
+"""A node holds one pod of the run, so that the loss of one leaves less room; the first pod is where MinIO is, too."""
 TRAINING: Object = {"steps": 1200, **FAST, "batch": {"tokens": "4Ki", "microBatch": 2}}
 SECONDS = 300
 
