@@ -12,7 +12,7 @@ from kindling_api.v1alpha1.checkpoint import CheckpointSpec, EvaluationSpec, Ini
 from kindling_api.v1alpha1.model import ModelSpec
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, check_divides, layout_of
 from kindling_api.v1alpha1.publish import PublishSpec
-from kindling_api.v1alpha1.resources import RunControls, TrainingResources
+from kindling_api.v1alpha1.resources import TOPOLOGY_RULE, TrainingControls, TrainingResources
 from kindling_api.v1alpha1.status import PretrainRunStatus
 from kindling_api.v1alpha1.storage import DatasetReference
 from kindling_api.v1alpha1.training import BatchPlan, PretrainingSpec, batch_plan, default_sequences
@@ -27,10 +27,10 @@ DEGREES_RULE = (
 )
 
 
-class PretrainRunSpec(RunControls):
+class PretrainRunSpec(TrainingControls):
     """A dataset in, a language model out."""
 
-    model_config = cel(DEGREES_RULE)
+    model_config = cel(DEGREES_RULE, TOPOLOGY_RULE)
 
     dataset: DatasetReference
     """What to train on."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from kindling_api.v1alpha1.resources import Topology
 from kindling_api.v1alpha1.runfile import PROGRESS_PORT, AlignmentRunFile, DatasetBuildFile, PretrainRunFile
+from kindling_operator.labels import TOPOLOGY
 from kindling_operator.render.attempt import Attempt
 from kindling_operator.render.pods import Container, fixed, hub_environment, pod_template, program, spread, tolerations
 from kindling_operator.render.secrets import of_run
@@ -32,7 +34,8 @@ def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile) -> O
         nodeSelector=dict(resources.node_selector),
         tolerations=tolerations(attempt.settings, resources.tolerations),
     )
-    return _indexed_job(attempt, with_template(template, attempt.template, attempt.labels), pods=resources.nodes)
+    template = with_template(template, attempt.template, attempt.labels)
+    return _indexed_job(attempt, _placed(template, run.spec.topology), pods=resources.nodes)
 
 
 def dataset_job(attempt: Attempt, run: DatasetBuildFile) -> Object:
@@ -63,6 +66,17 @@ def training_service(attempt: Attempt) -> Object:
             "ports": [{"name": "progress", "port": PROGRESS_PORT, "targetPort": "progress"}],
         },
     }
+
+
+def _placed(template: Object, topology: Topology | None) -> Object:
+    """The pods with the one wish that Kueue takes; `spec.topology` goes before a wish in anybody's annotations."""
+    if topology is None:
+        return template
+    wish, level = topology.chosen
+    metadata = template["metadata"]
+    others = {key: value for key, value in metadata.get("annotations", {}).items() if key not in TOPOLOGY.values()}
+    place = level if isinstance(level, str) else "true"
+    return {**template, "metadata": {**metadata, "annotations": {**others, TOPOLOGY[wish]: place}}}
 
 
 def _indexed_job(attempt: Attempt, template: Object, *, pods: int) -> Object:
