@@ -6,12 +6,12 @@ and what is left out of it, is in docs/design/0001-keys-and-folders.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, assert_never
 
-from kindling_api.base import key_of
+from kindling_api.base import Kind, key_of
 from kindling_api.documents import Document
 from kindling_api.errors import SpecError, explain
 from kindling_api.references import Reference, Use, reference_to, uses
@@ -80,6 +80,17 @@ def resolve(
     if waiting:
         return Waiting(tuple(waiting))
     return _run_file(document, document.spec.storage or storage, inputs, attempt)
+
+
+def with_own_key(run: PretrainRunFile | AlignmentRunFile) -> PretrainRunFile | AlignmentRunFile:
+    """The run file with the key of what it holds, as where a digest was added of which only the URI was known."""
+    inputs: dict[str, list[Input]] = {"dataset": [], "initialize": [], "base": [], "reward": []}
+    if isinstance(run, PretrainRunFile):
+        inputs |= {"dataset": [run.dataset], "initialize": [run.initialize] if run.initialize is not None else []}
+    else:
+        inputs |= {"base": [run.base], "reward": list(run.reward_models)}
+        inputs |= {"judge": [run.judge]} if run.judge is not None else {}
+    return run.model_copy(update={"key": _key(run.kind, run.spec, inputs)})
 
 
 def content_of(spec: Spec) -> dict[str, Any]:
@@ -163,7 +174,7 @@ def _run_file(document: Document, output: StorageSpec, inputs: dict[str, list[In
         "uid": document.metadata.uid,
         "attempt": attempt,
         "output": output,
-        "key": _key(document, inputs),
+        "key": _key(document.kind, document.spec, inputs),
     }
     match document:
         case DatasetBuild(spec=build):
@@ -180,26 +191,26 @@ def _run_file(document: Document, output: StorageSpec, inputs: dict[str, list[In
             assert_never(document)
 
 
-def _key(document: Document, inputs: dict[str, list[Input]]) -> str:
+def _key(kind: Kind, spec: Spec, inputs: Mapping[str, Sequence[Input]]) -> str:
     """A product without a digest counts by its URI, until somebody has read it; local data by what it holds alone."""
-    content = content_of(document.spec)
-    if isinstance(document, AlignmentRun):
+    content = content_of(spec)
+    if isinstance(spec, AlignmentRunSpec):
         for entry in (*content["data"], *content["validation"]["data"]):
             entry["uri"] = "" if is_local(entry["uri"]) else entry["uri"]
     return key_of(
         {
-            "kind": document.kind,
+            "kind": kind,
             "spec": content,
             "inputs": {role: [one.digest or one.uri for one in products] for role, products in inputs.items()},
-            "versions": _versions(document),
+            "versions": _versions(spec),
         }
     )
 
 
-def _versions(document: Document) -> dict[str, int]:
-    if isinstance(document, DatasetBuild):
-        return step_versions(document.spec)
-    return {"train": PRETRAIN_VERSION if isinstance(document, PretrainRun) else ALIGNMENT_VERSION}
+def _versions(spec: Spec) -> dict[str, int]:
+    if isinstance(spec, DatasetBuildSpec):
+        return step_versions(spec)
+    return {"train": PRETRAIN_VERSION if isinstance(spec, PretrainRunSpec) else ALIGNMENT_VERSION}
 
 
 def _recipe(training: TrainingSpec) -> dict[str, Any]:

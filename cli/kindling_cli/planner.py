@@ -279,12 +279,13 @@ class Planner:
         run_file = resolve(document, storage=self._storage, finished=finished)
         if isinstance(run_file, Waiting):
             return None
-        key = run_file.key
-        if isinstance(run_file, AlignmentRunFile):
-            from kindling_trainer.align.data.sources import with_contents  # not above: as before
+        assert not isinstance(run_file, DatasetBuildFile), "a run is no build"
+        from kindling_trainer.align.data.sources import with_contents  # not above: as before
+        from kindling_trainer.data.identity import with_digests
 
-            key = with_contents(run_file).key
-        store = open_store(run_file.output).child(model_folder(key))
+        run_file = with_digests(run_file)
+        run_file = with_contents(run_file) if isinstance(run_file, AlignmentRunFile) else run_file
+        store = open_store(run_file.output).child(model_folder(run_file.key))
         manifest = self._made(store, ModelManifest)
         if manifest is None:
             return None

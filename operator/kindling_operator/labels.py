@@ -22,6 +22,11 @@ QUEUE: Final = "kueue.x-k8s.io/queue-name"
 
 PRIORITY: Final = "kueue.x-k8s.io/priority-class"
 """Kueue's: the WorkloadPriorityClass by which it is admitted."""
+TOPOLOGY: Final = {
+    wish: f"kueue.x-k8s.io/podset-{wish}-topology" for wish in ("required", "preferred", "unconstrained")
+}
+"""Annotations of pods, of which Kueue takes one, by the fields of `spec.topology`. Source: Kueue 0.17,
+apis/kueue/v1beta1/topology_types.go."""
 JOB_UID: Final = "kueue.x-k8s.io/job-uid"
 """Kueue's, on a Workload: the UID of the Job or RayJob that it stands for."""
 

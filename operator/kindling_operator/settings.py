@@ -64,6 +64,7 @@ class Pods(Spec):
         "karpenter.sh/do-not-disrupt",
         "kueue.x-k8s.io/podset-preferred-topology",
         "kueue.x-k8s.io/podset-required-topology",
+        "kueue.x-k8s.io/podset-unconstrained-topology",
         "linkerd.io/inject",
         "sidecar.istio.io/inject",
     )

@@ -37,6 +37,13 @@ spec:
   retention: Delete
 """
 
+STORAGE_CLASS = """
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: standard, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}
+provisioner: example.com/disks
+"""
+
 OF_EVERYBODY = {
     "selfsubjectaccessreviews.authorization.k8s.io": {"create"},
     "selfsubjectrulesreviews.authorization.k8s.io": {"create"},
@@ -159,6 +166,7 @@ def releasable(helm: Any, folder: Path) -> Iterator[Release]:
         release = Release(helm, server)
         for namespace in ("kindling", "team-a", "team-b"):
             release.kubectl("create", "namespace", namespace)
+        release.kubectl("apply", "--filename=-", text=STORAGE_CLASS)
         yield release
 
 
@@ -186,13 +194,19 @@ def test_an_upgrade_keeps_the_key_and_an_uninstall_keeps_documents(helm: Any, tm
 
         said = release.upgrade(NAMESPACED)
         assert "kubectl --namespace team-a apply" in said
-        assert "no default StorageClass, so MinIO waits for its volume" in said
+        assert "default StorageClass" not in said
         before = key()
         release.kubectl("apply", "--filename=-", text=RUN)
-        release.upgrade({**NAMESPACED, "operator": {"replicas": 2}})
+        release.kubectl("delete", "storageclass", "standard")
+        said = release.upgrade({**NAMESPACED, "operator": {"replicas": 2}})
+        assert "no default StorageClass, so MinIO waits for its volume" in said, "an upgrade goes on all the same"
         assert key() == before
         release.helm("uninstall", "kindling")
         assert release.get("pretrainrun", "tiny", "--namespace=team-a")["spec"]["retention"] == "Delete"
+        with pytest.raises(
+            AssertionError, match="no default StorageClass, so MinIO waits for its volume for ever: name"
+        ):
+            release.upgrade(NAMESPACED)
         release.upgrade({**NAMESPACED, "minio": {"enabled": False}})  # definitions that stayed are taken over
 
 

@@ -14,8 +14,12 @@ import yaml
 
 from kindling_api import __version__
 from kindling_api.crds import path_of
-from kindling_api.documents import KINDS
+from kindling_api.documents import KINDS, parse
+from kindling_api.resolve import Waiting, resolve
+from kindling_api.v1alpha1.alignment_run import AlignmentRun
 from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_operator.render import render
+from kindling_operator.render.serving import serving_objects
 from kindling_operator.settings import Settings
 
 HERE = Path(__file__).parent
@@ -147,6 +151,30 @@ def test_changed_settings_restart_the_operator_and_nothing_else_does(objects: Ob
     assert pod({}) != pod({"runs": {"lostNodeSeconds": 60}})
 
 
+def test_prometheus_is_led_to_every_pod_with_figures_and_let_in(objects: Objects) -> None:
+    values: Object = {"metrics": {"scraperNamespace": "monitoring", "monitors": {"enabled": True}}}
+    items = objects({**values, "storage": {"uri": "s3://b", "existingSecret": "store"}, "crds": {"enabled": False}})
+    settings, monitor = settings_of(items), one(items, "PodMonitor")["spec"]
+    scraped = {endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]}
+    spec = {"base": {"uri": "s3://b/m"}, "method": {"sft": {}}, "data": [{"uri": "s3://b/d.jsonl"}], "serve": {}}
+    resource = {"apiVersion": "kindling.dev/v1alpha1", "kind": "AlignmentRun", "spec": spec}
+    resource["metadata"] = {"name": "first", "namespace": "kindling", "uid": "1"}
+    run, storage = parse(resource), settings.storage
+    assert isinstance(run, AlignmentRun) and storage is not None
+    run_file = resolve(run, storage=storage, finished={})
+    assert not isinstance(run_file, Waiting)
+    training = [*render(settings, resource, run_file).apply, *render(settings, resource, run_file).create]
+    serving = serving_objects(settings, resource, run, "s3://b/models/1/model", storage)
+    for made, kind, port in ((training, "Job", "progress"), (serving, "Deployment", "http")):
+        pod = one(made, kind)["spec"]["template"]
+        (found,) = [each for each in pod["spec"]["containers"][0]["ports"] if each["name"] == port]
+        selected = {each["key"] for each in monitor["selector"]["matchExpressions"]}
+        assert port in scraped and selected <= pod["metadata"]["labels"].keys()
+        scraper = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+        rules = [rule for rule in one(made, "NetworkPolicy")["spec"]["ingress"] if scraper in rule["from"]]
+        assert [rule["ports"] for rule in rules] == [[{"protocol": "TCP", "port": found["containerPort"]}]]
+
+
 @pytest.mark.parametrize(
     ("release_values", "name"),
     [({}, "kindling"), ({"fullnameOverride": "llm"}, "llm")],
@@ -167,6 +195,7 @@ def test_everything_is_named_after_one_name(objects: Objects, release_values: Ob
         ({"storage": {"uri": "s3://b", "existingSecret": "mine"}}, ["Secret mine, which must be in each namespace"]),
         ({"watch": {"cluster": True}, "minio": {"enabled": True}}, ["list those with runs in storage.namespaces"]),
         ({"minio": {"enabled": True, "persistence": {"enabled": False}}}, ["gone with the pod"]),
+        ({}, ["load them onto the nodes", "push them to a registry of yours"]),
     ],
 )
 def test_notes_say_the_next_command_and_what_is_missing(

@@ -20,7 +20,7 @@ from kindling_operator.render import render
 from kindling_operator.render.cleanup import cleanup_job
 from kindling_operator.render.manifests import manifests, text_of
 from kindling_operator.render.serving import serving_objects
-from kindling_operator.settings import Allowed, CaBundle, Egress, HuggingFace, Images, Settings
+from kindling_operator.settings import Allowed, CaBundle, Egress, HuggingFace, Images, Pods, Settings
 from kindling_operator.world import Object
 
 HERE = Path(__file__).resolve().parent
@@ -98,6 +98,23 @@ TEMPLATE: Object = {
     "ephemeralStorage": "50Gi",
     "extendedResources": {"rdma/hca": 1},
 }
+TOPOLOGY: Object = {"queue": "team-a", "topology": {"required": "cloud.provider.com/topology-rack"}}
+GANGED = GUARDED.model_copy(
+    update={
+        "pods": Pods(
+            carried_labels=("kai.scheduler/queue", "scheduling.x-k8s.io/pod-group"),
+            carried_annotations=("scheduling.k8s.io/group-name", "scheduling.volcano.sh/queue-name"),
+        ),
+        "allow": Allowed(schedulers=("kai-scheduler", "scheduler-plugins-scheduler", "volcano")),
+    }
+)
+GANG: Object = {
+    "metadata": {
+        "labels": {"scheduling.x-k8s.io/pod-group": "web", "kai.scheduler/queue": "research"},
+        "annotations": {"scheduling.k8s.io/group-name": "web", "scheduling.volcano.sh/queue-name": "research"},
+    },
+    "schedulerName": "volcano",
+}
 OWN_IMAGE = {"image": "registry.example.com/mine:2"}
 ANONYMOUS = {"storage": {"uri": "s3://open"}}
 
@@ -138,6 +155,12 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     "training-in-a-queue": lambda: attempt(document("PretrainRun", PRETRAIN | {"queue": "team-a"}), PLAIN),
     "training-over-two-to-four-nodes": lambda: attempt(
         document("PretrainRun", PRETRAIN | {"resources": {"nodes": 4, "minNodes": 2}, "queue": "team-a"}), PLAIN
+    ),
+    "training-in-a-topology": lambda: attempt(
+        document("PretrainRun", PRETRAIN | {"resources": RESOURCES} | TOPOLOGY), GUARDED
+    ),
+    "training-with-a-gangs-template": lambda: attempt(
+        document("PretrainRun", PRETRAIN | {"resources": RESOURCES, "podTemplate": GANG}), GANGED
     ),
     "training-with-a-template": lambda: attempt(
         document("PretrainRun", PRETRAIN | {"podTemplate": TEMPLATE}), TEMPLATED

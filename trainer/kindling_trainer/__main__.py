@@ -28,6 +28,7 @@ from kindling_runtime.status_server import serve_status
 from kindling_storage import open_store
 from kindling_trainer.align.data.sources import with_contents
 from kindling_trainer.align.rewards.confinement import hide_from_functions, is_hidden_from_functions
+from kindling_trainer.data.identity import with_digests
 from kindling_trainer.launch.launcher import launch
 from kindling_trainer.launch.node import LOCALHOST, one_of_nodes, single_node
 from kindling_trainer.launch.request import PROGRAM, Request
@@ -65,11 +66,12 @@ def _train(options: argparse.Namespace, asked: list[int]) -> Progress:
     node = one_of_nodes(options.nodes, options.master, resources, os.environ) if managed else single_node(resources)
     with tempfile.TemporaryDirectory(prefix="kindling-progress-") as folder:
         live = options.progress if options.serve is None else Path(folder) / "progress.json"
-        run_file = options.run_file
+        run_file = Path(folder) / "run.json"
         if isinstance(run, AlignmentRunFile):
             hide_from_functions(run)
-            run, run_file = with_contents(run), Path(folder) / "run.json"
-            run_file.write_bytes(canonical_json(run.document()))
+        run = with_digests(run)
+        run = with_contents(run) if isinstance(run, AlignmentRunFile) else run
+        run_file.write_bytes(canonical_json(run.document()))
         server = ForkServer(PROGRAM, hidden=isinstance(run, AlignmentRunFile) and is_hidden_from_functions(run))
         request = Request(run, run_file, open_store(run.output), node, managed, live, asked, server, options.log)
         with serve_status(options.serve, run, lambda: _latest(request)):

@@ -14,7 +14,7 @@ from kindling_api.v1alpha1.checkpoint import AlignmentEvaluationSpec, Checkpoint
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, layout_of
 from kindling_api.v1alpha1.pretrain_run import DEGREES_RULE
 from kindling_api.v1alpha1.publish import PublishSpec
-from kindling_api.v1alpha1.resources import PodResources, RunControls, TrainingResources
+from kindling_api.v1alpha1.resources import TOPOLOGY_RULE, PodResources, TrainingControls, TrainingResources
 from kindling_api.v1alpha1.status import AlignmentRunStatus
 from kindling_api.v1alpha1.storage import DataUri, ModelReference
 from kindling_api.v1alpha1.training import (
@@ -105,11 +105,12 @@ class FineTuningSpec(TrainingSpec):
         return self
 
 
-class AlignmentRunSpec(RunControls):
+class AlignmentRunSpec(TrainingControls):
     """A language model in, an aligned one out."""
 
     model_config = cel(
         DEGREES_RULE,
+        TOPOLOGY_RULE,
         ("self.parallelism.pipeline == 1", "parallelism.pipeline must be 1: only pretraining has stages"),
         (
             "!has(self.evaluation.judge) || has(self.method.ppo) || has(self.method.grpo)"

@@ -13,7 +13,7 @@ from kindling_api.v1alpha1.elastic import sizes_of
 from kindling_api.v1alpha1.model import ModelSpec
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, check_divides, layout_of
 from kindling_api.v1alpha1.publish import PublishSpec
-from kindling_api.v1alpha1.resources import ElasticResources, RunControls
+from kindling_api.v1alpha1.resources import TOPOLOGY_RULE, ElasticResources, TrainingControls
 from kindling_api.v1alpha1.status import PretrainRunStatus
 from kindling_api.v1alpha1.storage import DatasetReference
 from kindling_api.v1alpha1.training import BatchPlan, PretrainingSpec, batch_plan, default_sequences
@@ -36,10 +36,10 @@ ELASTIC_RULE = (
 )
 
 
-class PretrainRunSpec(RunControls):
+class PretrainRunSpec(TrainingControls):
     """A dataset in, a language model out."""
 
-    model_config = cel(DEGREES_RULE, ELASTIC_RULE)
+    model_config = cel(DEGREES_RULE, ELASTIC_RULE, TOPOLOGY_RULE)
 
     dataset: DatasetReference
     """What to train on."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kindling_api.base import Name, Spec
+from kindling_api.errors import SpecError, explain
 from kindling_api.quantities import ByteSize, CpuQuantity, Duration
-from kindling_api.rules import cel
+from kindling_api.rules import OneOf, cel
+from kindling_api.v1alpha1.pod_affinity import QualifiedName
 from kindling_api.v1alpha1.pod_template import PodTemplate
 from kindling_api.v1alpha1.storage import StorageSpec
 
@@ -107,12 +109,46 @@ class RunControls(Spec):
     """What deleting this document does to its data in the store."""
 
 
+class Unconstrained(Spec):
+    """No place of nodes is asked for."""
+
+
+class Topology(OneOf):
+    """How near to one another Kueue places the pods of a run (Topology-Aware Scheduling). A level is a label of nodes
+    that the Topology of the queue's nodes has, as in `cloud.provider.com/topology-rack`."""
+
+    required: QualifiedName | None = None
+    """All pods within one place of this level; the run waits until one has room."""
+    preferred: QualifiedName | None = None
+    """Within one place of this level where one has room, else of the next wider one, and at last over several."""
+    unconstrained: Unconstrained | None = None
+    """Anywhere, in nodes that Kueue chooses so that gaps are filled."""
+
+
+TOPOLOGY_RULE = ("!has(self.topology) || has(self.queue)", "topology needs queue: it is Kueue that places by topology")
+
+
+class TrainingControls(RunControls):
+    """The same for what trains, on one pod a node."""
+
+    topology: Topology | None = None
+    """How near to one another its pods are placed, where `queue` leads to nodes with a topology."""
+
+    @model_validator(mode="after")
+    def _placed_by_a_queue(self) -> Self:
+        if self.topology is not None and self.queue is None:
+            found, allowed = "a topology, and no spec.queue", "a topology of a run that Kueue admits"
+            remedy = "name a LocalQueue in spec.queue, or say it by podTemplate.affinity, which no queue needs"
+            raise SpecError(explain("spec.topology", found=found, allowed=allowed, remedy=remedy))
+        return self
+
+
 MUTABLE_FIELDS = ("suspend", "queue", "podTemplate", "ttlAfterFinished", "activeDeadline", "serve")
 """The fields of a spec that may change after creation; all others are immutable."""
 
 CONTENT_FREE_FIELDS = frozenset(
     {
-        *RunControls.model_fields,
+        *TrainingControls.model_fields,
         "bad_records",
         "checkpoint",
         "engine",

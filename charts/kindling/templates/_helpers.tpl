@@ -124,6 +124,23 @@ One that is being deleted does not, nor one that is not there: where it is made 
 http://{{ include "kindling.fullname" . }}-minio.{{ .Release.Namespace }}.svc.{{ .Values.runs.clusterDomain }}:9000
 {{- end }}
 
+{{/*
+Why MinIO would wait for its volume for ever, as far as Helm can see; nothing where it would not: where a class is named,
+there is a default one, or a volume without a class.
+*/}}
+{{- define "kindling.minioWaits" -}}
+{{- if and .Values.minio.enabled .Values.minio.persistence.enabled (not .Values.minio.persistence.storageClass) (lookup "v1" "Namespace" "" "kube-system") -}}
+{{- $served := false -}}
+{{- range (lookup "storage.k8s.io/v1" "StorageClass" "" "").items -}}
+{{- if eq (dig "metadata" "annotations" "storageclass.kubernetes.io/is-default-class" "" .) "true" }}{{ $served = true }}{{ end -}}
+{{- end -}}
+{{- range (lookup "v1" "PersistentVolume" "" "").items }}{{ if not (dig "spec" "storageClassName" "" .) }}{{ $served = true }}{{ end }}{{ end -}}
+{{- if not $served -}}
+This cluster has no default StorageClass, so MinIO waits for its volume for ever: name one in minio.persistence.storageClass (kubectl get storageclass shows which there are), or do without, by minio.persistence.enabled=false.
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* What every container of the chart may: nothing but run. */}}
 {{- define "kindling.containerSecurity" -}}
 allowPrivilegeEscalation: false

@@ -9,7 +9,7 @@ from __future__ import annotations
 from kindling_api.errors import EXIT_NOTHING, SpecError
 from kindling_api.v1alpha1.pod_template import PodTemplate
 from kindling_api.v1alpha1.products import model_folder
-from kindling_api.v1alpha1.status import AlignmentRunStatus, DatasetBuildStatus
+from kindling_api.v1alpha1.status import AlignmentRunStatus, DatasetBuildStatus, PretrainRunStatus
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_operator.children import Ending, job_ending, key_of_object
 from kindling_operator.draft import Draft
@@ -102,15 +102,18 @@ def _obstacles(draft: Draft) -> list[Obstacle]:
 
 
 def folder_of(draft: Draft) -> str | None:
-    """The product's folder in its store, as in `models/0123456789abcdef`; None where there is none, or none is known:
-    only the process that looks at a build's sources, or at an alignment's data, can name the folder before it says so
-    in its result or with a checkpoint."""
+    """The product's folder in its store, as in `models/0123456789abcdef`; None where there is none, or none is known.
+
+    It is named by what the process says, with its result or a checkpoint: the key may take in what only that reads, as
+    a build's sources, an alignment's data, or the digest of a product that is given by its URI. Of a pretraining that
+    has said nothing yet the key in the status is taken."""
     status = draft.status
-    if not isinstance(status, DatasetBuildStatus | AlignmentRunStatus):
-        return model_folder(status.key) if status.key is not None else None
+    assert isinstance(status, DatasetBuildStatus | PretrainRunStatus | AlignmentRunStatus)
     uri = status.result.uri if status.result is not None else None
-    if uri is None and isinstance(status, AlignmentRunStatus) and status.checkpoint is not None:
+    if uri is None and not isinstance(status, DatasetBuildStatus) and status.checkpoint is not None:
         uri = status.checkpoint.uri.partition("/checkpoints/")[0]
+    if uri is None and isinstance(status, PretrainRunStatus) and status.key is not None:
+        return model_folder(status.key)
     return "/".join(uri.rstrip("/").split("/")[-2:]) if uri is not None else None
 
 

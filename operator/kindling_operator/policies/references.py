@@ -10,6 +10,7 @@ from kindling_api.resolve import Finished, Waiting, resolve
 from kindling_api.v1alpha1.runfile import RunFile
 from kindling_api.v1alpha1.status import ConditionType, InputStatus, Reason
 from kindling_operator.draft import Draft, EventType
+from kindling_operator.moments import seconds_since
 from kindling_operator.world import Referred
 
 _FACTS: dict[str, ConditionType] = {
@@ -19,6 +20,9 @@ _FACTS: dict[str, ConditionType] = {
     "reward": "BaseReady",
     "judge": "BaseReady",
 }
+
+FILE_SECONDS = 5.0
+"""How old a document is when one that it refers to is told to be missing: those of one file come one after another."""
 
 
 def references(draft: Draft) -> Draft:
@@ -31,6 +35,9 @@ def references(draft: Draft) -> Draft:
         if missing:
             waits = True
             reason, message = missing[0]
+            if reason == "NotFound" and (left := _left_to_come(draft)) > 0:
+                draft = draft.requeue_within(left)
+                continue
             event: EventType = "Normal" if reason == "Building" else "Warning"
             draft = draft.set_condition(fact, "False", reason, message, event=event, event_reason="Waiting")
         else:
@@ -74,6 +81,12 @@ NO_STORAGE = explain(
 
 def _uses(draft: Draft, fact: ConditionType) -> list[Use]:
     return [use for use in uses(draft.document) if _FACTS[use.role] == fact]
+
+
+def _left_to_come(draft: Draft) -> float:
+    """Seconds that a document of the same file, applied at once with this one, may still take to be seen."""
+    created = draft.world.resource["metadata"].get("creationTimestamp")
+    return FILE_SECONDS - seconds_since(created, draft.now) if created else 0
 
 
 def _verdict(use: Use, there: Mapping[Reference, Referred]) -> tuple[Reason, str] | None:

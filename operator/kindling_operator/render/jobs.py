@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from kindling_api.v1alpha1.resources import Topology
 from kindling_api.v1alpha1.runfile import PROGRESS_PORT, AlignmentRunFile, DatasetBuildFile, PretrainRunFile
+from kindling_operator.labels import TOPOLOGY
 from kindling_operator.render.attempt import Attempt
 from kindling_operator.render.pods import Container, fixed, hub_environment, pod_template, program, spread, tolerations
 from kindling_operator.render.secrets import of_run
@@ -38,7 +40,8 @@ def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile) -> O
         nodeSelector=dict(resources.node_selector),
         tolerations=tolerations(attempt.settings, resources.tolerations),
     )
-    job = _indexed_job(attempt, with_template(template, attempt.template, attempt.labels), pods=resources.nodes)
+    template = with_template(template, attempt.template, attempt.labels)
+    job = _indexed_job(attempt, _placed(template, run.spec.topology), pods=resources.nodes)
     if isinstance(run, PretrainRunFile) and run.spec.resources.min_nodes is not None:
         return _elastic(job, run.spec.resources.min_nodes, queued=attempt.waits)
     return job
@@ -83,6 +86,17 @@ def _elastic(job: Object, min_nodes: int, *, queued: bool) -> Object:
         annotations = {**metadata.get("annotations", {}), **{MIN_PARALLELISM: str(min_nodes), SAME_COMPLETIONS: "true"}}
         metadata = {**metadata, "annotations": annotations}
     return {**job, "metadata": metadata, "spec": spec}
+
+
+def _placed(template: Object, topology: Topology | None) -> Object:
+    """The pods with the one wish that Kueue takes; `spec.topology` goes before a wish in anybody's annotations."""
+    if topology is None:
+        return template
+    wish, level = topology.chosen
+    metadata = template["metadata"]
+    others = {key: value for key, value in metadata.get("annotations", {}).items() if key not in TOPOLOGY.values()}
+    place = level if isinstance(level, str) else "true"
+    return {**template, "metadata": {**metadata, "annotations": {**others, TOPOLOGY[wish]: place}}}
 
 
 def _indexed_job(attempt: Attempt, template: Object, *, pods: int) -> Object:

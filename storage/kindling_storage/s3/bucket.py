@@ -23,6 +23,7 @@ from kindling_storage.s3.errors import (
     MISSING,
     Address,
     Failure,
+    NotS3Error,
     code_of,
     is_withdrawn,
     storage_error,
@@ -31,6 +32,7 @@ from kindling_storage.s3.retry import keep_retrying
 
 if TYPE_CHECKING:
     from boto3.session import Session
+    from botocore.awsrequest import AWSResponse
     from mypy_boto3_s3.client import S3Client
 
 CONNECT_SECONDS = 5
@@ -206,12 +208,29 @@ class Bucket:
 
     def _greet(self, client: S3Client) -> None:
         """Ask for one name, which answers with a reason where a HEAD request would not."""
+        client.meta.events.register_first(f"needs-retry.s3.{LISTING}", _refuse_a_page)
         try:
-            client.list_objects_v2(Bucket=self.name, Prefix=self._root, MaxKeys=1)
+            answer = client.list_objects_v2(Bucket=self.name, Prefix=self._root, MaxKeys=1)
+            if "Name" not in answer:
+                raise NotS3Error(answer["ResponseMetadata"]["HTTPStatusCode"], "no list of objects")
             self._granted.add(LISTING)
         except ClientError as error:
             if code_of(error) not in {"AccessDenied", "403"}:  # listing may be forbidden, and the rest not
                 raise
+
+
+def _refuse_a_page(response: tuple[AWSResponse, Any] | None, **_: object) -> None:
+    """What answers with a page for people is no S3 server; in an outage, whatever stands before one may.
+
+    The status is the raw one, for botocore makes a 500 of a success without a list, as of a passing fault."""
+    if response is None:
+        return
+    status, body = response[0].raw.status, response[0].content.lstrip()
+    is_html = response[0].headers.get("content-type", "").startswith("text/html")
+    if (is_html or body[:14].lower().startswith((b"<html", b"<!doctype html"))) and status < 500 and status != 429:
+        raise NotS3Error(status, "a page of HTML")
+    if status == 200 and not body.startswith(b"<"):
+        raise NotS3Error(status, "no list of objects")
 
 
 def _paying(params: dict[str, Any], **_: object) -> None:

@@ -54,6 +54,13 @@ _NO_ANSWER = (BotoConnectionError, HTTPClientError, IncompleteReadError, OSError
 _SAID_CHARACTERS = 300
 
 
+class NotS3Error(ResponseParserError):
+    """Something answers at the address, and it is no S3 server; its page is not repeated."""
+
+    def __init__(self, status: int, what: str) -> None:
+        super().__init__(f"{what} (HTTP status {status})")
+
+
 @dataclass(frozen=True)
 class Address:
     """Which bucket, on which server."""
@@ -130,7 +137,8 @@ def found_in(error: Exception) -> str:
 
 def code_of(error: ClientError) -> str:
     """The server's error code, as in `NoSuchBucket`, or the HTTP status where it gave none."""
-    return str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+    return str(error.response.get("Error", {}).get("Code") or status)
 
 
 def _server_said(error: ClientError, address: Address) -> tuple[str, str, str]:
@@ -156,7 +164,8 @@ def _boto_said(error: BotoCoreError | ResponseParserError | OSError) -> tuple[st
         return found_in(error), "an S3 server that answers", remedy
     if isinstance(error, ResponseParserError):
         remedy = "check storage.endpoint (its host, its port, http or https)"
-        return "an answer that is not S3's", "an S3 server", remedy
+        found = str(error) if isinstance(error, NotS3Error) else "an answer that is not S3's"
+        return found, "an S3 server", remedy
     return (
         type(error).__name__,
         "a request that can be sent",

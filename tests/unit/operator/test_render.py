@@ -132,6 +132,28 @@ def test_a_priority_is_that_of_the_job_in_a_queue_and_else_of_its_pods(
     assert [pod.get("priorityClassName") for pod in pods] == [of_pods] * len(pods)
 
 
+@pytest.mark.parametrize("kind", ["PretrainRun", "AlignmentRun"])
+@pytest.mark.parametrize(
+    ("topology", "annotation"),
+    [
+        ({"required": "example.com/rack"}, ("required", "example.com/rack")),
+        ({"preferred": "example.com/rack"}, ("preferred", "example.com/rack")),
+        ({"unconstrained": {}}, ("unconstrained", "true")),
+    ],
+)
+def test_a_topology_is_the_one_wish_that_kueue_finds_on_the_pods(
+    kind: str, topology: dict[str, Any], annotation: tuple[str, str]
+) -> None:
+    own = {"kueue.x-k8s.io/podset-preferred-topology": "zone", "linkerd.io/inject": "disabled"}
+    template = {"metadata": {"annotations": {**own, "kueue.x-k8s.io/podset-required-topology": "zone"}}}
+    document = resource(kind, queue="team-a", topology=topology, podTemplate=template)
+    document["metadata"]["annotations"] = own
+    _, job = rendered(document).create
+    wish, level = annotation
+    expected = {"linkerd.io/inject": "disabled", f"kueue.x-k8s.io/podset-{wish}-topology": level}
+    assert job["spec"]["template"]["metadata"]["annotations"] == expected
+
+
 TEN_OR_ELEVEN = {"steps": 10, "batch": {"tokens": 10 * 11 * 128}}
 """What as many nodes divide among themselves."""
 

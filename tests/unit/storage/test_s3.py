@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, ReadTimeoutError
 
-from kindling_api.errors import SpecError, StorageError, UnreachableError
+from kindling_api.errors import RefusedError, SpecError, StorageError, UnreachableError
 from kindling_storage import ObjectStore, open_store
 from kindling_storage.outage import outage
 from kindling_storage.s3.errors import Address, storage_error
@@ -244,7 +244,7 @@ class Server(BaseHTTPRequestHandler):
     def answer(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         listing = self.s3 and "list-type" in self.path
-        body = b"<ListBucketResult/>" if listing else self.body
+        body = b"<ListBucketResult><Name>bucket</Name></ListBucketResult>" if listing else self.body
         self.send_response(200 if listing else self.status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", '"1"')
@@ -291,22 +291,52 @@ def test_a_server_without_conditional_writes_is_refused(answering: Callable, sta
     )
 
 
-@pytest.mark.parametrize("status", [200, 403, 404, 500])
-def test_another_servers_page_is_not_repeated(answering: Callable, status: int) -> None:
-    store = answering(status, b"<html>the secrets of an internal page", s3=False)
-    with pytest.raises(StorageError) as raised:
-        store.get("a")
-    assert "secrets" not in str(raised.value)
+@pytest.mark.parametrize(
+    ("status", "body", "found"),
+    [
+        (200, b"<!DOCTYPE html>the secrets of an internal page", "a page of HTML (HTTP status 200)"),
+        (302, b"<html>the secrets of an internal page", "a page of HTML (HTTP status 302)"),
+        (403, b"<html>the secrets of an internal page", "a page of HTML (HTTP status 403)"),
+        (404, b"<html>the secrets of an internal page", "a page of HTML (HTTP status 404)"),
+        (200, b"", "no list of objects (HTTP status 200)"),
+        (200, b'{"secrets": []}', "no list of objects (HTTP status 200)"),
+        (200, b"<secrets></secrets>", "no list of objects (HTTP status 200)"),
+    ],
+)
+def test_another_server_is_told_as_such_and_its_page_is_not_repeated(
+    answering: Callable, status: int, body: bytes, found: str
+) -> None:
+    store = answering(status, body, s3=False)
+    for ask in (lambda: store.get("a"), lambda: store.put_if_absent("a", b""), lambda: list(store.list())):
+        with pytest.raises(StorageError) as raised:
+            ask()
+        assert str(raised.value).endswith(
+            f": found {found}, at the first contact; allowed: an S3 server. "
+            "To fix it: check storage.endpoint (its host, its port, http or https)."
+        )
 
 
-def test_a_server_of_another_kind_is_reported(answering: Callable) -> None:
-    store = answering(404, b"<html>not here", s3=False)
-    with pytest.raises(StorageError) as raised:
-        store.get("a")
-    assert str(raised.value).endswith(
-        ": found 404 (Not Found), at the first contact; allowed: an S3 server that has this bucket. "
-        "To fix it: check storage.endpoint (its host, its port, http or https) and storage.uri."
-    )
+@pytest.mark.parametrize(
+    ("status", "body", "error", "found"),
+    [
+        (403, b"", RefusedError, "403 (Forbidden), reading a; allowed: a user who may list, read"),
+        (404, b"", StorageError, "404 (Not Found), at the first contact; allowed: an S3 server that has this bucket"),
+        (
+            503,
+            b"<html>no server is up</html>",
+            UnreachableError,
+            "503 (Service Unavailable), at",
+        ),
+    ],
+    ids=["a right", "a bucket", "an outage"],
+)
+def test_what_an_s3_server_says_without_words_is_told_by_its_status(
+    answering: Callable, status: int, body: bytes, error: type[StorageError], found: str
+) -> None:
+    with pytest.raises(error) as raised:
+        answering(status, body, s3=False).get("a")
+    assert f": found {found}" in str(raised.value)
+    assert "no server is up" not in str(raised.value)
 
 
 ADDRESS = Address("data", "http://minio:9000")

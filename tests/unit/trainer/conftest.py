@@ -22,7 +22,7 @@ from kindling_api.v1alpha1.runfile import DatasetBuildFile, Input, PretrainRunFi
 from kindling_api.v1alpha1.status import DocumentCounts
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_storage import ObjectStore, open_store
-from kindling_storage.commit import commit, put_file
+from kindling_storage.commit import commit, put_file, read_manifest
 from kindling_trainer.telemetry.metrics import METRICS
 
 VOCAB = [chr(code) for code in range(ord(" "), ord(" ") + 64)]
@@ -108,6 +108,7 @@ def run_file(tmp_path: Path, dataset: Callable[..., str]) -> RunFactory:
     ) -> Path:
         base = fields.pop("initialize", None)
         uri = fields.pop("dataset", None) or dataset(name=f"dataset-{name}")
+        manifest = read_manifest(open_store(uri), DatasetManifest)
         sizes = TINY_MODELS[model] if isinstance(model, str) else model
         spec = {
             "dataset": {"uri": uri},
@@ -130,7 +131,7 @@ def run_file(tmp_path: Path, dataset: Callable[..., str]) -> RunFactory:
             key=key_of([name, str(store)]),
             output=output,
             spec=parsed,
-            dataset=Input(uri=uri),
+            dataset=Input(uri=uri, digest=manifest and manifest.digest),
             initialize=base,
         )
         path = tmp_path / f"{name}-{short_key(key_of(run.document()))}.json"

@@ -93,9 +93,19 @@ def open_reward_model(given: Input, run: AlignmentRunFile) -> ObjectStore:
         IntegrityError: it is damaged, or is another one than the run was made for.
     """
     store = input_store(given, run)
+    return store if read_reward_model(given, run) is None else store.child(MODEL_FOLDER)
+
+
+def read_reward_model(given: Input, run: AlignmentRunFile) -> ModelManifest | None:
+    """The manifest of a model that scores answers; None where it is a Hugging Face folder, which has no manifest.
+
+    Raises:
+        SpecError, IntegrityError: as `open_reward_model`.
+    """
+    store = input_store(given, run)
     kind = read_manifest(store, _Kind)
     if kind is None:
-        return store
+        return None
     if kind.kind != "Model":
         found, allowed = f"a {kind.kind.lower()}", "a finished reward model or a Hugging Face folder"
         remedy = "name an AlignmentRun with method reward"
@@ -103,7 +113,7 @@ def open_reward_model(given: Input, run: AlignmentRunFile) -> ObjectStore:
     manifest = read_manifest(store, ModelManifest)
     if manifest is not None and given.digest not in (None, manifest.digest):
         raise _changed(given, "a model", manifest.digest)
-    return store.child(MODEL_FOLDER)
+    return manifest
 
 
 def _no_base(store: ObjectStore, kind: str, *, aligning: bool) -> SpecError:

@@ -141,7 +141,7 @@ def test_a_document_of_which_nothing_was_made_goes_at_once(cluster: Make) -> Non
     assert run.resource["metadata"]["finalizers"] == ["example.com/other"]
 
 
-@pytest.mark.parametrize("kind", ["DatasetBuild", "AlignmentRun"])
+@pytest.mark.parametrize("kind", ["DatasetBuild", "PretrainRun", "AlignmentRun"])
 def test_a_run_whose_process_names_its_folder_deletes_that_of_its_result(cluster: Make, kind: str) -> None:
     run = cluster(kind, retention="Delete")
     run.run()

@@ -42,6 +42,21 @@ def test_a_run_waits_for_what_it_refers_to_and_starts_by_itself(
     assert [event.reason for event in run.events] == ["Accepted", "Waiting"]
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_what_is_applied_with_a_run_has_seconds_to_come_before_it_is_told_to_be_missing(
+    cluster: Make, comes: bool
+) -> None:
+    run = cluster(**NAMED)
+    run.resource["metadata"]["creationTimestamp"] = "2026-05-01T11:59:59Z"
+    assert run.reconcile().requeue_after == 4
+    assert [event.reason for event in run.events] == ["Accepted"]
+    run.wait(4)
+    run.references = {WEB: Referred("Pending")} if comes else {}
+    run.reconcile()
+    assert run.said("DatasetReady") == ("False", "Building" if comes else "NotFound")
+    assert [event.type for event in run.events] == ["Normal", "Normal" if comes else "Warning"]
+
+
 def test_a_name_that_two_finished_runs_have_is_not_guessed_at(cluster: Make) -> None:
     run = cluster(initialize={"from": {"name": "base"}})
     for kind in ("PretrainRun", "AlignmentRun"):
