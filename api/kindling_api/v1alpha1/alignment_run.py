@@ -17,6 +17,7 @@ from kindling_api.v1alpha1.publish import PublishSpec
 from kindling_api.v1alpha1.resources import PodResources, RunControls, TrainingResources
 from kindling_api.v1alpha1.status import AlignmentRunStatus
 from kindling_api.v1alpha1.storage import DataUri, ModelReference
+from kindling_api.v1alpha1.tracking import TrackingSpec
 from kindling_api.v1alpha1.training import (
     LENGTHS,
     AdamW,
@@ -144,6 +145,8 @@ class AlignmentRunSpec(RunControls):
     """Serve the result."""
     publish: PublishSpec | None = None
     """Put the finished model on the Hugging Face Hub."""
+    tracking: TrackingSpec | None = None
+    """Show the run's curves in Weights & Biases or MLflow."""
 
     @model_validator(mode="after")
     def _can_be_laid_out(self) -> Self:

@@ -110,6 +110,7 @@ CONTENT_FREE_FIELDS = frozenset(
         "resources",
         "restart",
         "serve",
+        "tracking",
     }
 )
 """Fields (Python names) that do not change the result, and so are no part of a run's key."""
