@@ -19,26 +19,33 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
     store: Store = DEFAULT_STORE,
     to: Annotated[
-        Literal["huggingface", "llmc", "nanogpt"],
-        typer.Option(help="huggingface for a model; for a dataset llmc (karpathy/llm.c) or nanogpt."),
+        Literal["huggingface", "gguf", "llmc", "nanogpt"],
+        typer.Option(
+            help="For a model huggingface or gguf (llama.cpp); for a dataset llmc (karpathy/llm.c) or nanogpt."
+        ),
     ] = "huggingface",
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"] | None,
         typer.Option(help="Of a model's weights; as they are, which after training is float32, unless given."),
     ] = None,
 ) -> None:
-    """Write a model as AutoModelForCausalLM and AutoTokenizer load it, or a dataset as another trainer reads it.
+    """Write a model as AutoModelForCausalLM and AutoTokenizer load it, or llama.cpp, or a dataset as other trainers do.
 
     \b
     Examples:
       kindling export quickstart ./quickstart-hf --dtype bfloat16
       kindling export kindling-store/models/0123456789abcdef/checkpoints/step-00000200-a1 ./at-200
+      kindling export quickstart ./quickstart-gguf --to gguf
       kindling export quickstart ./data --to llmc
     """
     if to == "huggingface":
         from kindling_cli.commands.export import export_model
 
         export_model(what, folder, store=store, dtype=dtype)
+    elif to == "gguf":
+        from kindling_cli.commands.export import export_gguf
+
+        export_gguf(what, folder, store=store, dtype=dtype)
     elif dtype is not None:
         remedy = "leave --dtype out: a dataset's tokens are written as that trainer reads them"
         raise SpecError(explain("--dtype", found=f"{dtype} with --to {to}", allowed="a model", remedy=remedy))

@@ -203,7 +203,7 @@ def check_runnable(documents: Sequence[Document], storage: StorageSpec) -> None:
     Raises:
         ModuleNotFoundError: a package that a stage needs is not installed.
         SpecError: a document refers to what is neither finished nor among `documents`.
-        RefusedError: a model is to be published, and there is no token.
+        RefusedError: a model is to be published, or shown in a tracker, and there is no token.
     """
     known = {reference_to(document) for document in documents}
     for document in documents:
@@ -211,6 +211,10 @@ def check_runnable(documents: Sequence[Document], storage: StorageSpec) -> None:
             raise ModuleNotFoundError(name=NEEDS[document.kind])
         if not isinstance(document, DatasetBuild) and document.spec.publish is not None:
             check_token(f"{reference_to(document)}: spec.publish.to")
+        if not isinstance(document, DatasetBuild) and document.spec.tracking is not None:
+            from kindling_trainer.telemetry.trackers import check_client  # not above: builds need no trainer
+
+            check_client(document.spec.tracking, f"{reference_to(document)}: spec.tracking")
         for use in uses(document):
             there = [each in known or finished_product(storage, each) is not None for each in use.candidates]
             if there and not any(there):

@@ -12,27 +12,29 @@ from kindling_api.v1alpha1.products import MANIFEST, MODEL_FOLDER, CheckpointMan
 from kindling_cli.product_folders import MODELS, ProductFolder, find
 from kindling_cli.products import Dataset, dataset_of, read_product
 from kindling_trainer.checkpoint.load import load, model_state
-from kindling_trainer.inference.generate import Generator, load_model
+from kindling_trainer.inference.generate import Device, Generator, check_device, load_model, placed
 from kindling_trainer.models import Decoder, build_model
 
 
-def load_generator(what: str, store: str) -> Generator:
-    """The model that `what` means.
+def load_generator(what: str, store: str, device: Device = "cpu") -> Generator:
+    """The model that `what` means, on a device.
 
     Raises:
-        SpecError: it means no model, or a model of a kind that Kindling has not.
+        SpecError: there is no such device; it means no model, or a model of a kind that Kindling has not.
         IntegrityError: it is damaged.
     """
+    check_device(device)
     place = find(what, store, MODELS)
     if not place.store.exists(MANIFEST):
-        return load_model(place.store)
+        return load_model(place.store, device)
     manifest = read_product(place.store)
     if isinstance(manifest, ModelManifest):
-        return load_model(place.store.child(MODEL_FOLDER))
+        return load_model(place.store.child(MODEL_FOLDER), device)
     checkpoint = checkpoint_manifest(place)
     dataset = dataset_of_checkpoint(place, checkpoint)
     tokenizer = Tokenizer.from_str(dataset.store.get(dataset.manifest.tokenizer.path).decode())
-    return Generator(weights_of(place, checkpoint), tokenizer, dataset.manifest.tokenizer.end_of_document)
+    model = placed(weights_of(place, checkpoint), device)
+    return Generator(model, tokenizer, dataset.manifest.tokenizer.end_of_document)
 
 
 def checkpoint_manifest(place: ProductFolder) -> CheckpointManifest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -329,6 +329,7 @@ def serve(
     slots: Annotated[int, typer.Option(metavar="N", min=1, help="Most answers at the same time; others wait.")] = 16,
     max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens that an answer may have.")] = 4096,
     origins: Annotated[list[str], typer.Option("--allow-origin", help="A page's address that may use it, or *.")] = [],  # noqa: B006
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="cpu, in fp32, or cuda, a GPU, in bfloat16.")] = "cpu",
 ) -> None:
     """Serve a model: an OpenAI-compatible endpoint and a chat page. Clients must send KINDLING_API_KEY where it is set.
 
@@ -339,8 +340,10 @@ def serve(
     """
     from kindling_cli.commands.serve import serve_model
 
-    limits = {"slots": slots, "max_tokens": max_tokens}
-    serve_model(model, store=store, host=host, port=port, name=name, page=page, origins=origins, **limits)
+    serve_model(
+        model, store=store, host=host, port=port, name=name, page=page, origins=origins, slots=slots,
+        max_tokens=max_tokens, device=device,
+    )  # fmt: skip
 
 
 app.command()(export)

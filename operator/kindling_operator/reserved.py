@@ -20,13 +20,16 @@ VARIABLES: Final = frozenset(
 )  # fmt: skip
 VARIABLE_PREFIXES: Final = ("KINDLING_", "RAY_", "TORCHELASTIC_")
 
-VOLUMES: Final = frozenset({"ca-bundle", "credentials", "hugging-face", "run", "shared-memory", "temporary"})
+VOLUMES: Final = frozenset(
+    {"ca-bundle", "credentials", "hugging-face", "run", "shared-memory", "temporary", "tracking"}
+)
 VOLUME_PREFIXES: Final = ("source-", "ray-", "shared-mem")
 """Those of a build's sources, and those that KubeRay adds."""
 
 FOLDERS: Final = (
     "/dev", "/etc/kindling", "/etc/kindling-ca-bundle", "/etc/kindling-credentials", "/etc/kindling-hugging-face",
-    "/etc/kindling-source-credentials", "/opt/kindling", "/proc", "/sys", "/tmp", "/var/run/secrets",
+    "/etc/kindling-source-credentials", "/etc/kindling-tracking", "/opt/kindling", "/proc", "/sys", "/tmp",
+    "/var/run/secrets",
 )  # fmt: skip
 """Nothing is mounted there, above them or below, but below /tmp."""
 

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from typing import get_args
 
 from kindling_api import logs
 from kindling_api.errors import KindlingError
@@ -15,7 +16,7 @@ from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_serve.server import listen_at, serve
 from kindling_serve.settings import KEY_VARIABLE, ServeSettings
 from kindling_storage import open_store
-from kindling_trainer.inference.generate import load_model
+from kindling_trainer.inference.generate import Device, load_model
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def main() -> int:
         listener = listen_at(arguments.host, arguments.port, settings.client_timeout)
         say(log, f"reading {arguments.model}", uri=arguments.model)
         store = open_store(StorageSpec(uri=arguments.model, endpoint=arguments.endpoint, region=arguments.region))
-        generator = load_model(store.child(MODEL_FOLDER) if store.exists(MANIFEST) else store)
+        generator = load_model(store.child(MODEL_FOLDER) if store.exists(MANIFEST) else store, arguments.device)
     except KindlingError as error:
         log.error("%s", error)
         return error.exit_code
@@ -56,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--slots", type=int, default=ServeSettings.slots, help="texts continued at the same time")
+    device = "cpu in fp32, or cuda, a GPU, in bfloat16"
+    parser.add_argument("--device", choices=get_args(Device), default="cpu", help=device)
     origin = "a web page's address whose scripts may use the endpoint, or *; repeatable"
     parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help=origin)
     parser.add_argument("--no-page", dest="page", action="store_false", help="the endpoint alone")

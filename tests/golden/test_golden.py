@@ -174,6 +174,7 @@ CASES: dict[str, Callable[[], list[Object]]] = {
         document("DatasetBuild", BUILD | {"engine": {"workers": 2}, "queue": "team-a"}), GUARDED
     ),
     "serving": lambda: served(GUARDED, replicas=2, apiKeySecret="key", resources={"cpu": "4", "memory": "8Gi"}),
+    "serving-on-a-gpu": lambda: served(PLAIN, resources={"cpu": "4", "memory": "8Gi", "gpu": "nvidia.com/gpu"}),
     "cleanup": lambda: [cleanup_job(PLAIN, document("PretrainRun", PRETRAIN), STORAGE, "models/0123456789abcdef")],
 }
 

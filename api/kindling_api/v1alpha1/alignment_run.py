@@ -14,9 +14,10 @@ from kindling_api.v1alpha1.checkpoint import AlignmentEvaluationSpec, Checkpoint
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, layout_of
 from kindling_api.v1alpha1.pretrain_run import DEGREES_RULE
 from kindling_api.v1alpha1.publish import PublishSpec
-from kindling_api.v1alpha1.resources import TOPOLOGY_RULE, PodResources, TrainingControls, TrainingResources
+from kindling_api.v1alpha1.resources import TOPOLOGY_RULE, ServeResources, TrainingControls, TrainingResources
 from kindling_api.v1alpha1.status import AlignmentRunStatus
 from kindling_api.v1alpha1.storage import DataUri, ModelReference
+from kindling_api.v1alpha1.tracking import TrackingSpec
 from kindling_api.v1alpha1.training import (
     LENGTHS,
     AdamW,
@@ -58,8 +59,9 @@ class ServeSpec(Spec):
     """Serving pods."""
     ui: bool = True
     """Whether there is a chat page beside the endpoint."""
-    resources: PodResources = PodResources()
-    """CPU and memory of each pod: in memory is the model, in fp32, and what it remembers of each dialogue."""
+    resources: ServeResources = ServeResources()
+    """CPU and memory of each pod: in memory is the model, in fp32, and what it remembers of each dialogue; with `gpu`
+    the model is in bfloat16, and both are on the device once the model is read."""
     api_key_secret: Name | None = None
     """A Secret in this namespace; clients must send what it holds as `apiKey`. Without one, only pods of this namespace
     may ask."""
@@ -145,6 +147,8 @@ class AlignmentRunSpec(TrainingControls):
     """Serve the result."""
     publish: PublishSpec | None = None
     """Put the finished model on the Hugging Face Hub."""
+    tracking: TrackingSpec | None = None
+    """Show the run's curves in Weights & Biases or MLflow."""
 
     @model_validator(mode="after")
     def _can_be_laid_out(self) -> Self:

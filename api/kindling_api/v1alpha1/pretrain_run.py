@@ -16,6 +16,7 @@ from kindling_api.v1alpha1.publish import PublishSpec
 from kindling_api.v1alpha1.resources import TOPOLOGY_RULE, ElasticResources, TrainingControls
 from kindling_api.v1alpha1.status import PretrainRunStatus
 from kindling_api.v1alpha1.storage import DatasetReference
+from kindling_api.v1alpha1.tracking import TrackingSpec
 from kindling_api.v1alpha1.training import BatchPlan, PretrainingSpec, batch_plan, default_sequences
 
 DEGREES_RULE = (
@@ -61,6 +62,8 @@ class PretrainRunSpec(TrainingControls):
     """Weights to start from."""
     publish: PublishSpec | None = None
     """Put the finished model on the Hugging Face Hub."""
+    tracking: TrackingSpec | None = None
+    """Show the run's curves in Weights & Biases or MLflow."""
 
     @model_validator(mode="after")
     def _can_be_laid_out(self) -> Self:

@@ -30,6 +30,9 @@ class Toleration(Spec):
     """The taint's effect; absent means all."""
 
 
+DeviceName = Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$", max_length=128)]
+
+
 class PodResources(Spec):
     """CPU and memory of one pod."""
 
@@ -39,6 +42,13 @@ class PodResources(Spec):
     """Memory of each pod, as in `8Gi`."""
 
 
+class ServeResources(PodResources):
+    """CPU and memory of one pod that serves, and its GPU."""
+
+    gpu: DeviceName | None = None
+    """The resource name of the GPU that each pod has one of, as in `nvidia.com/gpu`; absent means CPU."""
+
+
 class TrainingResources(Spec):
     """Nodes, processes and what each node gives. Without a cluster, nodes fold into processes of one machine."""
 
@@ -46,7 +56,7 @@ class TrainingResources(Spec):
     """Number of pods, one a node."""
     processes_per_node: Annotated[int, Field(ge=1, le=64)] = 1
     """Training processes in each pod; with `gpu`, each has a device of its own."""
-    gpu: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$", max_length=128)] | None = None
+    gpu: DeviceName | None = None
     """The resource name of the accelerator, as in `nvidia.com/gpu`; absent means CPU."""
     cpu: CpuQuantity = "1"
     """Cores of each pod."""
@@ -158,6 +168,7 @@ CONTENT_FREE_FIELDS = frozenset(
         "resources",
         "restart",
         "serve",
+        "tracking",
     }
 )
 """Fields (Python names) that do not change the result, and so are no part of a run's key."""

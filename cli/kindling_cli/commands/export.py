@@ -1,7 +1,8 @@
-"""`kindling export`: a model as a Hugging Face folder on this machine."""
+"""`kindling export`: a model as a Hugging Face folder, or as a GGUF file, on this machine."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from kindling_api.v1alpha1.products import MANIFEST, MODEL_FOLDER, ModelManifest
@@ -26,6 +27,31 @@ def export_model(model: str, folder: Path, *, store: str, dtype: Dtype | None = 
     if dtype is not None:
         cast(open_store(file_uri(folder)), dtype)
     print(f"{place.shown} is in {folder}, ready for AutoModelForCausalLM.from_pretrained({str(folder)!r}).")
+
+
+def export_gguf(model: str, folder: Path, *, store: str, dtype: Dtype | None = None) -> None:
+    """Write the model that `model` means as a GGUF file in a new or empty folder, with matrices of `dtype`, if given.
+
+    Raises:
+        SpecError: it means no model, llama.cpp has no such model or tokenizer, or the folder is in use.
+        IntegrityError: the model is damaged.
+        StorageError: the folder cannot be written.
+    """
+    from kindling_trainer.checkpoint.gguf import FILE, write_gguf
+
+    check_free(folder)
+    place = find(model, store, MODELS)
+    file, name = folder / FILE, model.rstrip("/").rpartition("/")[2]
+    if not place.store.exists(MANIFEST):
+        write_gguf(place.store, file, name, dtype)
+    elif isinstance(read_product(place.store), ModelManifest):
+        write_gguf(place.store.child(MODEL_FOLDER), file, name, dtype)
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as whole:
+            write_model(place, Path(whole))
+            write_gguf(open_store(file_uri(Path(whole))), file, name, dtype)
+    print(f"{place.shown} is in {file}, ready for llama.cpp.")
 
 
 def write_model(place: ProductFolder, folder: Path) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from kindling_cli.load_model import load_generator
 from kindling_serve.server import listen_at, serve
 from kindling_serve.settings import KEY_VARIABLE, ServeSettings
+from kindling_trainer.inference.generate import Device
 
 
 def serve_model(
@@ -22,11 +23,12 @@ def serve_model(
     slots: int,
     max_tokens: int,
     origins: list[str],
+    device: Device,
 ) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        SpecError: `model` means no model, or the address cannot be had.
+        SpecError: there is no such device, `model` means no model, or the address cannot be had.
     """
     console = Console(highlight=False)
     settings = ServeSettings(
@@ -39,7 +41,7 @@ def serve_model(
     )
     with listen_at(host, port, settings.client_timeout) as listener:
         console.print(f"Reading {model} …", style="dim", markup=False)
-        generator = load_generator(model, store)
+        generator = load_generator(model, store, device)
         where = f"http://{host}:{listener.getsockname()[1]}"
         if page:
             console.print(f"Chat      {where}", markup=False)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.resources import RunControls
 from kindling_api.v1alpha1.storage import (
     CREDENTIALS,
@@ -18,6 +20,7 @@ from kindling_api.v1alpha1.storage import (
     SOURCE_CREDENTIALS_VARIABLE,
     StorageSpec,
 )
+from kindling_api.v1alpha1.tracking import KEY, KEY_VARIABLE
 from kindling_operator.world import Object
 
 HUB_FOLDER = "/etc/kindling-hugging-face"
@@ -25,6 +28,8 @@ HUB_TOKEN = "token"
 """The key of the Secret with a token for the Hugging Face Hub."""
 HUB_VARIABLE = "HF_TOKEN_PATH"
 """Where the Hub's own library looks for the file with its token, anew for each request."""
+
+TRACKING_FOLDER = "/etc/kindling-tracking"
 
 _LASTING, _TOKEN = CREDENTIALS[:-1], CREDENTIALS[-1]
 
@@ -57,7 +62,7 @@ class MountedSecret:
 def of_run(spec: RunControls, storage: StorageSpec) -> tuple[MountedSecret, ...]:
     """All that the pods have which do the work of a document."""
     sources = _of_sources(spec) if isinstance(spec, DatasetBuildSpec) else ()
-    return (*of_storage(storage), *sources, *_of_hub(spec))
+    return (*of_storage(storage), *sources, *_of_hub(spec), *_of_tracker(spec))
 
 
 def of_storage(storage: StorageSpec) -> tuple[MountedSecret, ...]:
@@ -85,6 +90,16 @@ def _of_hub(spec: RunControls) -> tuple[MountedSecret, ...]:
         return ()
     variable = (HUB_VARIABLE, f"{HUB_FOLDER}/{HUB_TOKEN}")
     return (MountedSecret(secret, "hugging-face", HUB_FOLDER, variable, keys=(HUB_TOKEN,), optional=()),)
+
+
+def _of_tracker(spec: RunControls) -> tuple[MountedSecret, ...]:
+    """The key of the tracker that is shown a run's curves."""
+    tracking = spec.tracking if isinstance(spec, PretrainRunSpec | AlignmentRunSpec) else None
+    secret = tracking.chosen[1].key_secret if tracking is not None else None
+    if secret is None:
+        return ()
+    variable = (KEY_VARIABLE, f"{TRACKING_FOLDER}/{KEY}")
+    return (MountedSecret(secret, "tracking", TRACKING_FOLDER, variable, keys=(KEY,), optional=()),)
 
 
 def _items(keys: tuple[str, ...]) -> list[Object]:

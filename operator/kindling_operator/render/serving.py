@@ -99,9 +99,11 @@ def _pods(settings: Settings, metadata: Object, run: AlignmentRun, model: str, s
     place = {"--endpoint": storage.endpoint, "--region": storage.region}
     options = [f"{option}={value}" for option, value in place.items() if value is not None]
     options += [] if serve.ui else ["--no-page"]
+    gpu = serve.resources.gpu
+    options += [] if gpu is None else ["--device=cuda"]
     container = Container(
         image=settings.images.serve,
-        resources=fixed(serve.resources.cpu, serve.resources.memory),
+        resources=fixed(serve.resources.cpu, serve.resources.memory, {} if gpu is None else {gpu: 1}),
         command=("python", "-m", "kindling_serve", model, f"--name={run.metadata.name}", "--log=json", *options),
         secrets=of_storage(storage),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kindling_api.base import key_of
@@ -19,7 +20,7 @@ from kindling_api.errors import IntegrityError, SpecError
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.products import DatasetManifest, ModelManifest
 from kindling_cli.commands.chat import State, apply_command, converse
-from kindling_cli.commands.export import export_model
+from kindling_cli.commands.export import export_gguf, export_model
 from kindling_cli.commands.generate import generate_text
 from kindling_cli.commands.inspect import inspect_product
 from kindling_cli.commands.plan import plan_files
@@ -307,6 +308,19 @@ def test_export_rounds_weights_where_that_is_asked(store: Path, tmp_path: Path) 
     assert (whole.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     for one, other in zip(whole.parameters(), half.parameters(), strict=True):
         assert torch.equal(one.to(torch.bfloat16), other)
+
+
+def test_export_gives_one_file_of_a_product_or_of_a_hugging_face_folder(store: Path, tmp_path: Path) -> None:
+    export_gguf("words", tmp_path / "gguf", store=str(store), dtype="float16")
+    export_model("words", tmp_path / "folder", store=str(store))
+    export_gguf(str(tmp_path / "folder"), tmp_path / "again", store=str(store), dtype="float16")
+    assert [path.name for path in (tmp_path / "gguf").iterdir()] == ["model.gguf"]
+    first, second = (GGUFReader(tmp_path / name / "model.gguf") for name in ("gguf", "again"))
+    assert [each.name for each in first.tensors] == [each.name for each in second.tensors]
+    assert all((one.data == other.data).all() for one, other in zip(first.tensors, second.tensors, strict=True))
+    assert first.fields["general.name"].contents() == "words"
+    # llama.cpp reads no byte-level tokenizer without a merge: there is one that no text meets.
+    assert first.fields["tokenizer.ggml.merges"].contents() == ["a !"]
 
 
 def test_export_touches_no_folder_that_is_in_use(store: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from kindling_api.v1alpha1.storage import (
 )
 from kindling_operator.render import Rendered, render
 from kindling_operator.render.cleanup import cleanup_job
-from kindling_operator.render.secrets import HUB_FOLDER
+from kindling_operator.render.secrets import HUB_FOLDER, TRACKING_FOLDER
 from kindling_operator.settings import Allowed, Egress, HuggingFace, Images, Pods, Rewards, Settings
 
 STORAGE = StorageSpec(uri="s3://llm", endpoint="http://minio:9000", credentials_secret="minio")
@@ -276,6 +276,18 @@ def test_the_pods_that_may_read_the_hub_have_its_address_and_the_token(kind: str
 @pytest.mark.parametrize("kind", SPECS)
 def test_without_a_token_and_a_hub_of_its_own_pods_hear_nothing_of_the_hub(kind: str) -> None:
     assert "HF_" not in str(rendered(resource(kind)).create)
+
+
+@pytest.mark.parametrize("kind", ["PretrainRun", "AlignmentRun"])
+def test_the_pods_of_a_run_have_the_key_of_its_tracker_in_a_file_and_the_key_of_the_run_is_the_same(kind: str) -> None:
+    document = resource(kind, tracking={"wandb": {"project": "p", "keySecret": "minio"}})
+    _, job = rendered(document).create
+    for template in templates(job):
+        environment = {one["name"]: one["value"] for one in template["spec"]["containers"][0]["env"]}
+        assert environment["KINDLING_TRACKING_KEY"] == f"{TRACKING_FOLDER}/key"
+        assert secrets_of(template, TRACKING_FOLDER) == ["minio"]
+    assert run_file(document).key == run_file(resource(kind)).key
+    assert TRACKING_FOLDER not in str(cleanup_job(SETTINGS, document, STORAGE, "models/0123456789abcdef"))
 
 
 def test_only_the_keys_of_a_secret_that_are_needed_are_in_a_pod() -> None:

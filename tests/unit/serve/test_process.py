@@ -18,11 +18,15 @@ from typing import Any
 
 import openai
 import pytest
+import torch
 
+from kindling_api.errors import SpecError
 from kindling_cli.commands.chat import converse
+from kindling_cli.load_model import load_generator
 from kindling_storage import open_store
 from kindling_trainer.chat.message import Message
 from kindling_trainer.checkpoint.huggingface import ChatFiles, export
+from kindling_trainer.inference.batching import Chosen, DecodingBatch, continue_all
 from kindling_trainer.inference.generate import load_model
 from kindling_trainer.inference.sampling import GenerationOptions
 
@@ -119,6 +123,29 @@ def test_the_terminal_speaks_the_chat_template(
     second = "".join(model.answer(turns, options))
     assert "You are talking to" in said
     assert f"{first}\n" in said and f"{second}\n" in said
+
+
+def test_a_gpu_that_is_not_there_is_told_before_the_model_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for read in (lambda: load_model(tmp_path, "cuda"), lambda: load_generator(str(tmp_path), "none", "cuda")):
+        with pytest.raises(SpecError, match=r"--device: found cuda, and no GPU that PyTorch .* can use; allowed: cpu"):
+            read()
+
+
+def test_a_model_in_bfloat16_generates_as_one_in_fp32_but_for_rounding(folder: Path) -> None:
+    model = load_model(folder).model
+    half = load_model(folder).model.to(torch.bfloat16)
+    options = GenerationOptions(max_tokens=12, temperature=0)
+    (found,) = continue_all(half, [([5, 3, 8], options)])
+    batch = DecodingBatch(model)
+    row = batch.join([5, 3, 8], options, likeliest=model.embedding.weight.shape[0])
+    for token, log_probability in zip(found.tokens, found.log_probabilities, strict=True):
+        ((_, chosen),) = batch.step()
+        assert isinstance(chosen, Chosen)
+        assert dict(chosen.likeliest)[token] == pytest.approx(log_probability, abs=0.1)
+        row.tokens[-1] = token
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:

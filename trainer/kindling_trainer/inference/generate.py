@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
+from typing import Literal
 
 import torch
 from tokenizers import Tokenizer
@@ -21,6 +22,9 @@ from kindling_trainer.inference.sampling import GenerationOptions
 from kindling_trainer.models import Decoder
 
 INCOMPLETE = "�"  # what a decoder writes for bytes that are no character, or not one yet
+
+Device = Literal["cpu", "cuda"]
+"""Where a model generates."""
 
 LOOK_BACK = 5
 """How many tokens before a text its decoder may look at, as with vLLM."""
@@ -152,18 +156,33 @@ class Generator:
         return decode_pieces(self.tokenizer, _until(following, self.stops), before)
 
 
-def load_model(source: ObjectStore | Path, device: torch.device | str = "cpu") -> Generator:
-    """The model in a Hugging Face folder, ours or another's, in fp32.
+def check_device(device: Device) -> None:
+    """Raises SpecError where this machine has no such device, or its PyTorch was built for another."""
+    if device == "cuda" and not torch.cuda.is_available():
+        built = f"no GPU that PyTorch {torch.__version__} can use"
+        remedy = "leave --device out, or install a driver and the PyTorch that fits it"
+        raise SpecError(explain("--device", found=f"cuda, and {built}", allowed="cpu on this machine", remedy=remedy))
+
+
+def placed(model: Decoder, device: Device) -> Decoder:
+    """The model on its device: in fp32 on the CPU; on a GPU in bfloat16, in half the memory."""
+    return model.to(device, torch.bfloat16) if device == "cuda" else model
+
+
+def load_model(source: ObjectStore | Path, device: Device = "cpu") -> Generator:
+    """The model in a Hugging Face folder, ours or another's, as `placed` has it.
 
     Raises:
-        SpecError: the folder holds no model of a kind that Kindling has, or a tokenizer that does not fit it.
+        SpecError: there is no such device, or the folder holds no model of a kind that Kindling has, or a tokenizer
+            that does not fit it.
         StorageError: it cannot be read.
     """
     store = open_store(source.resolve().as_uri()) if isinstance(source, Path) else source
+    check_device(device)
     read_shape(store)  # what is no model is told as such
     tokenizer, special = read_tokenizer(store)  # and what is wrong with it before its weights are read
     template = read_chat_template(store)
-    model = read_model(store).to(device)
+    model = placed(read_model(store), device)
     chat = None if template is None else ChatTemplate(template, tokenizer, special.named)
     return Generator(model, tokenizer, special.eos, chat, frozenset(special.stops), special.bos)
 

@@ -16,6 +16,7 @@ from kindling_trainer.data.inputs import check_inputs, learns_tokens
 from kindling_trainer.launch.publish import check_target, put_on_hub
 from kindling_trainer.launch.request import Request
 from kindling_trainer.launch.supervise import follow, lead
+from kindling_trainer.launch.tracking import check_tracker, tracked
 from kindling_trainer.telemetry.metrics import perplexity
 
 
@@ -36,6 +37,9 @@ def launch(request: Request) -> ModelResult | None:
             finished = _lead(request)
         else:
             follow(request)
+    else:
+        with tracked(request):
+            pass  # what a tracker that was away has missed
     return _publish(request, finished) if request.node.leads and finished is not None else None
 
 
@@ -43,10 +47,12 @@ def _lead(request: Request) -> ModelManifest:
     """Train, as the only machine or the first."""
     check_inputs(request.run)
     check_target(request.run.spec.publish)
+    check_tracker(request)
     with lock(request.store, LOCK, request.run) as held:
         discard_damaged(request.store, ModelManifest)
         record_origin(request.store, request.run)
-        lead(request, held)
+        with tracked(request):
+            lead(request, held)
     finished = read_whole(request.store, ModelManifest)
     assert finished is not None, "training processes that end well have committed a model"
     return finished

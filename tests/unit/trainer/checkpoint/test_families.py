@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,23 @@ def test_a_folder_that_was_not_trained_is_handed_back_as_it_came(
     written = load_file(found / WHOLE)
     assert tensors.keys() == written.keys()
     assert all(each.dtype == written[name].dtype and torch.equal(each, written[name]) for name, each in tensors.items())
+
+
+@pytest.mark.parametrize("name", ["llama-3.2", "qwen3", "gemma-3-linear"])
+def test_transformers_continues_a_folder_that_was_rounded_to_bfloat16_as_ours(
+    name: str, store: ObjectStore, tmp_path: Path
+) -> None:
+    """Both compute in fp32: where each sums in bfloat16, in an order of its own, random models have near ties."""
+    replace(CASES[name], dtype=torch.float32).save(tmp_path / "model")
+    cast(store, "bfloat16")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").dtype == torch.bfloat16
+    ours = read_model(store)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
+    prompt = [3, 5, 9, 22, 40]
+    found = theirs.generate(
+        torch.tensor([prompt]), do_sample=False, max_new_tokens=32, eos_token_id=None, pad_token_id=0
+    )
+    assert list(continue_tokens(ours, prompt, GREEDY)) == found[0, len(prompt) :].tolist()
 
 
 @every_case

@@ -119,7 +119,7 @@ def _to_llama(shape: ModelShape, name: str, tensor: Tensor) -> Named:
     prefix, path = (f"model.layers.{layer[1]}.", layer[2]) if layer else ("", name)
     module, _, kind = path.rpartition(".")
     theirs = (_LLAMA | _NORMS[shape.variant.norms])[module]
-    rows = _rows(shape, tensor.flatten() if module in _HEAD_NORMS else tensor, module, to_pairs=False)
+    rows = rotated_rows(shape, tensor.flatten() if module in _HEAD_NORMS else tensor, module, to_pairs=False)
     return f"{prefix}{theirs}.{kind.replace('offset', 'weight')}", rows
 
 
@@ -128,13 +128,13 @@ def _from_llama(shape: ModelShape, prefix: str, path: str, tensor: Tensor) -> Na
     ours = {theirs: ours for ours, theirs in (_LLAMA | _NORMS[shape.variant.norms]).items()}.get(module, module)
     if shape.variant.offset_norms and ours.endswith("norm"):
         kind = kind.replace("weight", "offset")
-    rows = _rows(shape, tensor, ours, to_pairs=True)
+    rows = rotated_rows(shape, tensor, ours, to_pairs=True)
     if shape.variant.qk_norm == "width" and ours in _HEAD_NORMS:
         rows = rows.unflatten(0, (-1, shape.head_width))  # a norm over all heads has their two dimensions
     return f"{prefix}{ours}.{kind}", rows
 
 
-def _rows(shape: ModelShape, tensor: Tensor, module: str, *, to_pairs: bool) -> Tensor:
+def rotated_rows(shape: ModelShape, tensor: Tensor, module: str, *, to_pairs: bool) -> Tensor:
     """The rows of a query or key matrix in the order of the other rotation; any other tensor as it is."""
     if module not in _ROTATED or tensor.shape[0] % shape.head_width:
         return tensor  # of another size: whoever reads it finds that
