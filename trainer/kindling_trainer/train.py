@@ -48,7 +48,7 @@ from kindling_trainer.loop.setup import Setup
 from kindling_trainer.loop.skipping import heal, is_in_vain, leave_out_again, watched
 from kindling_trainer.loop.step import Stepper, Taken
 from kindling_trainer.optim.adamw import set_learning_rate
-from kindling_trainer.optim.schedule import cosine
+from kindling_trainer.optim.schedule import learning_rate
 from kindling_trainer.parallel.mesh import Ranks, join
 from kindling_trainer.telemetry.metrics import Metrics
 from kindling_trainer.telemetry.peak_flops import peak_flops
@@ -297,8 +297,8 @@ def _confirm(setup: Setup, token: str | None) -> None:
 
 def _learning_rate(setup: Setup, finished: int) -> float:
     training = setup.run.spec.training
-    assert training.optimizer.adam_w is not None and training.schedule.cosine is not None
-    return cosine(training.schedule.cosine, training.optimizer.adam_w.learning_rate, finished, setup.steps)
+    assert training.optimizer.adam_w is not None
+    return learning_rate(training.schedule, training.optimizer.adam_w.learning_rate, finished, setup.steps)
 
 
 def _checkpoint_facts(setup: Setup, attempt: int) -> CheckpointManifest:

@@ -11,21 +11,14 @@ from kindling_api.errors import SpecError, explain, finding
 from kindling_api.rules import cel
 from kindling_api.v1alpha1.alignment_method import Method
 from kindling_api.v1alpha1.checkpoint import AlignmentEvaluationSpec, CheckpointSpec, RestartSpec
+from kindling_api.v1alpha1.optimizer import AdamW, Optimizer
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, layout_of
 from kindling_api.v1alpha1.pretrain_run import DEGREES_RULE
 from kindling_api.v1alpha1.publish import PublishSpec
 from kindling_api.v1alpha1.resources import PodResources, RunControls, TrainingResources
 from kindling_api.v1alpha1.status import AlignmentRunStatus
 from kindling_api.v1alpha1.storage import DataUri, ModelReference
-from kindling_api.v1alpha1.training import (
-    LENGTHS,
-    AdamW,
-    BatchPlan,
-    Optimizer,
-    TrainingSpec,
-    batch_plan,
-    default_sequences,
-)
+from kindling_api.v1alpha1.training import LENGTHS, BatchPlan, TrainingSpec, batch_plan, default_sequences
 
 DialogueFormat = Literal["messages", "promptCompletion", "preference", "unpaired", "promptOnly", "shareGPT", "alpaca"]
 

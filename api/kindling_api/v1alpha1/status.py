@@ -283,7 +283,7 @@ class Divergence(Status):
         """What it says, and what to do."""
         return (
             f"The training loss ended at {self.last:.3f}, and was {self.best:.3f} at step {self.step:,}: the run has "
-            "diverged. Lower optimizer.adamW.learningRate, lengthen schedule.cosine.warmupFraction or set "
+            "diverged. Lower the optimizer's learningRate, lengthen the schedule's warmupFraction or set "
             "gradientClip: 1.0."
         )
 

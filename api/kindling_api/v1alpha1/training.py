@@ -10,12 +10,13 @@ from pydantic import Field, model_validator
 from kindling_api.base import Spec
 from kindling_api.errors import SpecError, explain, finding
 from kindling_api.quantities import Count
-from kindling_api.rules import OneOf, cel, exactly_one
+from kindling_api.rules import cel, exactly_one
+from kindling_api.v1alpha1.optimizer import AdamW, Optimizer
 from kindling_api.v1alpha1.parallelism import Layout
+from kindling_api.v1alpha1.schedule import Cosine, Schedule
 from kindling_api.v1alpha1.windows import Skips
 
 LENGTHS = ("steps", "tokens", "epochs")
-Beta = Annotated[float, Field(ge=0, lt=1)]
 DEFAULT_SEQUENCES = 32
 STEPS_TO_LEARN = 100
 """What a recipe leaves open is chosen so that a run has at least so many steps, if its data is enough for that."""
@@ -39,43 +40,6 @@ class Batch(Spec):
     micro_batch: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """Sequences that one process computes at once; the rest is gradient accumulation. Absent means up to 16, and so
     many that a step has four micro-batches for each stage of a pipeline."""
-
-
-class AdamW(Spec):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101); norms, biases and embeddings
-    are not decayed."""
-
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 6e-4
-    """The peak of the schedule."""
-    betas: Annotated[tuple[Beta, Beta], Field(min_length=2, max_length=2)] = (0.9, 0.95)
-    """Decay of the first and second moment."""
-    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
-    """Added to the root of the second moment."""
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.1
-    """Decoupled decay of the matrices."""
-
-
-class Optimizer(OneOf):
-    """Which optimizer."""
-
-    adam_w: AdamW | None = None
-    """AdamW."""
-
-
-class Cosine(Spec):
-    """Linear warm-up, then a half cosine down to a fraction of the peak."""
-
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    """Fraction of the steps in which the rate rises from 0 to the peak."""
-    final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """The last rate, as a fraction of the peak."""
-
-
-class Schedule(OneOf):
-    """How the learning rate changes."""
-
-    cosine: Cosine | None = None
-    """Warm-up and cosine."""
 
 
 class TrainingSpec(Spec):

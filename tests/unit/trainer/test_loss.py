@@ -16,8 +16,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from kindling_api.v1alpha1.model import PRESETS
+from kindling_api.v1alpha1.optimizer import AdamW
 from kindling_api.v1alpha1.parallelism import Layout
-from kindling_api.v1alpha1.training import AdamW, TrainingSpec
+from kindling_api.v1alpha1.training import TrainingSpec
 from kindling_trainer.data.windows import Batch
 from kindling_trainer.loop.instability import UnstableError
 from kindling_trainer.loop.objective import Evaluation, Figures, Interruptible, LocalBatch
@@ -130,7 +131,7 @@ def test_a_step_that_is_not_finite_is_refused_and_leaves_the_weights() -> None:
         taking.take(taking.objective.local_batch(6, iter), 6)
     assert str(caught.value) == (
         "spec.training: found loss nan and gradient norm nan in step 7; allowed: finite numbers. To fix it: lower "
-        "optimizer.adamW.learningRate, lengthen schedule.cosine.warmupFraction or set gradientClip: 1.0, and run "
+        "the optimizer's learningRate, lengthen the schedule's warmupFraction or set gradientClip: 1.0, and run "
         "again; the checkpoints so far are whole."
     )
     for name, weight in taking.model.named_parameters():

@@ -26,9 +26,8 @@ def watched(setup: Setup) -> Spikes | None:
     spec = _spec(setup)
     if spec.spike == 0:
         return None
-    schedule = setup.run.spec.training.schedule.cosine
-    assert schedule is not None
-    spikes = Spikes(spec, warm_up=round(schedule.warmup_fraction * setup.steps), recent=setup.recent)
+    warm_up = round(setup.run.spec.training.schedule.warmup_fraction * setup.steps)
+    spikes = Spikes(spec, warm_up=warm_up, recent=setup.recent)
     spikes.are_taken = _is_spent(setup)
     return spikes
 

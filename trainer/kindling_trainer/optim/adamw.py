@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kindling_api.v1alpha1.training import AdamW
+from kindling_api.v1alpha1.optimizer import AdamW
 from kindling_trainer.models.initialize import plain_name
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
