@@ -128,6 +128,9 @@ class PretrainingSpec(TrainingSpec):
     """Windows of the data that are left out; those that follow are read in their place."""
     instability: Instability | None = None
     """Which steps are not taken; absent: those that its defaults say."""
+    z_loss: Annotated[float, Field(gt=0, le=1)] | None = None
+    """So many times log²Z is added to each target's loss in training, where Z is what the softmax divides by: it keeps
+    logits from drifting (Chowdhery et al. 2022, PaLM, arXiv:2204.02311, section 5, with 1e-4). Absent: nothing."""
 
 
 CONTENT_FREE_TRAINING_FIELDS = frozenset({"compile", "activation_checkpointing"})

@@ -52,8 +52,22 @@ def compare_slice(rendezvous: str, processes: int, rank: int) -> None:
     (loss * 0.25).backward()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(mine.grad, whole.grad.chunk(processes, dim=-1)[rank])
+    compare_z_loss(logits, targets, processes, rank)
     compare_tokens(logits, targets, processes, rank)
     dist.destroy_process_group()
+
+
+def compare_z_loss(logits: torch.Tensor, targets: torch.Tensor, processes: int, rank: int) -> None:
+    """The z-loss of a slice, and its gradient, is that of the whole."""
+    whole = logits.clone().requires_grad_()
+    expected = token_loss(whole, targets, z_loss=0.01)
+    (expected * 0.25).backward()
+    mine = logits.chunk(processes, dim=-1)[rank].contiguous().requires_grad_()
+    assert dist.group.WORLD is not None and whole.grad is not None
+    loss = vocab_parallel_loss(mine, targets, dist.group.WORLD, z_loss=0.01)
+    (loss * 0.25).backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(mine.grad, whole.grad.chunk(processes, dim=-1)[rank])
 
 
 def compare_tokens(logits: torch.Tensor, targets: torch.Tensor, processes: int, rank: int) -> None:
@@ -95,6 +109,13 @@ def test_vocab_parallel_loss_of_one_process_is_the_plain_one(alone: dist.Process
     torch.testing.assert_close(token_log_probabilities(logits, targets, alone), tokens)
     torch.testing.assert_close(-tokens.sum(), token_loss(logits, targets))
     assert tokens[1, 3:].tolist() == [0.0, 0.0]
+
+
+def test_the_z_loss_adds_the_square_of_the_log_normaliser_of_each_target_that_counts() -> None:
+    logits, targets = problem()
+    log_z = logits.exp().sum(dim=-1).log()
+    added = token_loss(logits, targets, z_loss=1e-2) - token_loss(logits, targets)
+    torch.testing.assert_close(added, 1e-2 * log_z[targets != IGNORED].square().sum(), rtol=1e-4, atol=1e-4)
 
 
 class Learning:

@@ -47,6 +47,8 @@ class Pretraining:
     validation: ValidationWindows
     vocabulary: Vocabulary
     evaluation: EvaluationSpec
+    z_loss: float = 0.0
+    """How much of log²Z is added to each target's loss."""
 
     def local_batch(self, step: int, interruptible: Interruptible[int]) -> LocalBatch[Batch]:
         """Every target counts, so the whole batch's count is known without asking the other processes."""
@@ -65,9 +67,8 @@ class Pretraining:
         self.training = replace(self.training, order=replace(order, skips=merged([*order.skips, *windows])))
 
     def loss(self, batch: Batch) -> tuple[Tensor, Figures]:
-        """The sum over all targets, in nats."""
-        tokens, targets = (part.to(self.model.ranks.device) for part in batch)
-        return self.model.token_loss(tokens, targets), {}
+        """The sum over all targets, in nats, with the z-loss."""
+        return self._summed(batch, z_loss=self.z_loss), {}
 
     def evaluate(self, *, whole: bool, interruptible: Interruptible[list[Batch]]) -> Evaluation:
         """The loss on a sample of the validation part, or on the whole of it, and what the model says."""
@@ -77,7 +78,7 @@ class Pretraining:
         size = EVALUATED_AT_ONCE * stages if stages > 1 else 1
         groups = interruptible(Counted(grouped(batches, size), -(-length_hint(batches) // size)))
         return Evaluation(
-            mean_loss(self.model, lambda batch: self.loss(batch)[0], chain.from_iterable(groups)),
+            mean_loss(self.model, self._summed, chain.from_iterable(groups)),
             samples=continue_prompts(
                 self.model,
                 self.vocabulary.tokenizer,
@@ -86,6 +87,10 @@ class Pretraining:
                 stop=self.vocabulary.end_of_document,
             ),
         )
+
+    def _summed(self, batch: Batch, z_loss: float = 0.0) -> Tensor:
+        tokens, targets = (part.to(self.model.ranks.device) for part in batch)
+        return self.model.token_loss(tokens, targets, z_loss=z_loss)
 
     def _beginnings(self) -> list[str]:
         """The first words that are held out, if any: what the model continues at the end where nobody has asked for
@@ -125,6 +130,7 @@ def prepare(run: PretrainRunFile, ranks: Ranks) -> Setup:
         ValidationWindows(validation, plan.context, plan.micro_batch, ranks.batch_rank, ranks.layout.batch_ranks),
         vocabulary,
         spec.evaluation,
+        spec.training.z_loss or 0.0,
     )
     base = read_base(run)
     origin = Origin(dataset.digest, store.uri, base=None if base is None else base.digest)
