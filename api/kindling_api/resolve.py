@@ -210,6 +210,8 @@ def _recipe(training: TrainingSpec) -> dict[str, Any]:
     recipe.pop("skip", None)
     if isinstance(training, PretrainingSpec) and training.skip:  # without, the key is that of before there was a skip
         recipe["skip"] = [one.document() for one in merged(training.skip)]
+    if not recipe.get("documentMask"):  # likewise
+        recipe.pop("documentMask", None)
     return recipe
 
 

@@ -307,6 +307,7 @@ def _sizes(
             checkpointing=checkpointing,
             whole_models=beside,
             context=batch.context,
+            masked=isinstance(spec, PretrainRunSpec) and spec.training.document_mask,
             gpu=spec.resources.gpu is not None,
         ),
         "flops": flops,

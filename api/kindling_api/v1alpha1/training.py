@@ -128,6 +128,10 @@ class PretrainingSpec(TrainingSpec):
     """Windows of the data that are left out; those that follow are read in their place."""
     instability: Instability | None = None
     """Which steps are not taken; absent: those that its defaults say."""
+    document_mask: bool = False
+    """Whether a token sees its own document alone, in which positions begin anew (Zhao et al. 2024, arXiv:2402.13991;
+    Dubey et al. 2024, Llama 3, arXiv:2407.21783, section 3.2). The token that ends a document is the last target of
+    that one and the first that the next one sees, so that every token is still a target."""
     z_loss: Annotated[float, Field(gt=0, le=1)] | None = None
     """So many times log²Z is added to each target's loss in training, where Z is what the softmax divides by: it keeps
     logits from drifting (Chowdhery et al. 2022, PaLM, arXiv:2204.02311, section 5, with 1e-4). Absent: nothing."""

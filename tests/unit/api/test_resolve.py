@@ -128,6 +128,9 @@ SAME: list[Any] = [
         "PretrainRun", {"training": {"steps": 10}}, {"training": {"steps": 10, "skip": []}}, id="nothing left out"
     ),
     pytest.param(
+        "PretrainRun", {"training": {"steps": 10}}, {"training": {"steps": 10, "documentMask": False}}, id="no mask"
+    ),
+    pytest.param(
         "PretrainRun",
         {"training": {"steps": 10, "skip": [{"first": 8, "count": 4}]}},
         {"training": {"steps": 10, "skip": [{"first": 10, "count": 2}, {"first": 8, "count": 3}]}},

@@ -50,6 +50,8 @@ class Memory(Status):
     whole_models: float = 0.0
     """Models that the process holds whole beside its part of the one that learns: to draw answers, to compare them with
     the base, to score them."""
+    masks: float = 0.0
+    """Of a document mask: for each position, which it sees."""
     snapshot: float = 0.0
     """Without a GPU: the copy of weights and moments from which a checkpoint is written while steps are taken."""
     programs: float = 0.0
@@ -72,6 +74,7 @@ def memory(
     checkpointing: Checkpointing,
     whole_models: float = 0.0,
     context: int | None = None,
+    masked: bool = False,
     gpu: bool = True,
 ) -> Memory:
     """Memory of one process at its peak, in bytes; of a pipeline's, the one that needs most.
@@ -82,8 +85,14 @@ def memory(
         accumulation: micro-batches of a step; a pipeline's stage has several of them under way.
         whole_models: bytes of them, where there are any.
         context: tokens of a sequence; None means as many as the model can have.
+        masked: whether a token sees its own document alone.
         gpu: whether the process has one; else it has but one memory, for the model and for all else.
     """
+
+    def mask_bytes(layers: int) -> int:
+        """Of one position and one that it may see: as a truth value, and as a number in each layer's attention, which
+        keeps it for the backward pass unless that computes it again."""
+        return 1 + (COMPUTE_BYTES[precision] if gpu else 4) * (layers if checkpointing == "none" else 1)
 
     def of(stage: Stage) -> Memory:
         held = stage.parameters / layout.tensor
@@ -99,6 +108,7 @@ def memory(
             activations=under_way * _activations_per_token(shape, layout, len(stage.layers), precision, checkpointing),
             logits=logits if stage.is_last else 0.0,
             whole_models=whole_models,
+            masks=under_way * (context or shape.context) * mask_bytes(len(stage.layers)) if masked else 0.0,
             snapshot=0.0 if gpu else (MASTER_BYTES + ADAM_BYTES) * stored,
             programs=0.0 if gpu else PROGRAM_BYTES,
         )

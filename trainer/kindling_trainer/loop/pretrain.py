@@ -19,6 +19,7 @@ from kindling_api.v1alpha1.runfile import PretrainRunFile
 from kindling_api.v1alpha1.training import steps_of
 from kindling_api.v1alpha1.windows import WindowRange, merged
 from kindling_trainer.checkpoint.huggingface import read_shape
+from kindling_trainer.data.documents import check_has_ends
 from kindling_trainer.data.inputs import input_store, read_base, read_dataset
 from kindling_trainer.data.order import Counted, WindowOrder, grouped
 from kindling_trainer.data.windows import Batch, TrainingWindows, ValidationWindows, open_stream
@@ -47,6 +48,8 @@ class Pretraining:
     validation: ValidationWindows
     vocabulary: Vocabulary
     evaluation: EvaluationSpec
+    document_mask: bool = False
+    """Whether a token sees its own document alone."""
     z_loss: float = 0.0
     """How much of log²Z is added to each target's loss."""
 
@@ -90,7 +93,8 @@ class Pretraining:
 
     def _summed(self, batch: Batch, z_loss: float = 0.0) -> Tensor:
         tokens, targets = (part.to(self.model.ranks.device) for part in batch)
-        return self.model.token_loss(tokens, targets, z_loss=z_loss)
+        documents = (tokens == self.vocabulary.end_of_document).cumsum(dim=1) if self.document_mask else None
+        return self.model.token_loss(tokens, targets, documents, z_loss=z_loss)
 
     def _beginnings(self) -> list[str]:
         """The first words that are held out, if any: what the model continues at the end where nobody has asked for
@@ -110,6 +114,7 @@ def prepare(run: PretrainRunFile, ranks: Ranks) -> Setup:
     """
     spec, shape = run.spec, _shape(run)
     store, dataset = read_dataset(run)
+    check_has_ends(spec.training, dataset)
     plan = spec.batch_plan(dataset.train_tokens)
     if ranks.leads and (remark := starved(ranks.layout.pipeline, plan.accumulation)):
         log.warning(remark)
@@ -130,7 +135,8 @@ def prepare(run: PretrainRunFile, ranks: Ranks) -> Setup:
         ValidationWindows(validation, plan.context, plan.micro_batch, ranks.batch_rank, ranks.layout.batch_ranks),
         vocabulary,
         spec.evaluation,
-        spec.training.z_loss or 0.0,
+        document_mask=spec.training.document_mask,
+        z_loss=spec.training.z_loss or 0.0,
     )
     base = read_base(run)
     origin = Origin(dataset.digest, store.uri, base=None if base is None else base.digest)

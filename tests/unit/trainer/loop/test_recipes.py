@@ -21,7 +21,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 WSD = {"schedule": {"wsd": {"warmupFraction": 0.1, "decayFraction": 0.4}}}
 RECIPES: dict[str, dict[str, Any]] = {
-    "all": WSD | {"zLoss": 0.01},
+    "all": WSD | {"documentMask": True, "zLoss": 0.01},
+    "document mask": {"documentMask": True},
     "z-loss": {"zLoss": 0.01},
 }
 MODELS: dict[str, dict[str, Any]] = {
