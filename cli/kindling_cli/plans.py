@@ -281,6 +281,7 @@ def _sizes(
     flops = None
     if tokens is not None:
         flops = tokens * flops_per_token(shape, vocabulary, batch.context) * recomputed(checkpointing)
+    muon = spec.training.optimizer.muon is not None
     waiting = bubble(layout.pipeline, batch.accumulation)
     work = (flops or 0.0) / (1 - waiting)
     beside_steps = START_SECONDS + (TRIAL_SECONDS if isinstance(spec, AlignmentRunSpec) else 0.0)
@@ -308,11 +309,12 @@ def _sizes(
             whole_models=beside,
             context=batch.context,
             masked=isinstance(spec, PretrainRunSpec) and spec.training.document_mask,
+            muon=muon,
             gpu=spec.resources.gpu is not None,
         ),
         "flops": flops,
         "seconds": None if flops is None or not flops_per_second else beside_steps + work / flops_per_second,
-        "checkpoint_bytes": checkpoint_bytes(shape, vocabulary),
+        "checkpoint_bytes": checkpoint_bytes(shape, vocabulary, muon=muon),
     }
 
 

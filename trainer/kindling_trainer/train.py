@@ -297,8 +297,7 @@ def _confirm(setup: Setup, token: str | None) -> None:
 
 def _learning_rate(setup: Setup, finished: int) -> float:
     training = setup.run.spec.training
-    assert training.optimizer.adam_w is not None
-    return learning_rate(training.schedule, training.optimizer.adam_w.learning_rate, finished, setup.steps)
+    return learning_rate(training.schedule, training.optimizer.learning_rate, finished, setup.steps)
 
 
 def _checkpoint_facts(setup: Setup, attempt: int) -> CheckpointManifest:

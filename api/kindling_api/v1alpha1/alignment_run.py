@@ -11,7 +11,7 @@ from kindling_api.errors import SpecError, explain, finding
 from kindling_api.rules import cel
 from kindling_api.v1alpha1.alignment_method import Method
 from kindling_api.v1alpha1.checkpoint import AlignmentEvaluationSpec, CheckpointSpec, RestartSpec
-from kindling_api.v1alpha1.optimizer import AdamW, Optimizer
+from kindling_api.v1alpha1.optimizer import AdamW, Muon, Optimizer
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, layout_of
 from kindling_api.v1alpha1.pretrain_run import DEGREES_RULE
 from kindling_api.v1alpha1.publish import PublishSpec
@@ -65,11 +65,21 @@ class FineTuningAdamW(AdamW):
     """The peak of the schedule."""
 
 
+class FineTuningMuon(Muon):
+    """Muon with a peak that fits a model that is trained already, with Muon as well (Liu et al. 2025, "Muon is
+    scalable", arXiv:2502.16982, section 3.5)."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-5
+    """The peak of the schedule, for all parameters."""
+
+
 class FineTuningOptimizer(Optimizer):
     """Which optimizer."""
 
     adam_w: FineTuningAdamW | None = None
     """AdamW."""
+    muon: FineTuningMuon | None = None
+    """Muon for the matrices of the layers, AdamW for the rest."""
 
 
 class FineTuningSpec(TrainingSpec):

@@ -93,7 +93,10 @@ class Pretraining:
 
     def _summed(self, batch: Batch, z_loss: float = 0.0) -> Tensor:
         tokens, targets = (part.to(self.model.ranks.device) for part in batch)
-        documents = (tokens == self.vocabulary.end_of_document).cumsum(dim=1) if self.document_mask else None
+        documents = None
+        if self.document_mask:
+            assert self.vocabulary.end_of_document is not None  # by `check_has_ends`
+            documents = tokens.eq(self.vocabulary.end_of_document).cumsum(dim=1)
         return self.model.token_loss(tokens, targets, documents, z_loss=z_loss)
 
     def _beginnings(self) -> list[str]:

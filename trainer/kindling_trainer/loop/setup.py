@@ -27,7 +27,7 @@ from kindling_trainer.estimate.sizes import flops_per_token
 from kindling_trainer.loop.objective import Objective
 from kindling_trainer.models import Decoder, build_model
 from kindling_trainer.models.layers import ValueHead
-from kindling_trainer.optim.adamw import build_adamw
+from kindling_trainer.optim.muon import build_optimizer
 from kindling_trainer.parallel.apply import ParallelModel, parallelize
 from kindling_trainer.parallel.compile import use_compiler
 from kindling_trainer.parallel.mesh import Ranks
@@ -159,7 +159,6 @@ def assemble(
     state: Mapping[str, Tensor] | None = None,
 ) -> Setup:  # fmt: skip
     """The parts, together with those that are the same for all runs."""
-    assert run.spec.training.optimizer.adam_w is not None
     if ranks.leads:
         what = f"{steps} steps of {plan.tokens} tokens: {plan.sequences} sequences of {plan.context}"
         say(log, f"{what}; {ranks.describe()}", layout=ranks.layout.document(), device=str(ranks.device))
@@ -173,7 +172,7 @@ def assemble(
         plan=plan,
         steps=steps,
         model=model.model,
-        optimizer=build_adamw(model.model, run.spec.training.optimizer.adam_w),
+        optimizer=build_optimizer(model.model, run.spec.training.optimizer, model.precision),
         objective=objective,
         compiled=model.compiled,
         round_steps=round_steps,

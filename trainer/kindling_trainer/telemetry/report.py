@@ -92,13 +92,18 @@ def _method_figures(rows: list[Row]) -> list[str]:
 def _facts(course: Course) -> list[tuple[str, str]]:
     shape, spec = course.manifest.shape, course.run.spec
     training, layout, plan = spec.training, spec.layout(), course.plan
-    assert training.optimizer.adam_w is not None
-    adam = training.optimizer.adam_w
+    optimizer = training.optimizer.chosen[1]
+    name = (
+        "AdamW"
+        if training.optimizer.muon is None
+        else f"Muon, momentum {training.optimizer.muon.momentum:g}, and AdamW"
+    )
+    settings = f"rate {optimizer.learning_rate:g}, betas {optimizer.betas}, decay {optimizer.weight_decay:g}"
     layers = f"{shape.layers} layer{'s' * (shape.layers > 1)}"
     return [
         ("model", f"{layers}, {shape.heads} heads, width {shape.width}, context {shape.context}"),
         ("batch", f"{plan.tokens:,} tokens: {plan.sequences} sequences, {plan.micro_batch} at once in each process"),
-        ("optimizer", f"AdamW, rate {adam.learning_rate:g}, betas {adam.betas}, decay {adam.weight_decay:g}"),
+        ("optimizer", f"{name}, {settings}"),
         ("gradient clipped to", f"{training.gradient_clip:g}"),
         ("precision", training.precision),
         ("processes", _processes(layout)),
