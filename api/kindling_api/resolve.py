@@ -102,6 +102,10 @@ def content_of(spec: Spec) -> dict[str, Any]:
             content["training"]["batch"]["tokens"] = spec.batch_plan().tokens
     if isinstance(spec, AlignmentRunSpec):
         _drop_reward_models(content["method"])
+        grpo = content["method"].get("grpo", {})
+        for name, default in (("estimator", "grpo"), ("maskCut", False)):  # the key is that of before there were these
+            if grpo.get(name) == default:
+                del grpo[name]
     return content
 
 

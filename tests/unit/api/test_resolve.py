@@ -131,6 +131,12 @@ SAME: list[Any] = [
         "PretrainRun", {"training": {"steps": 10}}, {"training": {"steps": 10, "documentMask": False}}, id="no mask"
     ),
     pytest.param(
+        "AlignmentRun",
+        {"method": {"grpo": {"rewards": [{"exactAnswer": {}}]}}},
+        {"method": {"grpo": {"rewards": [{"exactAnswer": {}}], "estimator": "grpo", "maskCut": False}}},
+        id="GRPO as it was",
+    ),
+    pytest.param(
         "PretrainRun",
         {"training": {"steps": 10, "skip": [{"first": 8, "count": 4}]}},
         {"training": {"steps": 10, "skip": [{"first": 10, "count": 2}, {"first": 8, "count": 3}]}},
