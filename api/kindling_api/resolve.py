@@ -96,6 +96,8 @@ def content_of(spec: Spec) -> dict[str, Any]:
         content["filters"] = [one.document() for one in sorted(spec.filters, key=lambda one: one.chosen[0])]
     else:
         content["training"] = _recipe(spec.training)
+        if spec.training.keep_best is not None:  # which weights are taken depends on what is evaluated
+            content["training"]["keepBest"] |= {"every": spec.evaluation.every, "batches": spec.evaluation.batches}
     if isinstance(spec, PretrainRunSpec):
         content["model"] = spec.model.shape().document()
         if spec.training.steps is not None:  # else a batch that is left open depends on the dataset

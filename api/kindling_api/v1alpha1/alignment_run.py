@@ -119,6 +119,10 @@ class AlignmentRunSpec(RunControls):
             " || (!has(self.method.reward) && self.evaluation.prompts.size() > 0)",
             "evaluation.judge needs answers: those to evaluation.prompts, of a method that answers",
         ),
+        (
+            "!has(self.training.keepBest) || !(has(self.method.ppo) || has(self.method.grpo))",
+            "training.keepBest needs a validation loss, which ppo and grpo do not have",
+        ),
     )
 
     base: ModelReference
@@ -167,6 +171,13 @@ class AlignmentRunSpec(RunControls):
                     remedy="remove judge" if reward else "add evaluation.prompts, or remove judge",
                 )
             )
+        return self
+
+    @model_validator(mode="after")
+    def _best_has_a_loss(self) -> Self:
+        if self.training.keep_best is not None and (self.method.ppo or self.method.grpo):
+            found, allowed = f"method {self.method.chosen[0]}", "a method with a validation loss: sft, dpo, reward"
+            raise SpecError(explain("spec.training.keepBest", found=found, allowed=allowed, remedy="remove keepBest"))
         return self
 
     def context(self, largest: int) -> int:

@@ -42,6 +42,15 @@ class Batch(Spec):
     many that a step has four micro-batches for each stage of a pipeline."""
 
 
+class KeepBest(Spec):
+    """The model that comes out has the weights with the lowest validation loss, of all evaluations (`evaluation.every`)
+    and of that after the last step; `evaluation.every` and `evaluation.batches` then decide about the result."""
+
+    patience: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Evaluations, one after another, of which none is the best so far, after which the run ends (Prechelt 1998, "Early
+    Stopping - But When?", the criterion UP). Absent: it takes all its steps."""
+
+
 class TrainingSpec(Spec):
     """The recipe. Exactly one of steps, tokens and epochs says how long."""
 
@@ -76,6 +85,8 @@ class TrainingSpec(Spec):
     """What the backward pass computes again instead of keeping."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1337
     """Seed of the initial weights, the data order and dropout."""
+    keep_best: KeepBest | None = None
+    """Take the weights with the lowest validation loss, rather than the last ones."""
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:

@@ -216,6 +216,12 @@ SAME: list[Any] = [
 ]
 
 DIFFERENT: list[Any] = [
+    pytest.param(
+        "PretrainRun",
+        {"training": {"steps": 10, "keepBest": {}}},
+        {"training": {"steps": 10, "keepBest": {}}, "evaluation": {"every": 3}},
+        id="what the best is chosen among",
+    ),
     pytest.param("PretrainRun", {}, {"training": {"steps": 11}}, id="steps"),
     pytest.param("PretrainRun", {}, {"training": {"steps": 10, "skip": [{"first": 8}]}}, id="skip"),
     pytest.param("PretrainRun", {}, {"training": {"steps": 10, "seed": 1}}, id="seed"),

@@ -24,6 +24,7 @@ from kindling_trainer.checkpoint.huggingface import ChatFiles
 from kindling_trainer.checkpoint.load import training_state
 from kindling_trainer.data.inputs import TrainingRun
 from kindling_trainer.estimate.sizes import flops_per_token
+from kindling_trainer.loop.best import BestSoFar
 from kindling_trainer.loop.objective import Objective
 from kindling_trainer.models import Decoder, build_model
 from kindling_trainer.models.layers import ValueHead
@@ -99,6 +100,9 @@ class Setup:
     """The steps so far that were not taken with what they would have read."""
     recent: list[tuple[float, float]] = field(default_factory=list)
     """Loss and norm of the steps before the checkpoint that the run goes on from, where they matter."""
+
+    best: BestSoFar = field(default_factory=BestSoFar)
+    """The best evaluation so far, where the weights are chosen by it."""
 
     def state(self) -> dict[str, Tensor]:
         """All tensors of a checkpoint; loading into them changes the run."""

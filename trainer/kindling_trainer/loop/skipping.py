@@ -67,6 +67,7 @@ def _roll_back(setup: Setup, finished: int, error: UnstableError, spikes: Spikes
     if found is None:
         return None
     folder, manifest = found
+    setup.best.found = manifest.best
     in_vain = setup.skipped.pop()
     windows = merged(window for step in range(before, finished + 1) for window in objective.windows(step))
     objective.leave_out(windows)

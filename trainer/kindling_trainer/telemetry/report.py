@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.products import REPORT
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
+from kindling_api.v1alpha1.status import Best
 from kindling_trainer.data.inputs import learns_tokens
 from kindling_trainer.estimate.sizes import parameters
 from kindling_trainer.telemetry.metrics import BEFORE, Row, perplexity
@@ -109,8 +110,16 @@ def _facts(course: Course) -> list[tuple[str, str]]:
         ("processes", _processes(layout)),
         ("seed", str(training.seed)),
         *([("diverged", course.manifest.divergence.sentence)] if course.manifest.divergence else []),
+        *_kept(course.manifest.best),
         *(("left out", each.sentence) for each in course.manifest.skipped or ()),
     ]
+
+
+def _kept(best: Best | None) -> list[tuple[str, str]]:
+    if best is None:
+        return []
+    kept = f"those after step {best.step:,}, of the lowest validation loss, {best.loss:.4f}"
+    return [("weights", f"{kept}; the run ended after step {best.judged:,}")]
 
 
 def _processes(layout: Layout) -> str:
