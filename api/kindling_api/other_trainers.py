@@ -67,7 +67,7 @@ _NOT_HERE = {
     "lora": "every weight is trained; there are no adapters",
     "qlora": "every weight is trained; there are no adapters",
     "peft": "every weight is trained; there are no adapters",
-    "muon": "spec.training.optimizer is adamW",
+    "lion": "spec.training.optimizer is adamW or muon",
 }
 
 

@@ -107,12 +107,18 @@ def content_of(spec: Spec) -> dict[str, Any]:
         content["filters"] = [one.document() for one in sorted(spec.filters, key=lambda one: one.chosen[0])]
     else:
         content["training"] = _recipe(spec.training)
+        if spec.training.keep_best is not None:  # which weights are taken depends on what is evaluated
+            content["training"]["keepBest"] |= {"every": spec.evaluation.every, "batches": spec.evaluation.batches}
     if isinstance(spec, PretrainRunSpec):
         content["model"] = spec.model.shape().document()
         if spec.training.steps is not None:  # else a batch that is left open depends on the dataset
             content["training"]["batch"]["tokens"] = spec.batch_plan().tokens
     if isinstance(spec, AlignmentRunSpec):
         _drop_reward_models(content["method"])
+        grpo = content["method"].get("grpo", {})
+        for name, default in (("estimator", "grpo"), ("maskCut", False)):  # the key is that of before there were these
+            if grpo.get(name) == default:
+                del grpo[name]
     return content
 
 
@@ -221,6 +227,8 @@ def _recipe(training: TrainingSpec) -> dict[str, Any]:
     recipe.pop("skip", None)
     if isinstance(training, PretrainingSpec) and training.skip:  # without, the key is that of before there was a skip
         recipe["skip"] = [one.document() for one in merged(training.skip)]
+    if not recipe.get("documentMask"):  # likewise
+        recipe.pop("documentMask", None)
     return recipe
 
 

@@ -176,9 +176,11 @@ class Planner:
             self._bytes_per_token[reference_to(document)] = estimate.bytes_per_token
         shape = document.spec.model.shape()
         if manifest is not None:
-            from kindling_trainer.data.order import check_enough  # not above: as before
+            from kindling_trainer.data.documents import check_has_ends  # not above: as before
+            from kindling_trainer.data.order import check_enough
 
             check_enough(manifest.train_tokens, shape.context)
+            check_has_ends(document.spec.training, manifest)
         for use in uses(document):
             if use.role == "initialize":
                 self._read_model(use)

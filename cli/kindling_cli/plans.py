@@ -312,6 +312,7 @@ def _sizes(
     flops = None
     if tokens is not None:
         flops = tokens * flops_per_token(shape, vocabulary, batch.context) * recomputed(checkpointing)
+    muon = spec.training.optimizer.muon is not None
     waiting = bubble(layout.pipeline, batch.accumulation)
     work = (flops or 0.0) / (1 - waiting)
     beside_steps = START_SECONDS + (TRIAL_SECONDS if isinstance(spec, AlignmentRunSpec) else 0.0)
@@ -331,7 +332,7 @@ def _sizes(
         "memory": _memory(spec, shape, vocabulary, batch, beside),
         "flops": flops,
         "seconds": None if flops is None or not flops_per_second else beside_steps + work / flops_per_second,
-        "checkpoint_bytes": checkpoint_bytes(shape, vocabulary),
+        "checkpoint_bytes": checkpoint_bytes(shape, vocabulary, muon=muon),
     }
 
 
@@ -348,6 +349,8 @@ def _memory(
         checkpointing=spec.training.activation_checkpointing,
         whole_models=beside,
         context=batch.context,
+        masked=isinstance(spec, PretrainRunSpec) and spec.training.document_mask,
+        muon=spec.training.optimizer.muon is not None,
         gpu=spec.resources.gpu is not None,
     )
 

@@ -37,10 +37,10 @@ def on_instability(training: PretrainingSpec, steps: int) -> list[str]:
 
     The first `window` steps after the warm-up are compared with none.
     """
-    given, schedule = training.instability, training.schedule.cosine
-    if given is None or given.spike == 0 or schedule is None:
+    given = training.instability
+    if given is None or given.spike == 0:
         return []
-    first = round(schedule.warmup_fraction * steps) + given.window + 1
+    first = round(training.schedule.warmup_fraction * steps) + given.window + 1
     if first <= steps:
         return []
     found = f"spikes are found from step {first:,} on, after the warm-up and instability.window"

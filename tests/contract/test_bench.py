@@ -62,6 +62,7 @@ TOY: dict[str, list[list[str]]] = {
     "plan/bench.py": [["--only", "packed"]],
     "policy/bench.py": [["--seeds", "1", "--steps", "2"]],
     "setup/bench.py": [["--help"]],  # its toy size would be another program: it installs everything, from an index
+    "shakespeare/recipes.py": [["--text", "{data}/tinyshakespeare/input.txt", "--seeds=1", "--steps=5"]],
     "shakespeare/bench.py": [["--text", "{data}/tinyshakespeare/input.txt", "--seeds", "1", "--steps", "40"]],
 }
 """The arguments of each script's run, or of its runs; {data} has `made_up` data, {tmp} is an empty folder."""

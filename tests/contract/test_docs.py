@@ -14,8 +14,10 @@ import yaml
 
 from kindling_api import reference
 from kindling_api.documents import parse
+from kindling_api.v1alpha1.alignment_method import Method
 from kindling_api.v1alpha1.pod_template import PodTemplate
 from kindling_api.v1alpha1.status import Reason
+from kindling_api.v1alpha1.training import PretrainingSpec
 from kindling_operator.allowances import refusals
 from kindling_operator.settings import Allowed, Images, Settings
 
@@ -62,6 +64,16 @@ def test_every_metric_that_is_worth_an_alert_exists() -> None:
     source = (ROOT / "operator" / "kindling_operator" / "metrics.py").read_text(encoding="utf-8")
     named = set(re.findall(r"\bkindling_[a-z_]+", text.partition("### Metrics")[2].partition("\n## ")[0]))
     assert [name for name in named if f'"{name.removesuffix("_total")}"' not in source] == []
+
+
+def test_every_recipe_of_training_on_its_page_is_one() -> None:
+    recipes = re.findall(r"```yaml\n(.+?)```", (ROOT / "docs" / "training.md").read_text("utf-8"), flags=re.DOTALL)
+    assert recipes
+    for recipe in map(yaml.safe_load, recipes):
+        if "method" in recipe:
+            Method.model_validate(recipe["method"], strict=False)
+        else:
+            PretrainingSpec.model_validate({"steps": 100} | recipe)
 
 
 def test_the_pods_of_the_example_are_allowed_in_the_installation_beside_it_and_in_no_other() -> None:

@@ -49,6 +49,8 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
         scored=is_scored(setup.model),
     )
     reporter.close()
+    best = setup.best.found
+    steps = setup.steps if best is None else best.step
     manifest = ModelManifest(
         key=setup.run.key,
         files=[entry.model_copy(update={"path": f"{MODEL_FOLDER}/{entry.path}"}) for entry in files],
@@ -61,13 +63,14 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
         tokenizer=vocabulary.digest,
         shape=setup.shape,
         vocab_size=vocabulary.size,
-        steps=setup.steps,
-        tokens=setup.steps * setup.plan.tokens,
+        steps=steps,
+        tokens=steps * setup.plan.tokens,
         loss=reporter.last_loss,
         validation_loss=evaluation.loss,
         evaluation=_before_and_after(reporter.first_evaluation(), evaluation),
         divergence=divergence(reporter.losses()) if learns_tokens(setup.run) else None,
         skipped=tuple(setup.skipped) or None,
+        best=best,
     )
     from kindling_trainer.telemetry.report import render  # not above: matplotlib takes half a second of every start
 

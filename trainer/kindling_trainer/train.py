@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from kindling_api import logs
-from kindling_api.errors import EXIT_SIGNALLED
+from kindling_api.errors import EXIT_SIGNALLED, SpecError, explain
 from kindling_api.quantities import seconds
 from kindling_api.v1alpha1.elastic import at_size
 from kindling_api.v1alpha1.products import CheckpointManifest
@@ -44,16 +44,18 @@ from kindling_trainer.launch.workers import DUMP_STACKS, ENDING, HEARTBEAT, REND
 from kindling_trainer.loop import pretrain
 from kindling_trainer.loop.instability import UnstableError
 from kindling_trainer.loop.objective import Evaluation, Item
-from kindling_trainer.loop.restore import restore
+from kindling_trainer.loop.restore import restore, take_weights_of
 from kindling_trainer.loop.setup import Setup
 from kindling_trainer.loop.skipping import heal, is_in_vain, leave_out_again, watched
 from kindling_trainer.loop.step import Stepper, Taken
 from kindling_trainer.optim.adamw import set_learning_rate
-from kindling_trainer.optim.schedule import cosine
+from kindling_trainer.optim.schedule import learning_rate
 from kindling_trainer.parallel.mesh import Ranks, join
 from kindling_trainer.telemetry.metrics import Metrics
 from kindling_trainer.telemetry.peak_flops import peak_flops
 from kindling_trainer.telemetry.reporter import Reporter, row_interval
+
+log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,7 +111,7 @@ class Training:
     """The run, from its parts to its finished model."""
 
     def __init__(self, run: TrainingRun, options: argparse.Namespace, stop: StopFlag) -> None:
-        self.run, self.stop = run, stop
+        self.run, self.stop, self.keep_best = run, stop, run.spec.training.keep_best
         self.signs = options.folder if os.environ.get("LOCAL_RANK", "0") == "0" else None
         """Where the machine's first process gives its signs of life."""
         start = f"start {options.generation + 1} of {attempt_identity(run)}"
@@ -142,11 +144,14 @@ class Training:
                 self._evaluate()  # what comes later is told beside what the base did
             if self.setup.compiled and self.reporter is not None:
                 self.reporter.compiling()
-            while self.finished < self.setup.steps:
+            if self.finished and self._is_evaluated() and self.setup.best.lacks(self.finished):
+                self._judge()  # what was evaluated before the checkpoint that the run goes on from
+            while self.finished < self.setup.steps and not self.setup.best.is_enough(self.keep_best):
                 self._advance()
             self._sign(ENDING)
             self._save()
             self.saver.wait()  # evaluating beside the last save has ended in a corrupted heap, once in hundreds of runs
+            self._take_best()
             evaluation = self._evaluate(whole=True)
         except Stopped as stopped:
             self._sign(ENDING)
@@ -170,11 +175,43 @@ class Training:
         )
         if signal:
             raise Stopped(signal)
-        if self.finished % self.run.spec.evaluation.every == 0 and self.finished < self.setup.steps:
+        best = False
+        if self.keep_best is not None and self._is_evaluated():
+            best = self._judge()
+        elif self.finished % self.run.spec.evaluation.every == 0 and self.finished < self.setup.steps:
             self._evaluate()
-        if due and not waiting:  # while a checkpoint waits for the store, training goes on rather than wait for it
+        if best or (due and not waiting):  # while one waits for the store, training goes on rather than wait for it
             self._save()
         self.saver.raise_if_failed()
+
+    def _is_evaluated(self) -> bool:
+        """Whether the weights are chosen among those of now and others."""
+        every = self.run.spec.evaluation.every
+        return self.keep_best is not None and (self.finished % every == 0 or self.finished == self.setup.steps)
+
+    def _judge(self) -> bool:
+        """Try the model, and say whether it is the best so far."""
+        loss = self.setup.ranks.from_first(self._evaluate().loss)
+        if loss is None:
+            raise SpecError(
+                explain(
+                    "spec.training.keepBest",
+                    found="nothing held out",
+                    allowed="a validation loss to choose by",
+                    remedy="give a validation part, or remove keepBest",
+                )
+            )
+        return self.setup.best.judge(self.finished, loss)
+
+    def _take_best(self) -> None:
+        """Give the model the weights that are to be kept."""
+        best = self.setup.best.found
+        if self.keep_best is None or best is None:
+            return
+        if self.reporter is not None:
+            log.info("the best validation loss, %.4f, was after step %d of %d", best.loss, best.step, self.finished)
+        if best.step != self.finished:
+            take_weights_of(self.setup, best.step)
 
     def _heal(self, error: UnstableError) -> None:
         """What a step was to read is left out; where that was in vain, the run goes back to a checkpoint."""
@@ -234,7 +271,9 @@ class Training:
         tokens = self.finished * setup.plan.tokens
         recent = self.spikes.recent if self.spikes is not None else None
         skipped = tuple(setup.skipped) or None
-        self.saver.save(setup.state(), step=self.finished, tokens=tokens, skipped=skipped, recent=recent)
+        self.saver.save(
+            setup.state(), step=self.finished, tokens=tokens, skipped=skipped, recent=recent, best=setup.best.found
+        )
         if not self.run.spec.checkpoint.async_:
             self.saver.wait()
         self.saved, self.last_save, self.save_due = self.finished, time.monotonic(), False
@@ -301,8 +340,7 @@ def _confirm(setup: Setup, token: str | None) -> None:
 
 def _learning_rate(setup: Setup, finished: int) -> float:
     training = setup.run.spec.training
-    assert training.optimizer.adam_w is not None and training.schedule.cosine is not None
-    return cosine(training.schedule.cosine, training.optimizer.adam_w.learning_rate, finished, setup.steps)
+    return learning_rate(training.schedule, training.optimizer.learning_rate, finished, setup.steps)
 
 
 def _checkpoint_facts(setup: Setup, attempt: int) -> CheckpointManifest:

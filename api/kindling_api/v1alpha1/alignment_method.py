@@ -121,6 +121,20 @@ class Reward(OneOf):
 
 
 Rewards = Annotated[tuple[Reward, ...], Field(min_length=1, max_length=16)]
+Weights = Annotated[tuple[Annotated[float, Field(ge=-1000, le=1000)], ...], Field(min_length=1, max_length=16)]
+WEIGHTS_RULE = (
+    "!has(self.rewardWeights) || (has(self.rewards) && size(self.rewards) == size(self.rewardWeights))",
+    "rewardWeights has one number for each of rewards",
+)
+
+
+def check_weights(weights: Weights | None, rewards: Rewards | None) -> None:
+    """Raises ValueError unless each reward has its weight, or none has."""
+    if weights is None or len(weights) == len(rewards or ()):
+        return
+    found = f"{len(weights)} rewardWeights and {len(rewards or ())} rewards"
+    remedy = f"give {len(rewards)} weights" if rewards else "write rewards"
+    raise ValueError(finding(found=found, allowed="one weight for each reward", remedy=remedy))
 
 
 class ProximalPolicy(Spec):
@@ -130,13 +144,16 @@ class ProximalPolicy(Spec):
         (
             "[has(self.rewardModel), has(self.rewards)].filter(given, given).size() == 1",
             "exactly one of rewardModel, rewards must be given",
-        )
+        ),
+        WEIGHTS_RULE,
     )
 
     reward_model: ModelReference | None = None
     """The model that scores answers."""
     rewards: Rewards | None = None
     """What is rewarded instead; the sum counts."""
+    reward_weights: Weights | None = None
+    """By what each of `rewards` is multiplied in the sum; absent: 1."""
     rollout: Rollout = Rollout()
     """How answers are drawn."""
     kl_coefficient: Coefficient = 0.05
@@ -159,6 +176,7 @@ class ProximalPolicy(Spec):
         given = [name for name, value in choices.items() if value is not None]
         if len(given) != 1:
             raise ValueError(exactly_one(list(choices), given))
+        check_weights(self.reward_weights, self.rewards)
         return self
 
     @property
@@ -175,6 +193,11 @@ class ProximalPolicy(Spec):
 class GroupRelativePolicy(Spec):
     """Group-relative policy optimisation (Shao et al. 2024, arXiv:2402.03300)."""
 
+    model_config = cel(
+        WEIGHTS_RULE,
+        ("!has(self.clipHigh) || self.clipHigh >= self.clip", "clipHigh must be at least clip"),
+    )
+
     group_size: Annotated[int, Field(ge=2, le=1024)] = 8
     """Answers for each prompt; their mean is the baseline."""
     rollout: Rollout = Rollout()
@@ -183,8 +206,28 @@ class GroupRelativePolicy(Spec):
     """Penalty for leaving the base model."""
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Largest change of a token's probability ratio."""
+    clip_high: Annotated[float, Field(gt=0, le=10)] | None = None
+    """Largest change upwards, where that is another than downwards: with 0.28, unlikely tokens have room to become
+    likelier (Yu et al. 2025, DAPO, arXiv:2503.14476, section 3.1)."""
+    estimator: Literal["grpo", "drGrpo"] = "grpo"
+    """`drGrpo`: rewards are centred and not divided by a group's deviation, and the loss is divided by `maxNewTokens`
+    an answer and not by the tokens there are, so that neither a prompt's difficulty nor an answer's length weighs (Liu
+    et al. 2025, Dr. GRPO, arXiv:2503.20783, section 3.1)."""
+    mask_cut: bool = False
+    """Whether answers that were cut off before their end teach nothing; in their group's mean they count (Yu et al.
+    2025, DAPO, arXiv:2503.14476, section 3.4)."""
     rewards: Rewards
     """What is rewarded; the sum counts."""
+    reward_weights: Weights | None = None
+    """By what each of `rewards` is multiplied in the sum; absent: 1."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_weights(self.reward_weights, self.rewards)
+        if self.clip_high is not None and self.clip_high < self.clip:
+            found = f"clipHigh {self.clip_high:g} and clip {self.clip:g}"
+            raise ValueError(finding(found=found, allowed="clipHigh of at least clip", remedy="raise clipHigh"))
+        return self
 
     @property
     def answers(self) -> int:

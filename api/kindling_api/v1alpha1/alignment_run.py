@@ -11,6 +11,7 @@ from kindling_api.errors import SpecError, explain, finding
 from kindling_api.rules import cel
 from kindling_api.v1alpha1.alignment_method import Method
 from kindling_api.v1alpha1.checkpoint import AlignmentEvaluationSpec, CheckpointSpec, RestartSpec
+from kindling_api.v1alpha1.optimizer import AdamW, Muon, Optimizer
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, layout_of
 from kindling_api.v1alpha1.pretrain_run import DEGREES_RULE
 from kindling_api.v1alpha1.publish import PublishSpec
@@ -18,15 +19,7 @@ from kindling_api.v1alpha1.resources import TOPOLOGY_RULE, ServeResources, Train
 from kindling_api.v1alpha1.status import AlignmentRunStatus
 from kindling_api.v1alpha1.storage import DataUri, ModelReference
 from kindling_api.v1alpha1.tracking import TrackingSpec
-from kindling_api.v1alpha1.training import (
-    LENGTHS,
-    AdamW,
-    BatchPlan,
-    Optimizer,
-    TrainingSpec,
-    batch_plan,
-    default_sequences,
-)
+from kindling_api.v1alpha1.training import LENGTHS, BatchPlan, TrainingSpec, batch_plan, default_sequences
 
 DialogueFormat = Literal["messages", "promptCompletion", "preference", "unpaired", "promptOnly", "shareGPT", "alpaca"]
 
@@ -74,11 +67,21 @@ class FineTuningAdamW(AdamW):
     """The peak of the schedule."""
 
 
+class FineTuningMuon(Muon):
+    """Muon with a peak that fits a model that is trained already, with Muon as well (Liu et al. 2025, "Muon is
+    scalable", arXiv:2502.16982, section 3.5)."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-5
+    """The peak of the schedule, for all parameters."""
+
+
 class FineTuningOptimizer(Optimizer):
     """Which optimizer."""
 
     adam_w: FineTuningAdamW | None = None
     """AdamW."""
+    muon: FineTuningMuon | None = None
+    """Muon for the matrices of the layers, AdamW for the rest."""
 
 
 class FineTuningSpec(TrainingSpec):
@@ -118,6 +121,10 @@ class AlignmentRunSpec(TrainingControls):
             "!has(self.evaluation.judge) || has(self.method.ppo) || has(self.method.grpo)"
             " || (!has(self.method.reward) && self.evaluation.prompts.size() > 0)",
             "evaluation.judge needs answers: those to evaluation.prompts, of a method that answers",
+        ),
+        (
+            "!has(self.training.keepBest) || !(has(self.method.ppo) || has(self.method.grpo))",
+            "training.keepBest needs a validation loss, which ppo and grpo do not have",
         ),
     )
 
@@ -169,6 +176,13 @@ class AlignmentRunSpec(TrainingControls):
                     remedy="remove judge" if reward else "add evaluation.prompts, or remove judge",
                 )
             )
+        return self
+
+    @model_validator(mode="after")
+    def _best_has_a_loss(self) -> Self:
+        if self.training.keep_best is not None and (self.method.ppo or self.method.grpo):
+            found, allowed = f"method {self.method.chosen[0]}", "a method with a validation loss: sft, dpo, reward"
+            raise SpecError(explain("spec.training.keepBest", found=found, allowed=allowed, remedy="remove keepBest"))
         return self
 
     def context(self, largest: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from kindling_api.base import Digest, Status, canonical_json, digest_of, short_key
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
-from kindling_api.v1alpha1.status import Divergence, DocumentCounts, InputDamage
+from kindling_api.v1alpha1.status import Best, Divergence, DocumentCounts, InputDamage
 from kindling_api.v1alpha1.windows import WindowRange
 
 MANIFEST = "manifest.json"
@@ -174,6 +174,8 @@ class CheckpointManifest(Manifest):
     """Steps that were not taken with what they would have read."""
     recent: tuple[tuple[float, float], ...] | None = None
     """Loss and norm of the gradient of the newest steps, where the next ones are compared with them."""
+    best: Best | None = None
+    """With `training.keepBest`: the best evaluation so far; its checkpoint stays."""
 
 
 class ModelManifest(Manifest):
@@ -206,3 +208,5 @@ class ModelManifest(Manifest):
     """How far the loss is from its best, where it ended well above it; absent where it did not."""
     skipped: tuple[SkippedStep, ...] | None = None
     """Steps that were not taken with what they would have read; absent where all were."""
+    best: Best | None = None
+    """With `training.keepBest`: the evaluation by which the weights were chosen; `steps` and `tokens` are theirs."""

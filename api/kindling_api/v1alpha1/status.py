@@ -283,9 +283,22 @@ class Divergence(Status):
         """What it says, and what to do."""
         return (
             f"The training loss ended at {self.last:.3f}, and was {self.best:.3f} at step {self.step:,}: the run has "
-            "diverged. Lower optimizer.adamW.learningRate, lengthen schedule.cosine.warmupFraction or set "
+            "diverged. Lower the optimizer's learningRate, lengthen the schedule's warmupFraction or set "
             "gradientClip: 1.0."
         )
+
+
+class Best(Status):
+    """The evaluation with the lowest validation loss so far."""
+
+    step: int
+    """Optimizer steps before it; the weights that are kept are of then."""
+    loss: float
+    """The validation loss that it found."""
+    judged: int
+    """Optimizer steps before the newest evaluation that was compared; of a finished run, where it ended."""
+    worse: int = 0
+    """Evaluations since."""
 
 
 class ModelResult(Status):
@@ -298,7 +311,7 @@ class ModelResult(Status):
     model: str
     """The model's folder, in Hugging Face form."""
     steps: int = 0
-    """Optimizer steps."""
+    """Optimizer steps; with `best`, up to the weights that were kept."""
     tokens: int = 0
     """Tokens seen."""
     loss: float | None = None
@@ -309,6 +322,8 @@ class ModelResult(Status):
     """e to the validation loss."""
     divergence: Divergence | None = None
     """How far the loss is from its best, where it ended well above it; absent where it did not."""
+    best: Best | None = None
+    """With `training.keepBest`: the evaluation by which the weights were chosen."""
     published: str | None = None
     """Where it is on the Hugging Face Hub, with the commit; absent without `publish`."""
 

@@ -10,12 +10,13 @@ from pydantic import Field, model_validator
 from kindling_api.base import Spec
 from kindling_api.errors import SpecError, explain, finding
 from kindling_api.quantities import Count
-from kindling_api.rules import OneOf, cel, exactly_one
+from kindling_api.rules import cel, exactly_one
+from kindling_api.v1alpha1.optimizer import AdamW, Optimizer
 from kindling_api.v1alpha1.parallelism import Layout
+from kindling_api.v1alpha1.schedule import Cosine, Schedule
 from kindling_api.v1alpha1.windows import Skips
 
 LENGTHS = ("steps", "tokens", "epochs")
-Beta = Annotated[float, Field(ge=0, lt=1)]
 DEFAULT_SEQUENCES = 32
 STEPS_TO_LEARN = 100
 """What a recipe leaves open is chosen so that a run has at least so many steps, if its data is enough for that."""
@@ -41,41 +42,13 @@ class Batch(Spec):
     many that a step has four micro-batches for each stage of a pipeline."""
 
 
-class AdamW(Spec):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101); norms, biases and embeddings
-    are not decayed."""
+class KeepBest(Spec):
+    """The model that comes out has the weights with the lowest validation loss, of all evaluations (`evaluation.every`)
+    and of that after the last step; `evaluation.every` and `evaluation.batches` then decide about the result."""
 
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 6e-4
-    """The peak of the schedule."""
-    betas: Annotated[tuple[Beta, Beta], Field(min_length=2, max_length=2)] = (0.9, 0.95)
-    """Decay of the first and second moment."""
-    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
-    """Added to the root of the second moment."""
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.1
-    """Decoupled decay of the matrices."""
-
-
-class Optimizer(OneOf):
-    """Which optimizer."""
-
-    adam_w: AdamW | None = None
-    """AdamW."""
-
-
-class Cosine(Spec):
-    """Linear warm-up, then a half cosine down to a fraction of the peak."""
-
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    """Fraction of the steps in which the rate rises from 0 to the peak."""
-    final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """The last rate, as a fraction of the peak."""
-
-
-class Schedule(OneOf):
-    """How the learning rate changes."""
-
-    cosine: Cosine | None = None
-    """Warm-up and cosine."""
+    patience: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Evaluations, one after another, of which none is the best so far, after which the run ends (Prechelt 1998, "Early
+    Stopping - But When?", the criterion UP). Absent: it takes all its steps."""
 
 
 class TrainingSpec(Spec):
@@ -112,6 +85,8 @@ class TrainingSpec(Spec):
     """What the backward pass computes again instead of keeping."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1337
     """Seed of the initial weights, the data order and dropout."""
+    keep_best: KeepBest | None = None
+    """Take the weights with the lowest validation loss, rather than the last ones."""
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:
@@ -164,6 +139,13 @@ class PretrainingSpec(TrainingSpec):
     """Windows of the data that are left out; those that follow are read in their place."""
     instability: Instability | None = None
     """Which steps are not taken; absent: those that its defaults say."""
+    document_mask: bool = False
+    """Whether a token sees its own document alone, in which positions begin anew (Zhao et al. 2024, arXiv:2402.13991;
+    Dubey et al. 2024, Llama 3, arXiv:2407.21783, section 3.2). The token that ends a document is the last target of
+    that one and the first that the next one sees, so that every token is still a target."""
+    z_loss: Annotated[float, Field(gt=0, le=1)] | None = None
+    """So many times log²Z is added to each target's loss in training, where Z is what the softmax divides by: it keeps
+    logits from drifting (Chowdhery et al. 2022, PaLM, arXiv:2204.02311, section 5, with 1e-4). Absent: nothing."""
 
 
 CONTENT_FREE_TRAINING_FIELDS = frozenset({"compile", "activation_checkpointing"})

@@ -128,6 +128,15 @@ SAME: list[Any] = [
         "PretrainRun", {"training": {"steps": 10}}, {"training": {"steps": 10, "skip": []}}, id="nothing left out"
     ),
     pytest.param(
+        "PretrainRun", {"training": {"steps": 10}}, {"training": {"steps": 10, "documentMask": False}}, id="no mask"
+    ),
+    pytest.param(
+        "AlignmentRun",
+        {"method": {"grpo": {"rewards": [{"exactAnswer": {}}]}}},
+        {"method": {"grpo": {"rewards": [{"exactAnswer": {}}], "estimator": "grpo", "maskCut": False}}},
+        id="GRPO as it was",
+    ),
+    pytest.param(
         "PretrainRun",
         {"training": {"steps": 10, "skip": [{"first": 8, "count": 4}]}},
         {"training": {"steps": 10, "skip": [{"first": 10, "count": 2}, {"first": 8, "count": 3}]}},
@@ -207,6 +216,12 @@ SAME: list[Any] = [
 ]
 
 DIFFERENT: list[Any] = [
+    pytest.param(
+        "PretrainRun",
+        {"training": {"steps": 10, "keepBest": {}}},
+        {"training": {"steps": 10, "keepBest": {}}, "evaluation": {"every": 3}},
+        id="what the best is chosen among",
+    ),
     pytest.param("PretrainRun", {}, {"training": {"steps": 11}}, id="steps"),
     pytest.param("PretrainRun", {}, {"training": {"steps": 10, "skip": [{"first": 8}]}}, id="skip"),
     pytest.param("PretrainRun", {}, {"training": {"steps": 10, "seed": 1}}, id="seed"),

@@ -49,8 +49,9 @@ def dataset(tmp_path: Path) -> Callable[..., str]:
     """Makes a committed dataset of characters; gives its URI. What is planted is document 1 of the first shard."""
 
     def make(
-        train_tokens: int = 5000, validation_tokens: int = 700, name: str = "dataset", planted: Sequence[int] = ()
-    ) -> str:
+        train_tokens: int = 5000, validation_tokens: int = 700, name: str = "dataset", planted: Sequence[int] = (),
+        end_of_document: int | None = None,
+    ) -> str:  # fmt: skip
         folder = tmp_path / name
         folder.mkdir()
         random = np.random.default_rng(0)
@@ -82,7 +83,9 @@ def dataset(tmp_path: Path) -> Callable[..., str]:
             inputs=digest_of(b""),
             versions={},
             documents=DocumentCounts(read=12, kept=12),
-            tokenizer=TokenizerEntry(digest=entry.digest, kind="char", vocab_size=len(VOCAB)),
+            tokenizer=TokenizerEntry(
+                digest=entry.digest, kind="char", vocab_size=len(VOCAB), end_of_document=end_of_document
+            ),
             dtype="uint16",
             train=shards["train"],
             validation=shards["validation"],

@@ -16,8 +16,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from kindling_api.v1alpha1.model import PRESETS
+from kindling_api.v1alpha1.optimizer import AdamW
 from kindling_api.v1alpha1.parallelism import Layout
-from kindling_api.v1alpha1.training import AdamW, TrainingSpec
+from kindling_api.v1alpha1.training import TrainingSpec
 from kindling_trainer.data.windows import Batch
 from kindling_trainer.loop.instability import UnstableError
 from kindling_trainer.loop.objective import Evaluation, Figures, Interruptible, LocalBatch
@@ -51,8 +52,22 @@ def compare_slice(rendezvous: str, processes: int, rank: int) -> None:
     (loss * 0.25).backward()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(mine.grad, whole.grad.chunk(processes, dim=-1)[rank])
+    compare_z_loss(logits, targets, processes, rank)
     compare_tokens(logits, targets, processes, rank)
     dist.destroy_process_group()
+
+
+def compare_z_loss(logits: torch.Tensor, targets: torch.Tensor, processes: int, rank: int) -> None:
+    """The z-loss of a slice, and its gradient, is that of the whole."""
+    whole = logits.clone().requires_grad_()
+    expected = token_loss(whole, targets, z_loss=0.01)
+    (expected * 0.25).backward()
+    mine = logits.chunk(processes, dim=-1)[rank].contiguous().requires_grad_()
+    assert dist.group.WORLD is not None and whole.grad is not None
+    loss = vocab_parallel_loss(mine, targets, dist.group.WORLD, z_loss=0.01)
+    (loss * 0.25).backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(mine.grad, whole.grad.chunk(processes, dim=-1)[rank])
 
 
 def compare_tokens(logits: torch.Tensor, targets: torch.Tensor, processes: int, rank: int) -> None:
@@ -96,6 +111,13 @@ def test_vocab_parallel_loss_of_one_process_is_the_plain_one(alone: dist.Process
     assert tokens[1, 3:].tolist() == [0.0, 0.0]
 
 
+def test_the_z_loss_adds_the_square_of_the_log_normaliser_of_each_target_that_counts() -> None:
+    logits, targets = problem()
+    log_z = logits.exp().sum(dim=-1).log()
+    added = token_loss(logits, targets, z_loss=1e-2) - token_loss(logits, targets)
+    torch.testing.assert_close(added, 1e-2 * log_z[targets != IGNORED].square().sum(), rtol=1e-4, atol=1e-4)
+
+
 class Learning:
     """The objective of pretraining, with nothing to try."""
 
@@ -130,7 +152,7 @@ def test_a_step_that_is_not_finite_is_refused_and_leaves_the_weights() -> None:
         taking.take(taking.objective.local_batch(6, iter), 6)
     assert str(caught.value) == (
         "spec.training: found loss nan and gradient norm nan in step 7; allowed: finite numbers. To fix it: lower "
-        "optimizer.adamW.learningRate, lengthen schedule.cosine.warmupFraction or set gradientClip: 1.0, and run "
+        "the optimizer's learningRate, lengthen the schedule's warmupFraction or set gradientClip: 1.0, and run "
         "again; the checkpoints so far are whole."
     )
     for name, weight in taking.model.named_parameters():

@@ -72,10 +72,19 @@ def newest_whole(run: ObjectStore, *, until: int | None = None) -> tuple[Folder,
     return None
 
 
-def prune(run: ObjectStore, keep: int) -> None:
-    """Delete all but the `keep` newest committed checkpoints, and what dead attempts left half-written."""
+def prune(run: ObjectStore, keep: int, *, bests: bool = False) -> None:
+    """Delete all but the `keep` newest committed checkpoints, and what dead attempts left half-written.
+
+    Args:
+        bests: whether those stay, too, that these name as the best so far.
+    """
     found = folders(run)
-    kept = set([folder for folder, committed in found.items() if committed][-keep:])
+    committed = [folder for folder, is_committed in found.items() if is_committed]
+    kept = set(committed[-keep:])
+    if bests:
+        manifests = [read_manifest(checkpoint_store(run, folder), CheckpointManifest) for folder in kept]
+        steps = {manifest.best.step for manifest in manifests if manifest is not None and manifest.best is not None}
+        kept |= {folder for folder in committed if folder.step in steps}
     for folder in found:
         if folder not in kept:
             _delete(run, folder)

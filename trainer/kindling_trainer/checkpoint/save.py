@@ -88,7 +88,7 @@ class Saver:
         self._committing()
         digest, time = commit(store, manifest), datetime.now(UTC).isoformat(timespec="seconds")
         self._committed(CheckpointStatus(step=manifest.step, uri=store.uri, digest=digest, time=time))
-        prune(self._run, self._keep)
+        prune(self._run, self._keep, bests=manifest.best is not None)
 
     def _gather(self, entry: FileEntry) -> list[FileEntry]:
         if self._group is None:

@@ -1,4 +1,5 @@
-"""Which documents lie in given windows of a dataset: the way back from a step to what it read. Torch-free."""
+"""Where documents begin and end in windows of a dataset, and which lie there: the way back from a step to what it read.
+Torch-free."""
 
 from __future__ import annotations
 
@@ -7,10 +8,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kindling_api.v1alpha1.products import Shard
+from kindling_api.errors import SpecError, explain
+from kindling_api.v1alpha1.products import DatasetManifest, Shard
+from kindling_api.v1alpha1.training import PretrainingSpec
 from kindling_storage import ObjectStore
 from kindling_trainer.data.order import Numbers
 from kindling_trainer.data.shards import document_ends
+
+
+def check_has_ends(training: PretrainingSpec, dataset: DatasetManifest) -> None:
+    """Refuse a document mask over a dataset in which nothing says where a document ends.
+
+    Raises:
+        SpecError: the tokenizer has no such token.
+    """
+    if training.document_mask and dataset.tokenizer.end_of_document is None:
+        raise SpecError(
+            explain(
+                "spec.training.documentMask",
+                found=f"a dataset of which the tokenizer ({dataset.tokenizer.kind}) has no token that ends a document",
+                allowed="a tokenizer with such a token: trained, byte, or one that exists",
+                remedy="remove documentMask, or build the dataset with another tokenizer",
+            )
+        )
 
 
 @dataclass(frozen=True, order=True)

@@ -14,7 +14,7 @@ from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_trainer.estimate.pipeline_schedule import Stage, stages_of
-from kindling_trainer.estimate.sizes import parameters, scored_parameters
+from kindling_trainer.estimate.sizes import layer_matrices, parameters, scored_parameters
 
 Precision = Literal["fp32", "bf16"]
 Checkpointing = Literal["none", "selective", "full"]
@@ -23,6 +23,8 @@ MASTER_BYTES = 4
 """Weights are kept in fp32 whatever the arithmetic (Micikevicius et al. 2018, Mixed Precision Training, §3.1)."""
 ADAM_BYTES = 8
 """Two fp32 moments for each parameter (Loshchilov & Hutter 2019)."""
+MOMENTUM_BYTES = 4
+"""One, for each parameter that Muon trains."""
 COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
 
 
@@ -40,7 +42,7 @@ class Memory(Status):
     """As large as the parameters; where a step has several micro-batches, or stages, those of whole layers: they are
     sharded once, when they have been summed."""
     optimizer: float
-    """AdamW's two moments."""
+    """AdamW's two moments, or Muon's one of the layers' matrices."""
     working_weights: float
     """Weights gathered from other processes, or cast to bf16, while they are used."""
     activations: float
@@ -50,6 +52,8 @@ class Memory(Status):
     whole_models: float = 0.0
     """Models that the process holds whole beside its part of the one that learns: to draw answers, to compare them with
     the base, to score them."""
+    masks: float = 0.0
+    """Of a document mask: for each position, which it sees."""
     snapshot: float = 0.0
     """Without a GPU: the copy of weights and moments from which a checkpoint is written while steps are taken."""
     programs: float = 0.0
@@ -72,6 +76,8 @@ def memory(
     checkpointing: Checkpointing,
     whole_models: float = 0.0,
     context: int | None = None,
+    masked: bool = False,
+    muon: bool = False,
     gpu: bool = True,
 ) -> Memory:
     """Memory of one process at its peak, in bytes; of a pipeline's, the one that needs most.
@@ -82,24 +88,36 @@ def memory(
         accumulation: micro-batches of a step; a pipeline's stage has several of them under way.
         whole_models: bytes of them, where there are any.
         context: tokens of a sequence; None means as many as the model can have.
+        masked: whether a token sees its own document alone.
+        muon: whether the optimizer is that.
         gpu: whether the process has one; else it has but one memory, for the model and for all else.
     """
+
+    def mask_bytes(layers: int) -> int:
+        """Of one position and one that it may see: as a truth value, and as a number in each layer's attention, which
+        keeps it for the backward pass unless that computes it again."""
+        return 1 + (COMPUTE_BYTES[precision] if gpu else 4) * (layers if checkpointing == "none" else 1)
 
     def of(stage: Stage) -> Memory:
         held = stage.parameters / layout.tensor
         stored = held / layout.shard
         tokens = micro_batch * (context or shape.context) / layout.context
         under_way = tokens * stage.in_flight(accumulation)
+        state = ADAM_BYTES * stored
+        if muon:
+            matrices = len(stage.layers) * layer_matrices(shape) / layout.tensor / layout.shard
+            state -= (ADAM_BYTES - MOMENTUM_BYTES) * matrices
         logits = tokens * vocab_size / layout.tensor * (COMPUTE_BYTES[precision] + 4 + 4)
         return Memory(
             parameters=MASTER_BYTES * stored,
             gradients=MASTER_BYTES * (stored if layout.pipeline == accumulation == 1 else held),
-            optimizer=ADAM_BYTES * stored,
+            optimizer=state,
             working_weights=_working_weights(shape, vocab_size, layout, held, precision),
             activations=under_way * _activations_per_token(shape, layout, len(stage.layers), precision, checkpointing),
             logits=logits if stage.is_last else 0.0,
             whole_models=whole_models,
-            snapshot=0.0 if gpu else (MASTER_BYTES + ADAM_BYTES) * stored,
+            masks=under_way * (context or shape.context) * mask_bytes(len(stage.layers)) if masked else 0.0,
+            snapshot=0.0 if gpu else MASTER_BYTES * stored + state,
             programs=0.0 if gpu else PROGRAM_BYTES,
         )
 
@@ -146,9 +164,10 @@ def block_activations(shape: ModelShape, precision: Precision, tensor: int = 1, 
     return gathered * size + (cut * size + 4 * shape.heads + masks) / tensor
 
 
-def checkpoint_bytes(shape: ModelShape, vocab_size: int) -> int:
-    """Bytes of one checkpoint in the store: fp32 weights and AdamW's moments."""
-    return (MASTER_BYTES + ADAM_BYTES) * parameters(shape, vocab_size)
+def checkpoint_bytes(shape: ModelShape, vocab_size: int, *, muon: bool = False) -> int:
+    """Bytes of one checkpoint in the store: fp32 weights and the optimizer's moments."""
+    less = (ADAM_BYTES - MOMENTUM_BYTES) * shape.layers * layer_matrices(shape) if muon else 0
+    return (MASTER_BYTES + ADAM_BYTES) * parameters(shape, vocab_size) - less
 
 
 def recomputed(checkpointing: Checkpointing) -> float:

@@ -43,19 +43,23 @@ def embedding_parameters(shape: ModelShape, vocab_size: int) -> int:
     return (vocab_size + positions) * shape.width
 
 
+def layer_matrices(shape: ModelShape) -> int:
+    """Of one layer, those in matrices."""
+    inner, kv_width = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    attention = 2 * shape.width * (inner + kv_width)  # query and output, key and value
+    return attention + (3 if shape.architecture == "llama" else 2) * shape.width * shape.ffn_width
+
+
 def layer_parameters(shape: ModelShape) -> int:
     """Parameters of one layer."""
     variant = shape.variant
     inner, kv_width = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    attention = 2 * shape.width * (inner + kv_width)  # query and output, key and value
-    matrices = 3 if shape.architecture == "llama" else 2
-    feed_forward = matrices * shape.width * shape.ffn_width
     biases = inner + 2 * kv_width if shape.bias or variant.attention_bias != "none" else 0
     biases += shape.width if shape.bias or variant.attention_bias == "all" else 0
     biases += shape.ffn_width + shape.width if shape.bias else 0
     head_norms = {"none": 0, "head": 2 * shape.head_width, "width": inner + kv_width}[variant.qk_norm]
     norms = (4 if variant.norms == "both" else 2) * _norm(shape)
-    return attention + feed_forward + biases + head_norms + norms
+    return layer_matrices(shape) + biases + head_norms + norms
 
 
 def _norm(shape: ModelShape) -> int:

@@ -73,6 +73,7 @@ def _publish(request: Request, finished: ModelManifest) -> ModelResult:
         validation_loss=loss,
         perplexity=perplexity(loss) if loss is not None and learns_tokens(run) else None,
         divergence=finished.divergence,
+        best=finished.best,
         published=put_on_hub(store, finished, run.spec.publish) if run.spec.publish else None,
     )
     if run.kind == "PretrainRun":

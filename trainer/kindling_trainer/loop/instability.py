@@ -38,7 +38,7 @@ class UnstableError(UserError):
                 "spec.training",
                 found=f"{why} in step {step}",
                 allowed=allowed,
-                remedy="lower optimizer.adamW.learningRate, lengthen schedule.cosine.warmupFraction or set "
+                remedy="lower the optimizer's learningRate, lengthen the schedule's warmupFraction or set "
                 "gradientClip: 1.0, and run again; the checkpoints so far are whole",
             )
         )

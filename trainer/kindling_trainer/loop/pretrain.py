@@ -19,6 +19,7 @@ from kindling_api.v1alpha1.runfile import PretrainRunFile
 from kindling_api.v1alpha1.training import steps_of
 from kindling_api.v1alpha1.windows import WindowRange, merged
 from kindling_trainer.checkpoint.huggingface import read_shape
+from kindling_trainer.data.documents import check_has_ends
 from kindling_trainer.data.inputs import input_store, read_base, read_dataset
 from kindling_trainer.data.order import Counted, WindowOrder, grouped
 from kindling_trainer.data.windows import Batch, TrainingWindows, ValidationWindows, open_stream
@@ -47,6 +48,10 @@ class Pretraining:
     validation: ValidationWindows
     vocabulary: Vocabulary
     evaluation: EvaluationSpec
+    document_mask: bool = False
+    """Whether a token sees its own document alone."""
+    z_loss: float = 0.0
+    """How much of log²Z is added to each target's loss."""
 
     def local_batch(self, step: int, interruptible: Interruptible[int]) -> LocalBatch[Batch]:
         """Every target counts, so the whole batch's count is known without asking the other processes."""
@@ -65,9 +70,8 @@ class Pretraining:
         self.training = replace(self.training, order=replace(order, skips=merged([*order.skips, *windows])))
 
     def loss(self, batch: Batch) -> tuple[Tensor, Figures]:
-        """The sum over all targets, in nats."""
-        tokens, targets = (part.to(self.model.ranks.device) for part in batch)
-        return self.model.token_loss(tokens, targets), {}
+        """The sum over all targets, in nats, with the z-loss."""
+        return self._summed(batch, z_loss=self.z_loss), {}
 
     def evaluate(self, *, whole: bool, interruptible: Interruptible[list[Batch]]) -> Evaluation:
         """The loss on a sample of the validation part, or on the whole of it, and what the model says."""
@@ -77,7 +81,7 @@ class Pretraining:
         size = EVALUATED_AT_ONCE * stages if stages > 1 else 1
         groups = interruptible(Counted(grouped(batches, size), -(-length_hint(batches) // size)))
         return Evaluation(
-            mean_loss(self.model, lambda batch: self.loss(batch)[0], chain.from_iterable(groups)),
+            mean_loss(self.model, self._summed, chain.from_iterable(groups)),
             samples=continue_prompts(
                 self.model,
                 self.vocabulary.tokenizer,
@@ -86,6 +90,14 @@ class Pretraining:
                 stop=self.vocabulary.end_of_document,
             ),
         )
+
+    def _summed(self, batch: Batch, z_loss: float = 0.0) -> Tensor:
+        tokens, targets = (part.to(self.model.ranks.device) for part in batch)
+        documents = None
+        if self.document_mask:
+            assert self.vocabulary.end_of_document is not None  # by `check_has_ends`
+            documents = tokens.eq(self.vocabulary.end_of_document).cumsum(dim=1)
+        return self.model.token_loss(tokens, targets, documents, z_loss=z_loss)
 
     def _beginnings(self) -> list[str]:
         """The first words that are held out, if any: what the model continues at the end where nobody has asked for
@@ -105,6 +117,7 @@ def prepare(run: PretrainRunFile, ranks: Ranks) -> Setup:
     """
     spec, shape = run.spec, _shape(run)
     store, dataset = read_dataset(run)
+    check_has_ends(spec.training, dataset)
     plan = spec.batch_plan(dataset.train_tokens)
     if ranks.leads and (remark := starved(ranks.layout.pipeline, plan.accumulation)):
         log.warning(remark)
@@ -125,6 +138,8 @@ def prepare(run: PretrainRunFile, ranks: Ranks) -> Setup:
         ValidationWindows(validation, plan.context, plan.micro_batch, ranks.batch_rank, ranks.layout.batch_ranks),
         vocabulary,
         spec.evaluation,
+        document_mask=spec.training.document_mask,
+        z_loss=spec.training.z_loss or 0.0,
     )
     base = read_base(run)
     origin = Origin(dataset.digest, store.uri, base=None if base is None else base.digest)

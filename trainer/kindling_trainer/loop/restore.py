@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from kindling_api.errors import SpecError, explain
+from kindling_api.errors import IntegrityError, SpecError, explain
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.products import MODEL_FOLDER, CheckpointManifest, ModelManifest
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
@@ -59,6 +59,7 @@ def restore(setup: Setup) -> int:
     _load(setup, folder)
     setup.skipped.extend(manifest.skipped or ())
     setup.recent.extend(manifest.recent or ())
+    setup.best.found = manifest.best
     return folder.step
 
 
@@ -73,6 +74,21 @@ def go_back(setup: Setup, until: int) -> tuple[Folder, CheckpointManifest] | Non
     if setup.ranks.leads:
         drop_after(setup.store, folder.step)
     return found
+
+
+def take_weights_of(setup: Setup, step: int) -> None:
+    """Give model and optimizer the state that the run had after `step` steps, of which there is a checkpoint.
+
+    Raises:
+        IntegrityError: the checkpoint is damaged, or gone.
+    """
+    found = setup.ranks.from_first(newest_whole(setup.store, until=step) if setup.ranks.leads else None)
+    if found is None or found[0].step != step:
+        raise IntegrityError(
+            f"{setup.store.uri}/checkpoints: the checkpoint after step {step}, which training.keepBest is to take, is "
+            "not there whole. Delete the run's folder to train again."
+        )
+    _load(setup, found[0])
 
 
 def _load(setup: Setup, folder: Folder) -> None:

@@ -24,10 +24,11 @@ from kindling_trainer.checkpoint.huggingface import ChatFiles
 from kindling_trainer.checkpoint.load import training_state
 from kindling_trainer.data.inputs import TrainingRun
 from kindling_trainer.estimate.sizes import flops_per_token
+from kindling_trainer.loop.best import BestSoFar
 from kindling_trainer.loop.objective import Objective
 from kindling_trainer.models import Decoder, build_model
 from kindling_trainer.models.layers import ValueHead
-from kindling_trainer.optim.adamw import build_adamw
+from kindling_trainer.optim.muon import build_optimizer
 from kindling_trainer.parallel.apply import ParallelModel, parallelize
 from kindling_trainer.parallel.compile import use_compiler
 from kindling_trainer.parallel.mesh import Ranks
@@ -100,6 +101,9 @@ class Setup:
     recent: list[tuple[float, float]] = field(default_factory=list)
     """Loss and norm of the steps before the checkpoint that the run goes on from, where they matter."""
 
+    best: BestSoFar = field(default_factory=BestSoFar)
+    """The best evaluation so far, where the weights are chosen by it."""
+
     def state(self) -> dict[str, Tensor]:
         """All tensors of a checkpoint; loading into them changes the run."""
         return training_state(self.model, self.optimizer) | {
@@ -159,7 +163,6 @@ def assemble(
     state: Mapping[str, Tensor] | None = None,
 ) -> Setup:  # fmt: skip
     """The parts, together with those that are the same for all runs."""
-    assert run.spec.training.optimizer.adam_w is not None
     if ranks.leads:
         what = f"{steps} steps of {plan.tokens} tokens: {plan.sequences} sequences of {plan.context}"
         say(log, f"{what}; {ranks.describe()}", layout=ranks.layout.document(), device=str(ranks.device))
@@ -173,7 +176,7 @@ def assemble(
         plan=plan,
         steps=steps,
         model=model.model,
-        optimizer=build_adamw(model.model, run.spec.training.optimizer.adam_w),
+        optimizer=build_optimizer(model.model, run.spec.training.optimizer, model.precision),
         objective=objective,
         compiled=model.compiled,
         round_steps=round_steps,

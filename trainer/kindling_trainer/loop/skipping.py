@@ -26,9 +26,8 @@ def watched(setup: Setup) -> Spikes | None:
     spec = _spec(setup)
     if spec.spike == 0:
         return None
-    schedule = setup.run.spec.training.schedule.cosine
-    assert schedule is not None
-    spikes = Spikes(spec, warm_up=round(schedule.warmup_fraction * setup.steps), recent=setup.recent)
+    warm_up = round(setup.run.spec.training.schedule.warmup_fraction * setup.steps)
+    spikes = Spikes(spec, warm_up=warm_up, recent=setup.recent)
     spikes.are_taken = _is_spent(setup)
     return spikes
 
@@ -68,6 +67,7 @@ def _roll_back(setup: Setup, finished: int, error: UnstableError, spikes: Spikes
     if found is None:
         return None
     folder, manifest = found
+    setup.best.found = manifest.best
     in_vain = setup.skipped.pop()
     windows = merged(window for step in range(before, finished + 1) for window in objective.windows(step))
     objective.leave_out(windows)

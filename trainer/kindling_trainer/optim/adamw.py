@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from kindling_api.v1alpha1.training import AdamW
+from kindling_api.v1alpha1.optimizer import AdamW
 from kindling_trainer.models.initialize import plain_name
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -16,10 +18,7 @@ def build_adamw(model: nn.Module, settings: AdamW) -> torch.optim.AdamW:
 
     Allocating them at once, rather than in the first step, gives a checkpoint something to be loaded into.
     """
-    decayed_parameters: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        (decayed_parameters if decayed(plain_name(name), parameter) else others).append(parameter)
+    decayed_parameters, others = divided(model, decayed)
     optimizer = torch.optim.AdamW(
         [
             {"params": decayed_parameters, "weight_decay": settings.weight_decay},
@@ -34,6 +33,14 @@ def build_adamw(model: nn.Module, settings: AdamW) -> torch.optim.AdamW:
         optimizer.state[parameter] = {name: torch.zeros_like(parameter) for name in MOMENTS}
     set_finished_steps(optimizer, 0)
     return optimizer
+
+
+def divided(model: nn.Module, first: Callable[[str, Tensor], bool]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters for which, by their plain name, `first` holds, and the others."""
+    parts: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+    for name, parameter in model.named_parameters():
+        parts[not first(plain_name(name), parameter)].append(parameter)
+    return parts
 
 
 def decayed(name: str, parameter: Tensor) -> bool:
@@ -59,7 +66,8 @@ def set_learning_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
 def moments(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
     """The optimizer's state by `<parameter name>.<moment>`; the tensors themselves, not copies."""
     return {
-        f"{plain_name(name)}.{moment}": optimizer.state[parameter][moment]
+        f"{plain_name(name)}.{moment}": tensor
         for name, parameter in model.named_parameters()
-        for moment in MOMENTS
+        for moment, tensor in optimizer.state[parameter].items()
+        if moment != "step"
     }

@@ -50,7 +50,8 @@ class ParallelModel:
     """Where the rows of the embedding beyond this one have probability 0; None where all rows are tokens."""
     token_loss: Callable[..., Tensor]
     """tokens, targets and, where texts share sequences, documents [B, T] → the sum over all these targets of the
-    cross-entropy, in nats, the same along cp and tp, or 0 before a pipeline's last stage; compiled where the run is."""
+    cross-entropy, in nats, the same along cp and tp, or 0 before a pipeline's last stage; compiled where the run is.
+    With `z_loss`, so much of log²Z comes to each target's."""
 
     def logits(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """tokens [B, T] → logits [B, T, V], or, under tensor parallelism, this process's slice [B, T, V / tp]; before a
@@ -123,6 +124,7 @@ def _summed_loss(
     tokens: Tensor,
     targets: Tensor,
     documents: Tensor | None = None,
+    z_loss: float = 0.0,
 ) -> Tensor:
     logits = _logits(model, ranks, precision, vocab_size, tokens, documents)
     if not ranks.on_last_stage:
@@ -130,9 +132,9 @@ def _summed_loss(
     if ranks.context is not None:
         targets = ranks.context.own(targets)
     if ranks.tensor_group is not None:
-        loss = vocab_parallel_loss(logits, targets, ranks.tensor_group)
+        loss = vocab_parallel_loss(logits, targets, ranks.tensor_group, z_loss)
     else:
-        loss = token_loss(logits, targets)
+        loss = token_loss(logits, targets, z_loss)
     return loss if ranks.context is None else ranks.context.sum(loss)
 
 

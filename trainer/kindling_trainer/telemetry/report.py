@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.products import REPORT
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
+from kindling_api.v1alpha1.status import Best
 from kindling_trainer.data.inputs import learns_tokens
 from kindling_trainer.estimate.sizes import parameters
 from kindling_trainer.telemetry.metrics import BEFORE, Row, perplexity
@@ -92,20 +93,33 @@ def _method_figures(rows: list[Row]) -> list[str]:
 def _facts(course: Course) -> list[tuple[str, str]]:
     shape, spec = course.manifest.shape, course.run.spec
     training, layout, plan = spec.training, spec.layout(), course.plan
-    assert training.optimizer.adam_w is not None
-    adam = training.optimizer.adam_w
+    optimizer = training.optimizer.chosen[1]
+    name = (
+        "AdamW"
+        if training.optimizer.muon is None
+        else f"Muon, momentum {training.optimizer.muon.momentum:g}, and AdamW"
+    )
+    settings = f"rate {optimizer.learning_rate:g}, betas {optimizer.betas}, decay {optimizer.weight_decay:g}"
     layers = f"{shape.layers} layer{'s' * (shape.layers > 1)}"
     return [
         ("model", f"{layers}, {shape.heads} heads, width {shape.width}, context {shape.context}"),
         ("batch", f"{plan.tokens:,} tokens: {plan.sequences} sequences, {plan.micro_batch} at once in each process"),
-        ("optimizer", f"AdamW, rate {adam.learning_rate:g}, betas {adam.betas}, decay {adam.weight_decay:g}"),
+        ("optimizer", f"{name}, {settings}"),
         ("gradient clipped to", f"{training.gradient_clip:g}"),
         ("precision", training.precision),
         ("processes", _processes(layout)),
         ("seed", str(training.seed)),
         *([("diverged", course.manifest.divergence.sentence)] if course.manifest.divergence else []),
+        *_kept(course.manifest.best),
         *(("left out", each.sentence) for each in course.manifest.skipped or ()),
     ]
+
+
+def _kept(best: Best | None) -> list[tuple[str, str]]:
+    if best is None:
+        return []
+    kept = f"those after step {best.step:,}, of the lowest validation loss, {best.loss:.4f}"
+    return [("weights", f"{kept}; the run ended after step {best.judged:,}")]
 
 
 def _processes(layout: Layout) -> str:

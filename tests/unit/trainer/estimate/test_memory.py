@@ -14,6 +14,7 @@ from kindling_trainer.estimate.memory import block_activations, checkpoint_bytes
 from kindling_trainer.estimate.pipeline_schedule import stages_of
 from kindling_trainer.estimate.sizes import parameters, scored_parameters
 from kindling_trainer.models.gpt2 import GPT2Block
+from kindling_trainer.models.layers import document_mask
 from kindling_trainer.models.llama import LlamaBlock
 from kindling_trainer.models.rotary import Rotary
 from kindling_trainer.models.scored import build_scored
@@ -22,7 +23,7 @@ SHAPE = ModelShape(architecture="llama", layers=4, heads=4, kv_heads=2, width=64
 GPT2 = SHAPE.model_copy(update={"architecture": "gpt2", "kv_heads": 4, "ffn_width": 256})
 
 
-def kept_bytes(shape: ModelShape) -> int:
+def kept_bytes(shape: ModelShape, documents: torch.Tensor | None = None) -> int:
     """Bytes of all distinct tensors, parameters aside, that one block keeps for its backward pass."""
     llama = shape.architecture == "llama"
     block = LlamaBlock(shape) if llama else GPT2Block(shape)
@@ -39,7 +40,7 @@ def kept_bytes(shape: ModelShape) -> int:
 
     x = torch.randn(2, shape.context, shape.width, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        block(x, *arguments)
+        block(x, *arguments, mask=None if documents is None else document_mask(documents))
     return sum(storage.nbytes() for storage in kept.values())
 
 
@@ -47,6 +48,14 @@ def kept_bytes(shape: ModelShape) -> int:
 def test_a_block_keeps_what_the_formula_says(shape: ModelShape) -> None:
     estimated = block_activations(shape, "fp32") * 2 * shape.context
     assert kept_bytes(shape) == pytest.approx(estimated, rel=0.15)
+
+
+def test_a_layer_keeps_a_document_mask_as_numbers() -> None:
+    documents = torch.arange(SHAPE.context).expand(2, -1) // 5
+    parts = memory(SHAPE, 512, Layout(), micro_batch=2, precision="fp32", checkpointing="none", masked=True, gpu=False)
+    truth = documents.numel() * SHAPE.context
+    more = kept_bytes(SHAPE, documents) - kept_bytes(SHAPE)
+    assert parts.masks - truth == pytest.approx(SHAPE.layers * more, rel=0.01)
 
 
 def test_a_bf16_gpt2_block_agrees_with_the_published_count() -> None:

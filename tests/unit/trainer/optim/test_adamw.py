@@ -1,4 +1,4 @@
-"""The schedule's values, and which parameters decay."""
+"""Which parameters decay, and that moments from the start change nothing."""
 
 from __future__ import annotations
 
@@ -6,24 +6,9 @@ import pytest
 import torch
 
 from kindling_api.v1alpha1.model import ModelShape
-from kindling_api.v1alpha1.training import AdamW, Cosine
+from kindling_api.v1alpha1.optimizer import AdamW
 from kindling_trainer.models import build_model
 from kindling_trainer.optim.adamw import build_adamw, moments
-from kindling_trainer.optim.schedule import cosine
-
-
-@pytest.mark.parametrize(
-    ("step", "rate"),
-    [(0, 0.1), (9, 1.0), (10, 1.0), (54, 0.558568), (99, 0.1), (200, 0.1)],
-    ids=["first", "end-of-warm-up", "peak", "middle", "last", "beyond"],
-)
-def test_cosine_rises_to_the_peak_and_falls_to_the_final_fraction(step: int, rate: float) -> None:
-    schedule = Cosine(warmup_fraction=0.1, final_fraction=0.1)
-    assert cosine(schedule, 1.0, step, 100) == pytest.approx(rate, abs=1e-3)
-
-
-def test_a_run_of_one_step_has_a_rate() -> None:
-    assert cosine(Cosine(warmup_fraction=0.0), 1.0, 0, 1) == 1.0
 
 
 @pytest.mark.parametrize("tied", [True, False])

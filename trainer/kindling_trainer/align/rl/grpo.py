@@ -41,7 +41,8 @@ class Answers(TokenAnswers):
 @dataclass
 class GroupRelativeOptimisation:
     """The objective of GRPO. The loss of a step is the mean over all its tokens, as in DAPO (Yu et al. 2025,
-    arXiv:2503.14476, equation 12), so that a long answer's tokens count as much as a short one's."""
+    arXiv:2503.14476, equation 12), so that a long answer's tokens count as much as a short one's; or, by Dr. GRPO,
+    their sum over what all its answers could have had."""
 
     model: ParallelModel
     method: GroupRelativePolicy
@@ -62,13 +63,15 @@ class GroupRelativeOptimisation:
         mask = batch.targets != IGNORED
         chosen = self._chosen(batch.tokens, batch.targets)[0]
         before = chosen.detach() if batch.before is None else batch.before
-        loss = clipped_policy_loss(chosen, before, batch.advantages[:, None], mask, self.method.clip)
+        loss = clipped_policy_loss(
+            chosen, before, batch.advantages[:, None], mask, self.method.clip, self.method.clip_high
+        )
         tokens = mask.sum()
         figures = {name: torch.stack([fact.sum(), fact.new_tensor(len(fact))]) for name, fact in batch.facts.items()}
         figures["entropy"] = torch.stack([-chosen.detach().sum(), tokens])
         if batch.before is not None:
             figures["clip_ratio"] = torch.stack(
-                [clipped_fraction(chosen.detach(), before, mask, self.method.clip), tokens]
+                [clipped_fraction(chosen.detach(), before, mask, self.method.clip, self.method.clip_high), tokens]
             )
         if batch.reference is not None:
             divergence = divergence_loss(chosen, batch.reference, mask)
@@ -88,11 +91,14 @@ class GroupRelativeOptimisation:
 
     def _answers(self, drawn: Round) -> Answers:
         groups = drawn.scores.view(-1, self.method.group_size)
+        targets = drawn.targets
+        if self.method.mask_cut:
+            targets = targets.where(torch.tensor([one.ended for one in drawn.drawn])[:, None], IGNORED)
         no_spread = (groups.std(dim=1, keepdim=True) == 0).float().expand_as(groups)
         return Answers(
             drawn.tokens,
-            drawn.targets,
-            group_advantages(groups).flatten(),
+            targets,
+            group_advantages(groups, scaled=self.method.estimator == "grpo").flatten(),
             self.rollouts.measure(drawn, self.plan.batch.micro_batch, self._chosen)[0] if self.plan.steps > 1 else None,
             drawn.reference,
             drawn.facts | {"frac_reward_zero_std": no_spread.flatten()},

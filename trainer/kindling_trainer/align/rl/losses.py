@@ -17,7 +17,9 @@ WHITENING_EPSILON = 1e-8
 """Added to the variance of advantages."""
 
 
-def clipped_policy_loss(chosen: Tensor, before: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> Tensor:
+def clipped_policy_loss(
+    chosen: Tensor, before: Tensor, advantages: Tensor, mask: Tensor, clip: float, clip_high: float | None = None
+) -> Tensor:
     """The sum of PPO's clipped surrogate, as a loss (Schulman et al. 2017, arXiv:1707.06347, equation 7).
 
     Args:
@@ -25,15 +27,19 @@ def clipped_policy_loss(chosen: Tensor, before: Tensor, advantages: Tensor, mask
         before: the same under the model that drew them [B, T].
         advantages: [B, T].
         clip: how far the ratio of the two probabilities may be from 1 and still be pushed further.
+        clip_high: the same above 1, where it is another (Yu et al. 2025, DAPO, arXiv:2503.14476, equation 10).
     """
     ratio = _differences(chosen, before, mask).exp()
-    clipped = ratio.clamp(1 - clip, 1 + clip)
+    clipped = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
     return -(torch.minimum(ratio * advantages, clipped * advantages) * mask).sum()
 
 
-def clipped_fraction(chosen: Tensor, before: Tensor, mask: Tensor, clip: float) -> Tensor:
+def clipped_fraction(
+    chosen: Tensor, before: Tensor, mask: Tensor, clip: float, clip_high: float | None = None
+) -> Tensor:
     """How many ratios are outside the clip; a sum over tokens."""
-    outside = (_differences(chosen, before, mask).exp() - 1).abs() > clip
+    change = _differences(chosen, before, mask).exp() - 1
+    outside = (change < -clip) | (change > (clip if clip_high is None else clip_high))
     return (outside & mask).sum()
 
 
@@ -47,13 +53,15 @@ def divergence_loss(chosen: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     return ((difference.exp() - difference - 1) * mask).sum()
 
 
-def group_advantages(rewards: Tensor) -> Tensor:
+def group_advantages(rewards: Tensor, *, scaled: bool = True) -> Tensor:
     """How much better each answer is than the others to its prompt: rewards [P, G] → [P, G] (GRPO, §4.1.2).
 
-    Rewards of a group are centred and divided by their standard deviation; a group whose answers are all equally good
-    teaches nothing.
+    Rewards of a group are centred and divided by their standard deviation, or not divided (Liu et al. 2025, Dr. GRPO,
+    arXiv:2503.20783, section 3.1); a group whose answers are all equally good teaches nothing.
     """
     centred = rewards - rewards.mean(dim=1, keepdim=True)
+    if not scaled:
+        return centred
     return centred / (rewards.std(dim=1, keepdim=True) + GROUP_EPSILON)
 
 

@@ -74,6 +74,8 @@ def open_policy(
         UserError: base, template, data or plan are wrong.
     """
     spec, base = run.spec, open_base(run)
+    method = spec.method.ppo or spec.method.grpo
+    assert method is not None
     plan = plan_rounds(spec, base.shape.context)
     training, validation = _prompts(run, base, rollout)
     if spec.evaluation.judge is not None and not validation:
@@ -92,7 +94,7 @@ def open_policy(
         policy=model, whole=whole_copy(model), base=_whole_base(base, ranks.device) if penalty else None,
         tokenizer=vocabulary.tokenizer, vocab_size=vocabulary.size, stops=vocabulary.stops,
         questions=training, rewards=rewards, settings=rollout, group=group, seed=spec.training.seed,
-        examiner=open_examiner(run, ranks),
+        examiner=open_examiner(run, ranks), weights=method.reward_weights,
     )  # fmt: skip
     return Policy(base, model, plan, steps, rollouts, validation)
 

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import mul
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
@@ -75,6 +76,8 @@ class Round:
     multiple: int
     """The width is a multiple of it; see `WIDTH_STEP`."""
     context: int
+    weights: Sequence[float] | None = None
+    """By what each reward is multiplied; None: 1."""
 
     @cached_property
     def tokens(self) -> Tensor:
@@ -100,8 +103,9 @@ class Round:
 
     @cached_property
     def scores(self) -> Tensor:
-        """The sum of each answer's rewards, fp32 [N]."""
-        return torch.tensor([sum(one.rewards.values()) for one in self.drawn])
+        """The sum of each answer's rewards, by their weights, fp32 [N]."""
+        weights = self.weights or [1.0] * len(self.drawn[0].rewards)
+        return torch.tensor([sum(map(mul, weights, one.rewards.values())) for one in self.drawn], dtype=torch.float32)
 
     @cached_property
     def facts(self) -> dict[str, Tensor]:
@@ -142,6 +146,8 @@ class Rollouts:
     seed: int
     examiner: Examiner
     """What looks at the answers of evaluations."""
+    weights: Sequence[float] | None = None
+    """By what each reward is multiplied; None: 1."""
 
     def draw(self, number: int, interruptible: Interruptible[int]) -> Round:
         """The round of this number, from 0; all processes call it.
@@ -196,7 +202,7 @@ class Rollouts:
         for rank, theirs in enumerate(ranks.from_each(drawn)):
             every[rank :: ranks.layout.processes] = theirs
         width = WIDTH_STEP * ranks.layout.length_multiple
-        return Round([one for one in every if one is not None], width, self.whole.shape.context)
+        return Round([one for one in every if one is not None], width, self.whole.shape.context, self.weights)
 
     def _continue(self, asked: Sequence[tuple[TokenPrompt, GenerationOptions]]) -> list[Drawn]:
         """Some answers, without rewards yet."""

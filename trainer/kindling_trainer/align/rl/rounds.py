@@ -41,6 +41,8 @@ class RoundPlan:
     batch: BatchPlan
     """A sequence of the plan is one answer behind its prompt."""
     seed: int
+    budget: int | None = None
+    """Tokens that each answer counts for in what the loss is divided by, however many it has; None: those it has."""
 
     @property
     def steps(self) -> int:
@@ -80,16 +82,18 @@ class Rounds(Generic[Answers]):
 
 
 def local_batch_of(answers: Answers, plan: RoundPlan, step: int, ranks: Ranks) -> LocalBatch[Answers]:
-    """This process's part of the step after `step` finished ones; the loss is divided by the step's targets that count.
+    """This process's part of the step after `step` finished ones; the loss is divided by the step's targets that count,
+    or by the budget.
 
     Args:
         answers: all of the round's, on the CPU.
     """
-    micro_batches = plan.micro_batches(step, ranks.batch_rank)
+    micro_batches, rows = plan.micro_batches(step, ranks.batch_rank), plan.rows(step)
+    tokens = int((answers.targets[rows] != IGNORED).sum()) if plan.budget is None else len(rows) * plan.budget
     return LocalBatch(
         (_some_of(answers, rows, ranks.device) for rows in micro_batches),
         len(micro_batches),
-        float((answers.targets[plan.rows(step)] != IGNORED).sum()),
+        float(max(1, tokens)),  # none where all answers were cut off, and those teach nothing
     )
 
 
@@ -110,7 +114,9 @@ def plan_rounds(spec: AlignmentRunSpec, context: int) -> RoundPlan:
                 remedy=f"use {method.answers * plan.context}, or leave it out to learn from a whole round in a step",
             )
         )
-    return RoundPlan(method.answers, spec.passes, plan, spec.training.seed)
+    fixed = spec.method.grpo is not None and spec.method.grpo.estimator == "drGrpo"
+    budget = method.rollout.max_new_tokens if fixed else None
+    return RoundPlan(method.answers, spec.passes, plan, spec.training.seed, budget)
 
 
 def _some_of(answers: Answers, rows: list[int], device: torch.device) -> Answers:

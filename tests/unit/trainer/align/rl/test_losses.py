@@ -52,6 +52,20 @@ def test_the_policy_loss_is_clipped(
     assert chosen.grad[0].tolist() == pytest.approx(slope, abs=1e-9)
 
 
+def test_a_clip_that_is_higher_upwards_lets_a_better_answer_become_likelier() -> None:
+    chosen, before, advantages = logs(0.375, 0.7), logs(0.3, 0.5), tensor([[1.0, 1.0]], dtype=torch.float64)
+    chosen.requires_grad_()
+    clipped_policy_loss(chosen, before, advantages, ALL, 0.2, 0.28).backward()
+    assert chosen.grad is not None and chosen.grad[0].tolist() == pytest.approx([-1.25, 0.0], abs=1e-9)
+    lower = logs(0.15, 0.5)
+    assert [clipped_fraction(each, before, ALL, 0.2, 0.28).item() for each in (chosen, lower)] == [1, 1]
+
+
+def test_advantages_by_dr_grpo_are_centred_alone() -> None:
+    found = group_advantages(tensor([[1.0, 0.0, 0.0, 3.0]]), scaled=False)
+    assert found.tolist() == [[0.0, -1.0, -1.0, 2.0]]
+
+
 def test_only_the_mask_counts_whatever_stands_elsewhere() -> None:
     mask = tensor([[True, False]])
     chosen, before, advantages = logs(0.4, 0), logs(0.5, 0), tensor([[1.0, 7.0]], dtype=torch.float64)

@@ -75,6 +75,41 @@ def test_the_first_loss_of_grpo_is_what_the_advantages_make_it(policy_file: Alig
     assert float(figures[0]) == pytest.approx(0, abs=1e-6)
 
 
+def test_by_dr_grpo_an_answer_counts_for_what_it_could_have_had_and_cut_ones_teach_nothing(
+    policy_file: AlignmentFactory,
+) -> None:
+    settings = {"estimator": "drGrpo", "maskCut": True, "clipHigh": 0.28, "klCoefficient": 0}
+    objective = ready(policy_file(method=method("grpo", **settings), training={"batch": {"microBatch": 8}})).objective
+    assert isinstance(objective, GroupRelativeOptimisation)
+    local_batch = objective.local_batch(0, uninterrupted)
+    assert local_batch.normaliser == 32 * ROLLOUT["maxNewTokens"]  # type: ignore[operator]
+    batches = list(local_batch.micro_batches)
+    rewards, advantages, cut, counted = (
+        torch.cat(parts)
+        for parts in (
+            [batch.facts["reward"] for batch in batches],
+            [batch.advantages for batch in batches],
+            [batch.facts["completions/clipped_ratio"] for batch in batches],
+            [(batch.targets >= 0).sum(dim=1) for batch in batches],
+        )
+    )
+    assert cut.sum() > 0 and (counted[cut == 1] == 0).all() and (counted[cut == 0] > 0).all()
+    order = objective.plan.rows(0)
+    groups, centred = torch.zeros(32), torch.zeros(32)
+    groups[order], centred[order] = rewards, advantages
+    torch.testing.assert_close(centred.view(8, 4), groups.view(8, 4) - groups.view(8, 4).mean(dim=1, keepdim=True))
+
+
+def test_rewards_are_added_by_their_weights(policy_file: AlignmentFactory) -> None:
+    rewards = [{"function": {"importPath": "early:reward"}}, {"format": {"pattern": ".*[a-m]"}}]
+    file = policy_file(method=method("grpo", rewards=rewards, rewardWeights=[2, -0.5], klCoefficient=0))
+    objective = ready(file).objective
+    assert isinstance(objective, GroupRelativeOptimisation)
+    facts = objective.rollouts.draw(0, uninterrupted).facts
+    expected = 2 * facts["rewards/function"] - 0.5 * facts["rewards/format"]
+    torch.testing.assert_close(facts["reward"], expected)
+
+
 def test_a_round_is_drawn_from_the_seed_and_its_number(policy_file: AlignmentFactory) -> None:
     objective = ready(policy_file(method=method("grpo", klCoefficient=0))).objective
     assert isinstance(objective, GroupRelativeOptimisation)
