@@ -102,6 +102,8 @@ def content_of(spec: Spec) -> dict[str, Any]:
             content["training"]["batch"]["tokens"] = spec.batch_plan().tokens
     if isinstance(spec, AlignmentRunSpec):
         _drop_reward_models(content["method"])
+        if spec.lora is not None and spec.lora.targets is not None:  # a set, in whatever order it was written
+            content["adapter"]["lora"]["targets"] = sorted(spec.lora.targets)
     return content
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from kindling_api.base import API_VERSION, Metadata, Name, Spec
 from kindling_api.errors import SpecError, explain, finding
 from kindling_api.rules import cel
+from kindling_api.v1alpha1.adapter import Adapter, LoRA
 from kindling_api.v1alpha1.alignment_method import Method
 from kindling_api.v1alpha1.checkpoint import AlignmentEvaluationSpec, CheckpointSpec, RestartSpec
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, layout_of
@@ -122,6 +123,8 @@ class AlignmentRunSpec(RunControls):
     """The model to align."""
     method: Method
     """How; exactly one."""
+    adapter: Adapter | None = None
+    """What is trained in the place of the model's weights; absent means all of them are."""
     data: Annotated[tuple[AlignmentData, ...], Field(min_length=1, max_length=64)]
     """What to learn from."""
     validation: HeldOut = HeldOut()
@@ -165,6 +168,11 @@ class AlignmentRunSpec(RunControls):
                 )
             )
         return self
+
+    @property
+    def lora(self) -> LoRA | None:
+        """The low-rank adapters that are trained; None where all weights are."""
+        return None if self.adapter is None else self.adapter.lora
 
     def context(self, largest: int) -> int:
         """Tokens of a sequence, where the model can have `largest`.
