@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 from kindling_api.base import Status
+from kindling_api.v1alpha1.adapter import LoRA
 from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_trainer.estimate.pipeline_schedule import Stage, stages_of
-from kindling_trainer.estimate.sizes import parameters, scored_parameters
+from kindling_trainer.estimate.sizes import adapter_parameters, parameters, scored_parameters
 
 Precision = Literal["fp32", "bf16"]
 Checkpointing = Literal["none", "selective", "full"]
@@ -35,12 +36,12 @@ class Memory(Status):
     """Bytes of one process, at the peak of a step: of the GPU's memory where it has one, else of the machine's."""
 
     parameters: float
-    """This process' part of the fp32 weights."""
+    """This process' part of the fp32 weights, frozen ones among them."""
     gradients: float
-    """As large as the parameters; where a step has several micro-batches, or stages, those of whole layers: they are
+    """As large as what is trained; where a step has several micro-batches, or stages, those of whole layers: they are
     sharded once, when they have been summed."""
     optimizer: float
-    """AdamW's two moments."""
+    """AdamW's two moments of what is trained."""
     working_weights: float
     """Weights gathered from other processes, or cast to bf16, while they are used."""
     activations: float
@@ -73,6 +74,7 @@ def memory(
     whole_models: float = 0.0,
     context: int | None = None,
     gpu: bool = True,
+    lora: LoRA | None = None,
 ) -> Memory:
     """Memory of one process at its peak, in bytes; of a pipeline's, the one that needs most.
 
@@ -83,23 +85,30 @@ def memory(
         whole_models: bytes of them, where there are any.
         context: tokens of a sequence; None means as many as the model can have.
         gpu: whether the process has one; else it has but one memory, for the model and for all else.
+        lora: the adapters that are trained beside frozen weights, where not all is trained.
+
+    Raises:
+        SpecError: the model's blocks have no layer that an adapter is for.
     """
+    adapters = 0 if lora is None else adapter_parameters(shape, lora)
 
     def of(stage: Stage) -> Memory:
         held = stage.parameters / layout.tensor
         stored = held / layout.shard
+        trained, summed = (stored, held) if lora is None else (adapters / layout.shard, float(adapters))
         tokens = micro_batch * (context or shape.context) / layout.context
         under_way = tokens * stage.in_flight(accumulation)
         logits = tokens * vocab_size / layout.tensor * (COMPUTE_BYTES[precision] + 4 + 4)
         return Memory(
-            parameters=MASTER_BYTES * stored,
-            gradients=MASTER_BYTES * (stored if layout.pipeline == accumulation == 1 else held),
-            optimizer=ADAM_BYTES * stored,
+            parameters=MASTER_BYTES * (stored + adapters / layout.shard),
+            gradients=MASTER_BYTES * (trained if layout.pipeline == accumulation == 1 else summed),
+            optimizer=ADAM_BYTES * trained,
             working_weights=_working_weights(shape, vocab_size, layout, held, precision),
-            activations=under_way * _activations_per_token(shape, layout, len(stage.layers), precision, checkpointing),
+            activations=under_way
+            * _activations_per_token(shape, layout, len(stage.layers), precision, checkpointing, lora),
             logits=logits if stage.is_last else 0.0,
             whole_models=whole_models,
-            snapshot=0.0 if gpu else (MASTER_BYTES + ADAM_BYTES) * stored,
+            snapshot=0.0 if gpu else (MASTER_BYTES + ADAM_BYTES) * trained,
             programs=0.0 if gpu else PROGRAM_BYTES,
         )
 
@@ -117,7 +126,8 @@ def whole_models(
     """
     ppo, grpo = spec.method.ppo, spec.method.grpo
     drawing = (ppo is not None or grpo is not None) and spec.layout().processes > 1  # one process draws with its own
-    penalty = ppo is not None or (grpo is not None and grpo.kl_coefficient > 0)
+    # A model with adapters is its base without them.
+    penalty = spec.lora is None and (ppo is not None or (grpo is not None and grpo.kl_coefficient > 0))
     copies = (drawing + penalty) * parameters(shape, vocab_size)
     return MASTER_BYTES * (copies + sum(scored_parameters(*judge) for judge in judges))
 
@@ -146,9 +156,10 @@ def block_activations(shape: ModelShape, precision: Precision, tensor: int = 1, 
     return gathered * size + (cut * size + 4 * shape.heads + masks) / tensor
 
 
-def checkpoint_bytes(shape: ModelShape, vocab_size: int) -> int:
-    """Bytes of one checkpoint in the store: fp32 weights and AdamW's moments."""
-    return (MASTER_BYTES + ADAM_BYTES) * parameters(shape, vocab_size)
+def checkpoint_bytes(shape: ModelShape, vocab_size: int, lora: LoRA | None = None) -> int:
+    """Bytes of one checkpoint in the store: what is trained, in fp32, and AdamW's moments."""
+    trained = parameters(shape, vocab_size) if lora is None else adapter_parameters(shape, lora)
+    return (MASTER_BYTES + ADAM_BYTES) * trained
 
 
 def recomputed(checkpointing: Checkpointing) -> float:
@@ -168,10 +179,17 @@ def _working_weights(shape: ModelShape, vocab_size: int, layout: Layout, held: f
 
 
 def _activations_per_token(
-    shape: ModelShape, layout: Layout, layers: int, precision: Precision, checkpointing: Checkpointing
+    shape: ModelShape,
+    layout: Layout,
+    layers: int,
+    precision: Precision,
+    checkpointing: Checkpointing,
+    lora: LoRA | None,
 ) -> float:
     size = COMPUTE_BYTES[precision]
     block = block_activations(shape, precision, layout.tensor, layout.context)
+    if lora is not None:  # the input of an adapter is that of its layer, and counted there
+        block += lora.rank * len(lora.targets_in(shape)) * size
     around = 3 * shape.width * size / layout.tensor  # the embedding's result, the last norm's input and result
     match checkpointing:
         case "none":

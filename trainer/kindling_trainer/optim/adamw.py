@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -14,11 +16,12 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 def build_adamw(model: nn.Module, settings: AdamW) -> torch.optim.AdamW:
     """AdamW with decoupled decay on `decayed` parameters, its moments allocated as zeros.
 
-    Allocating them at once, rather than in the first step, gives a checkpoint something to be loaded into.
+    Allocating them at once, rather than in the first step, gives a checkpoint something to be loaded into. What is
+    frozen is left out.
     """
     decayed_parameters: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained_parameters(model):
         (decayed_parameters if decayed(plain_name(name), parameter) else others).append(parameter)
     optimizer = torch.optim.AdamW(
         [
@@ -44,6 +47,11 @@ def decayed(name: str, parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and not name.startswith(("embedding.", "positions.")) and "norm." not in name
 
 
+def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that are not frozen, by name."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
 def set_finished_steps(optimizer: torch.optim.AdamW, steps: int) -> None:
     """Set the step count, on which Adam's bias correction depends."""
     for parameter, state in optimizer.state.items():
@@ -60,6 +68,6 @@ def moments(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]
     """The optimizer's state by `<parameter name>.<moment>`; the tensors themselves, not copies."""
     return {
         f"{plain_name(name)}.{moment}": optimizer.state[parameter][moment]
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained_parameters(model)
         for moment in MOMENTS
     }
