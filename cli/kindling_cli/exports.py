@@ -19,20 +19,23 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
     store: Store = DEFAULT_STORE,
     to: Annotated[
-        Literal["huggingface", "llmc", "nanogpt"],
-        typer.Option(help="huggingface for a model; for a dataset llmc (karpathy/llm.c) or nanogpt."),
+        Literal["huggingface", "peft", "llmc", "nanogpt"],
+        typer.Option(
+            help="huggingface for a model, peft for the adapters alone; for a dataset llmc (karpathy/llm.c) or nanogpt."
+        ),
     ] = "huggingface",
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"] | None,
         typer.Option(help="Of a model's weights; as they are, which after training is float32, unless given."),
     ] = None,
 ) -> None:
-    """Write a model as AutoModelForCausalLM and AutoTokenizer load it, or a dataset as another trainer reads it.
+    """Write a model as AutoModelForCausalLM and AutoTokenizer load it, or adapters, or a dataset.
 
     \b
     Examples:
       kindling export quickstart ./quickstart-hf --dtype bfloat16
       kindling export kindling-store/models/0123456789abcdef/checkpoints/step-00000200-a1 ./at-200
+      kindling export assistant ./assistant-adapter --to peft
       kindling export quickstart ./data --to llmc
     """
     if to == "huggingface":
@@ -40,8 +43,15 @@ def export(
 
         export_model(what, folder, store=store, dtype=dtype)
     elif dtype is not None:
-        remedy = "leave --dtype out: a dataset's tokens are written as that trainer reads them"
-        raise SpecError(explain("--dtype", found=f"{dtype} with --to {to}", allowed="a model", remedy=remedy))
+        allowed, remedy = (
+            "a whole model",
+            "leave --dtype out: adapters are float32, tokens as they are read",
+        )
+        raise SpecError(explain("--dtype", found=f"{dtype} with --to {to}", allowed=allowed, remedy=remedy))
+    elif to == "peft":
+        from kindling_cli.commands.export import export_adapters
+
+        export_adapters(what, folder, store=store)
     else:
         from kindling_cli.commands.export_data import export_data
 
