@@ -11,7 +11,7 @@ from kindling_cli.product_folders import MODELS, ProductFolder, check_free, file
 from kindling_cli.products import read_product
 from kindling_storage import ObjectStore, open_store
 from kindling_trainer.checkpoint.huggingface import Dtype, cast, export, read_shape
-from kindling_trainer.checkpoint.huggingface.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG
+from kindling_trainer.checkpoint.huggingface.tokenizer import CHAT_TEMPLATE, GENERATION, TOKENIZER_CONFIG
 
 
 def export_model(model: str, folder: Path, *, store: str, dtype: Dtype | None = None) -> None:
@@ -46,7 +46,7 @@ def export_adapters(model: str, folder: Path, *, store: str) -> None:
         raise SpecError(explain("--to peft", found=f"no adapters in {place.shown}", allowed=allowed, remedy=remedy))
     for path in files:
         part, _, name = path.partition("/")
-        if part == ADAPTER_FOLDER or name in (TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE):
+        if part == ADAPTER_FOLDER or name in (TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE, GENERATION):
             place.store.download(path, folder / name)
     print(f"The adapters of {place.shown} are in {folder}, ready for PeftModel.from_pretrained(base, {str(folder)!r}).")
 

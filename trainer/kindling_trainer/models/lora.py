@@ -69,6 +69,15 @@ def add_adapters(model: Decoder, lora: LoRA) -> None:
             setattr(module, name, LoRALinear(getattr(module, name), lora))
 
 
+def adapt_linear(linear: nn.Linear, low: Tensor, high: Tensor, scale: float) -> LoRALinear:
+    """A linear layer with an adapter, whose other weights are that layer's own, and not copies."""
+    with torch.device("meta"):
+        layer = LoRALinear(linear, LoRA(rank=len(low)))
+    layer.weight, layer.bias, layer.scale = linear.weight, linear.bias, scale
+    layer.lora_A, layer.lora_B = nn.Parameter(low), nn.Parameter(high)
+    return layer
+
+
 def freeze_base(model: Decoder) -> None:
     """Leave only adapters and a head that scores to be trained; all, where there are no adapters."""
     if not has_adapters(model):

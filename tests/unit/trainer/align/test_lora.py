@@ -14,13 +14,16 @@ from transformers import AutoModelForCausalLM
 
 from kindling_api.errors import SpecError
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, read_run_file
+from kindling_storage import open_store
 from kindling_trainer.align.base import open_base
 from kindling_trainer.align.method import prepare
 from kindling_trainer.align.preference.dpo import PreferenceOptimisation
 from kindling_trainer.align.preference.losses import direct_preference
 from kindling_trainer.align.rl.policy import whole_base
+from kindling_trainer.chat.message import Message
 from kindling_trainer.checkpoint.folders import Folder, checkpoint_store
 from kindling_trainer.checkpoint.save import Saver
+from kindling_trainer.inference.adapted import load_adapted
 from kindling_trainer.inference.generate import load_model
 from kindling_trainer.loop.restore import restore
 from kindling_trainer.loop.setup import Setup
@@ -85,6 +88,14 @@ def check_product(product: Path, base: str) -> None:
         after = PeftModel.from_pretrained(theirs, product / "adapter")(tokens).logits
         torch.testing.assert_close(ours.model(tokens), after, atol=1e-4, rtol=0)
     assert (before - after).abs().max() > 0.1
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        (product / "adapter" / file).write_bytes((folder / file).read_bytes())  # as kindling export --to peft does
+    place = Path(base.removeprefix("file://"))
+    served = load_adapted(load_model(place), open_store(base), open_store((product / "adapter").as_uri()))
+    asked = [Message("user", "b?")]
+    assert served.prompt(asked) == ours.prompt(asked) and served.stops == ours.stops
+    with torch.no_grad():
+        torch.testing.assert_close(served.model(tokens), after, atol=1e-4, rtol=0)
 
 
 def test_a_checkpoint_holds_adapters_alone_and_goes_on_from_the_base(alignment_file: AlignmentFactory) -> None:

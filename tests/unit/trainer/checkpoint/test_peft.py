@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from tokenizers import Tokenizer, models
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from kindling_api.errors import SpecError
 from kindling_api.v1alpha1.adapter import LoRA
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_storage import open_store
-from kindling_trainer.checkpoint.huggingface import export
-from kindling_trainer.checkpoint.huggingface.peft import export_adapter
+from kindling_trainer.checkpoint.huggingface import export, read_model
+from kindling_trainer.checkpoint.huggingface.peft import ADAPTER_CONFIG, export_adapter, read_adapter
+from kindling_trainer.inference.adapted import adapted, load_adapted
+from kindling_trainer.inference.generate import load_model
 from kindling_trainer.models import build_model
 from kindling_trainer.models.initialize import initialize
 from kindling_trainer.models.lora import adapters_off, add_adapters, is_adapter, merged
@@ -30,7 +34,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 VOCABULARY = 40
 
 
-def adapted(shape: ModelShape, lora: LoRA, *, scored: bool = False) -> Any:
+def with_adapters(shape: ModelShape, lora: LoRA, *, scored: bool = False) -> Any:
     """A model of random weights, with adapters that count."""
     model = (build_scored if scored else build_model)(shape, VOCABULARY)
     add_adapters(model, lora)
@@ -73,7 +77,7 @@ def test_peft_and_the_merged_weights_give_the_same_logits(
     tmp_path: Path, architecture: str, lora: dict[str, Any]
 ) -> None:
     shape, settings = ModelShape.model_validate(SHAPES[architecture] | SIZES), LoRA(**lora)
-    model = adapted(shape, settings)
+    model = with_adapters(shape, settings)
     base = AutoModelForCausalLM.from_pretrained(write_base(tmp_path / "base", model))
     tokens = torch.arange(16)[None] * 7 % VOCABULARY
     with torch.no_grad():
@@ -88,11 +92,15 @@ def test_peft_and_the_merged_weights_give_the_same_logits(
     assert (ours - plain).abs().max() > 5e-3, "the adapters count"
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
     torch.testing.assert_close(merged_logits, ours, atol=1e-5, rtol=0)
+    folder = open_store((tmp_path / "adapter").as_uri())
+    with torch.no_grad():
+        read = adapted(read_model(open_store((tmp_path / "base").as_uri())), read_adapter(folder, shape))(tokens)
+    torch.testing.assert_close(read, ours, atol=1e-5, rtol=0)
 
 
 def test_peft_gives_the_same_rewards(tmp_path: Path) -> None:
     shape, settings = ModelShape.model_validate(SHAPES["llama"] | SIZES), LoRA()
-    model = adapted(shape, settings, scored=True)
+    model = with_adapters(shape, settings, scored=True)
     folder = write_base(tmp_path / "base", model)
     base = AutoModelForSequenceClassification.from_pretrained(folder)
     with torch.no_grad():
@@ -102,3 +110,40 @@ def test_peft_gives_the_same_rewards(tmp_path: Path) -> None:
     tokens = torch.arange(16)[None] * 7 % VOCABULARY
     with torch.no_grad():
         torch.testing.assert_close(theirs(tokens).logits[:, 0], model(tokens)[:, -1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "config", "message"),
+    [
+        (
+            1,
+            32,
+            {},
+            "found one for layers.1.feed_forward.down of 48 to 32 numbers; allowed: .* with 1 layers of width 32",
+        ),
+        (
+            2,
+            64,
+            {},
+            "found one for layers.0.feed_forward.down of 48 to 32 numbers; allowed: .* with 2 layers of width 64",
+        ),
+        (2, 32, {"r": 8}, "mlp.down_proj of rank 16; allowed: rank 8, as adapter_config.json says"),
+        (2, 32, {"use_dora": True}, "found use_dora True; allowed: plain LoRA"),
+        (2, 32, {"peft_type": "IA3"}, "found peft_type 'IA3'; allowed: plain LoRA"),
+        (2, 32, None, "adapter_config.json: found no such file; allowed: a PEFT folder"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(
+    tmp_path: Path, layers: int, width: int, config: dict[str, Any] | None, message: str
+) -> None:
+    settings = LoRA()
+    shape = ModelShape.model_validate(SHAPES["llama"] | SIZES)
+    folder = write_adapter(tmp_path / "adapter", with_adapters(shape, settings), settings)
+    file = folder / ADAPTER_CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text()) | (config or {})))
+    if config is None:
+        file.unlink()
+    other = build_model(shape.model_copy(update={"layers": layers, "width": width}), VOCABULARY)
+    place = write_base(tmp_path / "base", other)
+    with pytest.raises(SpecError, match=message):
+        load_adapted(load_model(place), open_store(place.as_uri()), open_store(folder.as_uri()))

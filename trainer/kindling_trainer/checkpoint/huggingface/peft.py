@@ -1,5 +1,5 @@
-"""The adapters of a run as a PEFT folder: adapter_config.json and adapter_model.safetensors, as `peft` loads them on
-the base (its documentation, "Checkpoint format").
+"""Adapters as a PEFT folder, both ways: adapter_config.json and adapter_model.safetensors, as `peft` loads them on the
+base (its documentation, "Checkpoint format").
 
 GPT-2. transformers has query, key and value as one matrix, and so one adapter: ours stand in it side by side, with as
 many times the rank, and the same scale.
@@ -7,21 +7,25 @@ many times the rank, and the same scale.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from kindling_api.errors import SpecError, explain
 from kindling_api.hub import parse_hub_uri
 from kindling_api.v1alpha1.adapter import LoRA
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.products import FileEntry
 from kindling_storage import ObjectStore
 from kindling_storage.commit import put_file
-from kindling_trainer.checkpoint.huggingface.folder import put_json
-from kindling_trainer.checkpoint.huggingface.weights import Named, to_hugging_face
+from kindling_trainer.checkpoint.huggingface.folder import load_tensors, put_json
+from kindling_trainer.checkpoint.huggingface.tokenizer import read_json
+from kindling_trainer.checkpoint.huggingface.weights import Named, from_hugging_face, to_hugging_face
 from kindling_trainer.models.lora import DOWN, TARGETS, UP
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -29,7 +33,12 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 _PREFIX = "base_model.model."
 _FUSED = ("attention.query", "attention.key", "attention.value")
 _GPT2 = {"attention.output": "attn.c_proj", "feed_forward.up": "mlp.c_fc", "feed_forward.down": "mlp.c_proj"}
-_VOCABULARY = {"embedding.weight": "embed_tokens", "head.weight": "lm_head"}
+_VOCABULARY = ("embedding.weight", "head.weight")
+_REFUSED = (
+    "modules_to_save", "use_dora", "lora_bias", "layer_replication", "trainable_token_indices", "target_parameters",
+    "alora_invocation_tokens", "use_qalora",
+)  # fmt: skip
+"""Settings of an adapter that is more than W + scale · BA."""
 
 
 def export_adapter(
@@ -131,3 +140,90 @@ def _side_by_side(pairs: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tens
         row = _FUSED.index(module) * width
         high[row : row + width, place * rank : (place + 1) * rank] = each
     return low, high
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """What is added to one linear layer: scale · BA."""
+
+    low: Tensor
+    """A [rank, in]."""
+    high: Tensor
+    """B [out, rank]."""
+    scale: float
+
+
+@dataclass(frozen=True)
+class PeftAdapter:
+    """What a PEFT folder holds, by our names."""
+
+    uri: str
+    layers: dict[str, LowRank]
+    """By the name of the linear layer."""
+    rows: dict[str, Tensor]
+    """The embedding, and the head where it is another matrix, of an adapter that has brought tokens."""
+
+
+def read_adapter(store: ObjectStore, shape: ModelShape) -> PeftAdapter:
+    """The adapters in the folder `store`, for a base of `shape`.
+
+    Raises:
+        SpecError: there are none, or such as Kindling has not; or they are of another rank than the folder says.
+        IntegrityError: the file is torn.
+        StorageError: the store cannot be read.
+    """
+    config = _checked_config(store)
+    where = f"{store.uri}/{ADAPTER_WEIGHTS}"
+    if not store.exists(ADAPTER_WEIGHTS):
+        remedy = "save it with PEFT's save_pretrained, or with kindling export --to peft"
+        raise SpecError(explain(where, found="no such file", allowed="safetensors", remedy=remedy))
+    tensors = {name.removeprefix(_PREFIX): each.float() for name, each in load_tensors(store, ADAPTER_WEIGHTS).items()}
+    layers: dict[str, LowRank] = {}
+    rows: dict[str, Tensor] = {}
+    for name, tensor in sorted(tensors.items()):
+        module, _, part = name.removesuffix(".weight").rpartition(".")
+        if part == DOWN and (high := tensors.get(f"{module}.{UP}.weight")) is not None:
+            rank, scale = _rank_and_scale(config, module)
+            if not rank == tensor.shape[0] == high.shape[1]:
+                found = f"{module} of rank {tensor.shape[0]}"
+                remedy = f"fetch or export the adapter again: {ADAPTER_CONFIG} is of another one"
+                raise SpecError(
+                    explain(where, found=found, allowed=f"rank {rank}, as {ADAPTER_CONFIG} says", remedy=remedy)
+                )
+            turned = high.T if shape.architecture == "gpt2" else high
+            for ours, each in from_hugging_face(shape, f"{module}.weight", turned):
+                layers[ours.removesuffix(".weight")] = LowRank(tensor, each, scale)
+        elif part != UP:
+            for ours, each in from_hugging_face(shape, name, tensor):
+                if ours not in _VOCABULARY:
+                    allowed, remedy = "low-rank adapters of linear layers", "merge it into its base, and serve that"
+                    raise SpecError(explain(where, found=name, allowed=allowed, remedy=remedy))
+                rows[ours] = each
+    return PeftAdapter(store.uri, layers, rows)
+
+
+def _checked_config(store: ObjectStore) -> dict[str, Any]:
+    where = f"{store.uri}/{ADAPTER_CONFIG}"
+    if not store.exists(ADAPTER_CONFIG):
+        remedy = "name the folder that PEFT's save_pretrained or kindling export --to peft wrote"
+        raise SpecError(explain(where, found="no such file", allowed="a PEFT folder", remedy=remedy))
+    config = read_json(store, ADAPTER_CONFIG)
+    others = {name: config[name] for name in _REFUSED if config.get(name)}
+    others |= {} if config.get("peft_type") == "LORA" else {"peft_type": config.get("peft_type")}
+    others |= {} if config.get("bias", "none") == "none" else {"bias": config["bias"]}
+    if others:
+        name, value = next(iter(others.items()))
+        remedy = "merge the adapter into its base with PEFT's merge_and_unload, and serve that"
+        raise SpecError(explain(where, found=f"{name} {value!r}", allowed="plain LoRA, without biases", remedy=remedy))
+    return config
+
+
+def _rank_and_scale(config: dict[str, Any], module: str) -> tuple[int, float]:
+    """Those of one linear layer, for which patterns may say others than the folder's own."""
+
+    def of(pattern: str, default: str) -> Any:
+        given = (config.get(pattern) or {}).items()
+        return next((value for key, value in given if re.fullmatch(rf"(.*\.)?({key})", module)), config[default])
+
+    rank, alpha = int(of("rank_pattern", "r")), float(of("alpha_pattern", "lora_alpha"))
+    return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
