@@ -53,9 +53,19 @@ _PLACES = {
     "tensorparallel": "spec.parallelism.tensor",
     "tensormodelparallelsize": "spec.parallelism.tensor",
     "pipelinemodelparallelsize": "spec.parallelism.pipeline",
+    "lora": "spec.adapter.lora",
+    "peft": "spec.adapter.lora",
+    "peftconfig": "spec.adapter.lora",
+    "usepeft": "spec.adapter.lora",
+    "lorar": "spec.adapter.lora.rank",
+    "loraalpha": "spec.adapter.lora.alpha",
+    "loradropout": "spec.adapter.lora.dropout",
+    "targetmodules": "spec.adapter.lora.targets",
+    "loratargetmodules": "spec.adapter.lora.targets",
+    "userslora": "spec.adapter.lora.rankStabilized",
 }
-"""From a name in nanoGPT, Hugging Face's Trainer, Megatron-LM or torchtitan, in lower case without underscores, to its
-place in a training run."""
+"""From a name in nanoGPT, Hugging Face's Trainer, PEFT, Megatron-LM or torchtitan, in lower case without underscores,
+to its place in a training run."""
 
 _UNITS = {
     "spec.training.batch.tokens": ", which counts tokens and not sequences",
@@ -64,9 +74,9 @@ _UNITS = {
 }
 _DERIVED = frozenset({"gradientaccumulationsteps", "gradaccumsteps", "accumulation"})
 _NOT_HERE = {
-    "lora": "every weight is trained; there are no adapters",
-    "qlora": "every weight is trained; there are no adapters",
-    "peft": "every weight is trained; there are no adapters",
+    "lora": "every weight of a pretraining is trained; adapters are spec.adapter.lora of an AlignmentRun",
+    "peft": "every weight of a pretraining is trained; adapters are spec.adapter.lora of an AlignmentRun",
+    "qlora": "weights are not quantised; adapters are spec.adapter.lora of an AlignmentRun",
     "lion": "spec.training.optimizer is adamW or muon",
 }
 
@@ -81,9 +91,7 @@ def remedy_for(name: str, near: str | None, exists: Callable[[FieldPath], bool])
     word = re.sub(r"[^a-z0-9]", "", name.lower())
     if word in _DERIVED:
         return "remove it; it follows from spec.training.batch.tokens and batch.microBatch"
-    if word in _NOT_HERE:
-        return f"remove it; {_NOT_HERE[word]}"
     place = _PLACES.get(word)
-    if place is None or place.rpartition(".")[2] == near or not exists(tuple(place.split("."))):
-        return None
-    return f"write {place}{_UNITS.get(place, '')}"
+    if place is not None and exists(tuple(place.split("."))):
+        return None if place.rpartition(".")[2] == near else f"write {place}{_UNITS.get(place, '')}"
+    return f"remove it; {_NOT_HERE[word]}" if word in _NOT_HERE else None

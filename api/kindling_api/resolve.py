@@ -119,6 +119,8 @@ def content_of(spec: Spec) -> dict[str, Any]:
         for name, default in (("estimator", "grpo"), ("maskCut", False)):  # the key is that of before there were these
             if grpo.get(name) == default:
                 del grpo[name]
+        if spec.lora is not None and spec.lora.targets is not None:  # a set, in whatever order it was written
+            content["adapter"]["lora"]["targets"] = sorted(spec.lora.targets)
     return content
 
 

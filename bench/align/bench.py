@@ -57,7 +57,7 @@ ACCUMULATION = 4
 
 def main() -> None:
     """Compare both sides, measure them, and print a table."""
-    options = _options()
+    options = options_of_sides(__doc__)
     with tempfile.TemporaryDirectory(prefix="kindling-bench-") as name:
         folder = Path(name)
         template = make_base(folder, options)
@@ -70,6 +70,13 @@ def main() -> None:
         if options.trl_python:
             rows.append({"side": "trl", **trl(folder, count, options)})
     write_figures(options.json, {"method": options.method, "samples": count, "before": before, "rows": rows})
+    show(options, count, before, rows)
+
+
+def show(
+    options: argparse.Namespace, count: int, before: dict[str, dict[str, float]], rows: list[dict[str, Any]]
+) -> None:
+    """Print what was measured."""
     print(f"{options.method}, {count} samples, {options.layers} layers of {options.width}, {options.threads} threads")
     for side, figures in before.items():
         print(
@@ -83,8 +90,9 @@ def main() -> None:
         )
 
 
-def _options() -> argparse.Namespace:
-    parser = options_of(__doc__)
+def options_of_sides(description: str | None) -> argparse.Namespace:
+    """What both sides are given."""
+    parser = options_of(description)
     parser.add_argument("method", choices=["sft", "dpo"])
     parser.add_argument("--data", required=True, help="records: a file or a glob")
     parser.add_argument("--trl-python", help="the Python of an environment with TRL")
@@ -97,6 +105,7 @@ def _options() -> argparse.Namespace:
         "--micro-batch", type=int, default=4, help="sequences at once: of ours windows, of TRL's samples"
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rank", type=int, default=0, help="of adapters on all linear layers; 0: all weights")
     return parser.parse_args()
 
 
@@ -214,8 +223,10 @@ def trained(
         "evaluation": {"every": 10**6, "batches": 10**4, "prompts": []},
         "checkpoint": {"every": "1h"},
     }
+    if options.rank:
+        spec["adapter"] = {"lora": {"rank": options.rank, "alpha": 2 * options.rank}}
     run = AlignmentRunFile(
-        name="bench", key=key_of(name), output=StorageSpec(uri=(folder / "store").as_uri()),
+        name="bench", key=key_of([name, options.rank]), output=StorageSpec(uri=(folder / "store").as_uri()),
         spec=AlignmentRunSpec.model_validate(spec, strict=False), base=Input(uri=str(folder / "base")),
     )  # fmt: skip
     (folder / "run.json").write_bytes(canonical_json(run.document()))
@@ -241,7 +252,7 @@ def trl_trained(
     """A run of TRL's: what it took, and what it logged."""
     out = folder / "trl.json"
     script = Path(__file__).with_name("trl_side.py")
-    sizes = [str(size) for size in (micro_batch, accumulation, options.context)]
+    sizes = [str(size) for size in (micro_batch, accumulation, options.context, options.rank)]
     command = [options.trl_python, str(script), options.method, str(folder / "base"), str(records), str(out), *sizes]
     return measured(command, environment(options)), json.loads(out.read_text())
 

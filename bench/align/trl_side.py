@@ -1,6 +1,8 @@
 """TRL's side of `bench.py`, run by the Python of its own environment, which needs trl and nothing of Kindling's.
 
-python trl_side.py sft|dpo BASE RECORDS.jsonl OUT.json MICRO_BATCH ACCUMULATION CONTEXT
+python trl_side.py sft|dpo BASE RECORDS.jsonl OUT.json MICRO_BATCH ACCUMULATION CONTEXT RANK
+
+RANK is that of adapters on all linear layers, for which it needs peft; 0 means that all weights are trained.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class Clock(TrainerCallback):
 
 def main() -> None:
     """One epoch, with TRL's defaults but for sizes, precision and reports."""
-    method, base, records, out, micro_batch, accumulation, context = sys.argv[1:]
+    method, base, records, out, micro_batch, accumulation, context, rank = sys.argv[1:]
     data = Dataset.from_list([json.loads(line) for line in Path(records).read_text().splitlines()])
     common: dict[str, Any] = {
         "output_dir": f"{out}.trainer", "per_device_train_batch_size": int(micro_batch), "num_train_epochs": 1,
@@ -51,8 +53,14 @@ def main() -> None:
     model, tokenizer, clock = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base), Clock()
     sides = {"sft": (trl.SFTTrainer, trl.SFTConfig), "dpo": (trl.DPOTrainer, trl.DPOConfig)}
     trainer_class, config = sides[method]
+    adapter: dict[str, Any] = {}
+    if int(rank):
+        from peft import LoraConfig
+
+        settings: dict[str, Any] = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+        adapter["peft_config"] = LoraConfig(r=int(rank), lora_alpha=2 * int(rank), **settings)
     trainer = trainer_class(
-        model, args=config(**common), train_dataset=data, processing_class=tokenizer, callbacks=[clock]
+        model, args=config(**common), train_dataset=data, processing_class=tokenizer, callbacks=[clock], **adapter
     )
     trainer.train()
     found = {

@@ -19,9 +19,9 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
     store: Store = DEFAULT_STORE,
     to: Annotated[
-        Literal["huggingface", "gguf", "llmc", "nanogpt"],
+        Literal["huggingface", "peft", "gguf", "llmc", "nanogpt"],
         typer.Option(
-            help="For a model huggingface or gguf (llama.cpp); for a dataset llmc (karpathy/llm.c) or nanogpt."
+            help="For a model huggingface, peft (its adapters) or gguf (llama.cpp); for a dataset llmc or nanogpt."
         ),
     ] = "huggingface",
     dtype: Annotated[
@@ -29,13 +29,14 @@ def export(
         typer.Option(help="Of a model's weights; as they are, which after training is float32, unless given."),
     ] = None,
 ) -> None:
-    """Write a model as AutoModelForCausalLM and AutoTokenizer load it, or llama.cpp, or a dataset as other trainers do.
+    """Write a model as AutoModelForCausalLM and AutoTokenizer load it, or llama.cpp, or its adapters, or a dataset.
 
     \b
     Examples:
       kindling export quickstart ./quickstart-hf --dtype bfloat16
       kindling export kindling-store/models/0123456789abcdef/checkpoints/step-00000200-a1 ./at-200
       kindling export quickstart ./quickstart-gguf --to gguf
+      kindling export assistant ./assistant-adapter --to peft
       kindling export quickstart ./data --to llmc
     """
     if to == "huggingface":
@@ -47,8 +48,15 @@ def export(
 
         export_gguf(what, folder, store=store, dtype=dtype)
     elif dtype is not None:
-        remedy = "leave --dtype out: a dataset's tokens are written as that trainer reads them"
-        raise SpecError(explain("--dtype", found=f"{dtype} with --to {to}", allowed="a model", remedy=remedy))
+        allowed, remedy = (
+            "a whole model",
+            "leave --dtype out: adapters are float32, tokens as they are read",
+        )
+        raise SpecError(explain("--dtype", found=f"{dtype} with --to {to}", allowed=allowed, remedy=remedy))
+    elif to == "peft":
+        from kindling_cli.commands.export import export_adapters
+
+        export_adapters(what, folder, store=store)
     else:
         from kindling_cli.commands.export_data import export_data
 

@@ -41,12 +41,15 @@ def checkpoint_manifest(place: ProductFolder) -> CheckpointManifest:
     """The manifest of the checkpoint in a folder.
 
     Raises:
-        SpecError: something else is there.
+        SpecError: something else is there, or a checkpoint of adapters alone.
     """
     manifest = read_product(place.store)
     if not isinstance(manifest, CheckpointManifest):
         allowed = "a model, a checkpoint or a Hugging Face folder"
         raise SpecError(explain(place.shown, found=f"a {manifest.kind}", allowed=allowed, remedy="name a model"))
+    if manifest.adapter is not None:
+        allowed, remedy = "one with all weights", "use the finished model, which has the adapters in its weights"
+        raise SpecError(explain(place.shown, found="a checkpoint of adapters", allowed=allowed, remedy=remedy))
     return manifest
 
 

@@ -330,19 +330,25 @@ def serve(
     max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens that an answer may have.")] = 4096,
     origins: Annotated[list[str], typer.Option("--allow-origin", help="A page's address that may use it, or *.")] = [],  # noqa: B006
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="cpu, in fp32, or cuda, a GPU, in bfloat16.")] = "cpu",
+    adapters: Annotated[
+        list[str],
+        typer.Option("--adapter", metavar="NAME=PATH", help="A PEFT folder for MODEL, and its name; repeatable."),
+    ] = [],  # noqa: B006
 ) -> None:
     """Serve a model: an OpenAI-compatible endpoint and a chat page. Clients must send KINDLING_API_KEY where it is set.
 
     \b
     Examples:
       kindling serve quickstart
+      kindling serve ./base --adapter tuned=./tuned-adapter --adapter terse=./terse-adapter
       KINDLING_API_KEY=secret kindling serve ./exported --host 0.0.0.0 --port 9000
     """
     from kindling_cli.commands.serve import serve_model
 
+    limits = {"slots": slots, "max_tokens": max_tokens}
     serve_model(
-        model, store=store, host=host, port=port, name=name, page=page, origins=origins, slots=slots,
-        max_tokens=max_tokens, device=device,
+        model, store=store, host=host, port=port, name=name, page=page, origins=origins, adapters=adapters,
+        device=device, **limits,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from kindling_cli.remarks import Machine, on_epochs, on_instability, on_machine,
 from kindling_trainer.estimate.cpu import multiplies_bfloat16
 from kindling_trainer.estimate.memory import Memory, Precision, checkpoint_bytes, memory, recomputed, whole_models
 from kindling_trainer.estimate.pipeline_schedule import bubble
-from kindling_trainer.estimate.sizes import flops_per_token, parameters
+from kindling_trainer.estimate.sizes import adapter_parameters, flops_per_token, parameters
 
 if TYPE_CHECKING:
     from kindling_dataprep.estimate import BuildEstimate
@@ -91,6 +91,8 @@ class PretrainPlan(Status):
     """After padding."""
     vocab_assumed: bool
     parameters: int
+    trained: int
+    """Numbers that change: all parameters, or those of adapters, which come beside them."""
     layout: Layout
     batch: BatchPlan
     sizes: list[NodesPlan] = []
@@ -303,7 +305,12 @@ def _sizes(
     flops_per_second: float | None,
     beside: float = 0.0,
 ) -> dict[str, Any]:
-    """What the plans of all kinds of training tell; `beside` is the memory of whole models."""
+    """What the plans of all kinds of training tell; `beside` is the memory of whole models.
+
+    Raises:
+        SpecError: the model's blocks have no layer that an adapter is for.
+    """
+    lora = spec.lora if isinstance(spec, AlignmentRunSpec) else None
     layout, checkpointing = spec.layout(), spec.training.activation_checkpointing
     vocabulary = _padded(shape, vocab_size)
     precision = _precision(spec)
@@ -311,7 +318,7 @@ def _sizes(
     tokens = steps * batch.tokens if steps is not None else None
     flops = None
     if tokens is not None:
-        flops = tokens * flops_per_token(shape, vocabulary, batch.context) * recomputed(checkpointing)
+        flops = tokens * flops_per_token(shape, vocabulary, batch.context, lora) * recomputed(checkpointing)
     muon = spec.training.optimizer.muon is not None
     waiting = bubble(layout.pipeline, batch.accumulation)
     work = (flops or 0.0) / (1 - waiting)
@@ -321,6 +328,7 @@ def _sizes(
         "vocab_size": vocabulary,
         "vocab_assumed": vocab_size is None,
         "parameters": parameters(shape, vocabulary),
+        "trained": parameters(shape, vocabulary) if lora is None else adapter_parameters(shape, lora),
         "layout": layout,
         "batch": batch,
         "steps": steps,
@@ -332,7 +340,7 @@ def _sizes(
         "memory": _memory(spec, shape, vocabulary, batch, beside),
         "flops": flops,
         "seconds": None if flops is None or not flops_per_second else beside_steps + work / flops_per_second,
-        "checkpoint_bytes": checkpoint_bytes(shape, vocabulary, muon=muon),
+        "checkpoint_bytes": checkpoint_bytes(shape, vocabulary, muon=muon, lora=lora),
     }
 
 
@@ -352,6 +360,7 @@ def _memory(
         masked=isinstance(spec, PretrainRunSpec) and spec.training.document_mask,
         muon=spec.training.optimizer.muon is not None,
         gpu=spec.resources.gpu is not None,
+        lora=spec.lora if isinstance(spec, AlignmentRunSpec) else None,
     )
 
 

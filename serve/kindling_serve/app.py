@@ -11,8 +11,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -42,13 +43,29 @@ CLIENT_GONE = 499  # as nginx logs it; nobody reads it
 log = logging.getLogger(__name__)
 
 
-def build_app(generator: Generator, settings: ServeSettings, engine: GenerationEngine) -> Starlette:
-    """The endpoint as an ASGI application; the engine runs as long as it does."""
-    endpoint = _Endpoint(generator, settings, engine)
+@dataclass(frozen=True)
+class Served:
+    """A model under its name, with the engine that continues its texts."""
+
+    generator: Generator
+    settings: ServeSettings
+    engine: GenerationEngine
+
+
+def build_app(models: Sequence[Served]) -> Starlette:
+    """The endpoint as an ASGI application; the engines run as long as it does.
+
+    Args:
+        models: the first is the one that requests without a name mean, and its settings are the endpoint's.
+    """
+    settings = models[0].settings
+    endpoint = _Endpoint(models)
 
     @asynccontextmanager
     async def running(_: Starlette) -> AsyncIterator[None]:
-        async with engine:
+        async with AsyncExitStack() as stack:
+            for each in models:
+                await stack.enter_async_context(each.engine)
             yield
 
     routes = [
@@ -72,9 +89,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class _Endpoint:
-    def __init__(self, generator: Generator, settings: ServeSettings, engine: GenerationEngine) -> None:
-        self.generator, self.settings, self.engine = generator, settings, engine
-        self.metrics = ServeMetrics(engine)
+    def __init__(self, models: Sequence[Served]) -> None:
+        self.served, self.settings = {each.settings.name: each for each in models}, models[0].settings
+        self.metrics = ServeMetrics([each.engine for each in models])
         self.started = int(time.time())
 
     def guarded(self, handler: Handler) -> Handler:
@@ -104,40 +121,40 @@ class _Endpoint:
         return answer
 
     async def models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._description()]})
+        return JSONResponse({"object": "list", "data": [self._description(each) for each in self.served.values()]})
 
     async def model(self, request: Request) -> Response:
-        self._check_model(request.path_params["name"])
-        return JSONResponse(self._description())
+        return JSONResponse(self._description(self._model(request.path_params["name"])))
 
     async def chat(self, request: Request) -> Response:
         asked = parse(ChatRequest, await self._body(request))
-        self._check_model(asked.model)
-        exchange = await asyncio.to_thread(ChatExchange, asked, self.generator, self.settings)  # a long text takes long
-        return await self._answer(request, asked, exchange)
+        model = self._model(asked.model)  # below, a long text takes long
+        exchange = await asyncio.to_thread(ChatExchange, asked, model.generator, model.settings)
+        return await self._answer(request, asked, exchange, model)
 
     async def complete(self, request: Request) -> Response:
         asked = parse(CompletionRequest, await self._body(request))
-        self._check_model(asked.model)
-        exchange = await asyncio.to_thread(TextExchange, asked, self.generator, self.settings)
-        return await self._answer(request, asked, exchange)
+        model = self._model(asked.model)
+        exchange = await asyncio.to_thread(TextExchange, asked, model.generator, model.settings)
+        return await self._answer(request, asked, exchange, model)
 
     async def description(self, _: Request) -> Response:
-        return JSONResponse(describe(self.settings.name))
+        return JSONResponse(describe(list(self.served)))
 
     async def health(self, _: Request) -> Response:
-        alive = self.engine.is_alive
+        alive = all(each.engine.is_alive for each in self.served.values())
         return JSONResponse({"status": "ok" if alive else "failed"}, 200 if alive else 503)
 
     async def figures(self, _: Request) -> Response:
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def _answer(self, request: Request, asked: Sampling, exchange: Exchange) -> Response:
-        session = self.engine.submit(exchange.tasks)
+    async def _answer(self, request: Request, asked: Sampling, exchange: Exchange, model: Served) -> Response:
+        session = model.engine.submit(exchange.tasks)
         self.metrics.prompt_tokens.inc(exchange.prompt_tokens)
         counts = {"promptTokens": exchange.prompt_tokens, "tokens": 0}
         setattr(request.state, TOKENS, counts)
-        pieces = self._counted(stream_pieces(session, self.generator.tokenizer, asked.stops(), exchange.texts), counts)
+        tokenizer = model.generator.tokenizer
+        pieces = self._counted(stream_pieces(session, tokenizer, asked.stops(), exchange.texts), counts)
         if asked.stream:
             return _Stream(session, _events(exchange.pieces(pieces)))
         with session:
@@ -192,13 +209,16 @@ class _Endpoint:
         what = "Wrong API key." if given else "No API key."
         raise ApiError(401, f"{what} Send it as `Authorization: Bearer KEY`.", code="invalid_api_key")
 
-    def _check_model(self, name: str | None) -> None:
-        if name not in (None, self.settings.name):
-            message = f"The model `{name}` does not exist here; there is `{self.settings.name}`."
+    def _model(self, name: str | None) -> Served:
+        found = self.served.get(self.settings.name if name is None else name)
+        if found is None:
+            there = ", ".join(f"`{each}`" for each in self.served)
+            message = f"The model `{name}` does not exist here; there is {there}."
             raise ApiError(404, message, code="model_not_found", param="model")
+        return found
 
-    def _description(self) -> Document:
-        name, context = self.settings.name, self.generator.model.shape.context
+    def _description(self, model: Served) -> Document:
+        name, context = model.settings.name, model.generator.model.shape.context
         head = {"id": name, "object": "model", "created": self.started, "owned_by": "kindling"}
         return {**head, "max_model_len": context}
 

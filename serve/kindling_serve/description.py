@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
@@ -39,19 +40,19 @@ _ERROR = {
 }
 
 
-def describe(name: str) -> Document:
-    """The description of the server of a model."""
+def describe(names: Sequence[str]) -> Document:
+    """The description of the server of some models; it has the name of the first."""
     kinds = [(ChatRequest, "validation"), (CompletionRequest, "validation")]
     _, schemas = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     for kind, _ in kinds:
-        schemas["$defs"][kind.__name__]["properties"]["model"] = {"enum": [name, None]}
+        schemas["$defs"][kind.__name__]["properties"]["model"] = {"enum": [*names, None]}
     bearer = {"type": "http", "scheme": "bearer"}
     return {
         "openapi": "3.1.0",
-        "info": {"title": f"Kindling: {name}", "version": "1"},
+        "info": {"title": f"Kindling: {names[0]}", "version": "1"},
         "security": [{}, {"key": []}],
         "paths": {
-            "/v1/models": {"get": _operation("The model that is served.")},
+            "/v1/models": {"get": _operation("The models that are served.")},
             "/v1/models/{name}": {"get": {**_operation("What there is of a name."), "parameters": [_NAME]}},
             "/v1/chat/completions": {"post": _operation("The answer to a dialogue.", "ChatRequest")},
             "/v1/completions": {"post": _operation("The continuation of texts.", "CompletionRequest")},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from kindling_serve.engine import GenerationEngine
@@ -12,7 +14,7 @@ _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 class ServeMetrics:
     """The figures of one server."""
 
-    def __init__(self, engine: GenerationEngine) -> None:
+    def __init__(self, engines: Sequence[GenerationEngine]) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "kindling_serve_requests", "Answered requests.", ["route", "status"], registry=self.registry
@@ -32,6 +34,6 @@ class ServeMetrics:
             registry=self.registry,
         )
         active = Gauge("kindling_serve_active", "Texts that are being continued.", registry=self.registry)
-        active.set_function(lambda: len(engine.active))
+        active.set_function(lambda: sum(len(engine.active) for engine in engines))
         waiting = Gauge("kindling_serve_waiting", "Texts that wait for a slot.", registry=self.registry)
-        waiting.set_function(lambda: len(engine.waiting))
+        waiting.set_function(lambda: sum(len(engine.waiting) for engine in engines))

@@ -1,17 +1,18 @@
-"""One process that serves one model until it is asked to end."""
+"""One process that serves one model, with other adapters under other names, until it is asked to end."""
 
 from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import uvicorn
 from starlette.applications import Starlette
 
 from kindling_api.errors import SpecError, explain
-from kindling_serve.app import build_app
+from kindling_serve.app import Served, build_app
 from kindling_serve.engine import GenerationEngine
 from kindling_serve.settings import ServeSettings
 from kindling_trainer.inference.generate import Generator
@@ -38,10 +39,19 @@ def listen_at(host: str, port: int, client_timeout: float) -> socket.socket:
     return listener
 
 
-def serve(generator: Generator, settings: ServeSettings, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; then answers that are being given are finished, and nobody new is let in."""
+def serve(
+    generator: Generator,
+    settings: ServeSettings,
+    listener: socket.socket,
+    adapted: Mapping[str, Generator] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; then answers that are being given are finished, and nobody new is let in.
+
+    Args:
+        adapted: further models, by their names.
+    """
     config = uvicorn.Config(
-        application(generator, settings),
+        application(generator, settings, adapted),
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -64,12 +74,20 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def application(generator: Generator, settings: ServeSettings) -> Starlette:
-    """Endpoint and page as one ASGI application."""
-    engine = GenerationEngine(generator.model, generator.vocab_size, settings.slots, settings.line)
-    app = build_app(generator, settings, engine)
+def application(
+    generator: Generator, settings: ServeSettings, adapted: Mapping[str, Generator] | None = None
+) -> Starlette:
+    """Endpoint and page as one ASGI application; the page is of the model that the settings name."""
+    models = [_served(generator, settings)]
+    models += [_served(each, replace(settings, name=name)) for name, each in (adapted or {}).items()]
+    app = build_app(models)
     if settings.page:
         from kindling_serve.page import mount_page  # Gradio takes seconds to load
 
-        mount_page(app, generator, settings, engine)
+        mount_page(app, generator, settings, models[0].engine)
     return app
+
+
+def _served(generator: Generator, settings: ServeSettings) -> Served:
+    engine = GenerationEngine(generator.model, generator.vocab_size, settings.slots, settings.line)
+    return Served(generator, settings, engine)

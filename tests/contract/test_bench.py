@@ -57,6 +57,7 @@ TOY: dict[str, list[list[str]]] = {
     "families/bench.py": [["--families", "qwen3", "--steps", "1"]],
     "healing/bench.py": [["--text={data}/tinyshakespeare/input.txt", *FEW]],
     "languages/bench.py": [["--documents", "3"]],
+    "lora/bench.py": [["sft", "--data", "{data}/gsm8k/train.jsonl", *SMALL]],
     "operator/bench.py": [["--runs", "5"]],
     "pipeline/bench.py": [["--toy", "--steps", "2", "--micro-batches", "2", "4"]],
     "plan/bench.py": [["--only", "packed"]],

@@ -8,13 +8,15 @@ from torch import Tensor
 
 from kindling_api.hub import is_hub
 from kindling_api.resolve import content_of
-from kindling_api.v1alpha1.products import MODEL_FOLDER, REPORT, ModelManifest
+from kindling_api.v1alpha1.products import ADAPTER_FOLDER, MODEL_FOLDER, REPORT, FileEntry, ModelManifest
 from kindling_storage.commit import commit
 from kindling_trainer.checkpoint.huggingface import export
+from kindling_trainer.checkpoint.huggingface.peft import export_adapter
 from kindling_trainer.data.inputs import learns_tokens
 from kindling_trainer.loop.divergence import divergence
 from kindling_trainer.loop.objective import Evaluation
 from kindling_trainer.loop.setup import Setup
+from kindling_trainer.models.lora import is_adapter, merged
 from kindling_trainer.models.scored import is_scored
 from kindling_trainer.parallel.pipeline import whole_parameters
 from kindling_trainer.telemetry.metrics import BEFORE
@@ -31,7 +33,8 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
         ConflictError: another attempt has taken the run over, as `confirm` finds.
         StorageError: the store cannot be written.
     """
-    weights = _whole_weights(setup, reporter)
+    aside: dict[str, Tensor] = {}
+    weights = _whole_weights(setup, reporter, aside)
     if reporter is None:
         for _ in weights:  # take part in gathering them
             pass
@@ -48,12 +51,17 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
         chat=vocabulary.chat,
         scored=is_scored(setup.model),
     )
+    entries = _in_folder(MODEL_FOLDER, files)
+    if setup.lora is not None:
+        hub = _hub_base(setup)
+        adapter = export_adapter(setup.store.child(ADAPTER_FOLDER), aside, setup.shape, setup.lora, base_uri=hub)
+        entries = _in_folder(ADAPTER_FOLDER, adapter) + entries
     reporter.close()
     best = setup.best.found
     steps = setup.steps if best is None else best.step
     manifest = ModelManifest(
         key=setup.run.key,
-        files=[entry.model_copy(update={"path": f"{MODEL_FOLDER}/{entry.path}"}) for entry in files],
+        files=entries,
         spec=content_of(setup.run.spec),
         dataset=origin.dataset,
         dataset_uri=origin.dataset_uri,
@@ -79,6 +87,10 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
     commit(setup.store, manifest)
 
 
+def _in_folder(folder: str, files: list[FileEntry]) -> list[FileEntry]:
+    return [entry.model_copy(update={"path": f"{folder}/{entry.path}"}) for entry in files]
+
+
 def _hub_base(setup: Setup) -> str | None:
     given = setup.run.base if setup.run.kind == "AlignmentRun" else setup.run.initialize
     return given.uri if given is not None and is_hub(given.uri) else None
@@ -92,10 +104,25 @@ def _before_and_after(before: dict[str, float], found: Evaluation) -> dict[str, 
     return {f"{name}{BEFORE}": value for name, value in before.items()} | after
 
 
-def _whole_weights(setup: Setup, reporter: Reporter | None) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter of the language model whole, on the CPU, one at a time."""
-    for name, whole in whole_parameters(setup.model, setup.ranks):
-        if reporter is not None:
-            reporter.beat()
-        if name != VALUE:  # it has served
-            yield name, whole
+def _whole_weights(setup: Setup, reporter: Reporter | None, aside: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter of the language model whole, on the CPU, one at a time, with its adapter; `aside` gets what a base
+    does not have."""
+
+    def found() -> Iterator[tuple[str, Tensor]]:
+        for name, whole in whole_parameters(setup.model, setup.ranks):
+            if reporter is not None:
+                reporter.beat()
+            if is_adapter(name) or (setup.lora is not None and name in _added(setup)):
+                aside[name] = whole if is_adapter(name) or whole.dim() == 1 else whole[: setup.vocabulary.size]
+            if name != VALUE:  # it has served
+                yield name, whole
+
+    return found() if setup.lora is None else merged(found(), setup.lora.scale)
+
+
+def _added(setup: Setup) -> set[str]:
+    """The parameters, beside the adapters, that a run's base has not, or not with all rows."""
+    rows = {"embedding.weight"} if setup.vocabulary.size > (setup.vocabulary.base_rows or 0) else set()
+    if is_scored(setup.model):
+        return rows | {"head.weight"}
+    return rows | {"head.weight"} if rows and not setup.shape.tied_embeddings else rows

@@ -355,6 +355,7 @@ def _checkpoint_facts(setup: Setup, attempt: int) -> CheckpointManifest:
         tokenizer=setup.vocabulary.digest,
         shape=setup.shape,
         vocab_size=setup.vocabulary.size,
+        adapter=setup.run.spec.adapter if isinstance(setup.run, AlignmentRunFile) else None,
     )
 
 
@@ -365,7 +366,7 @@ def _reporter(setup: Setup, options: argparse.Namespace, finished: int) -> Repor
         heartbeat=None if options.folder is None else options.folder / HEARTBEAT,
         steps=setup.steps,
         step_tokens=setup.plan.tokens,
-        flops_per_token=flops_per_token(setup.shape, setup.padded_vocab, setup.plan.context),
+        flops_per_token=flops_per_token(setup.shape, setup.padded_vocab, setup.plan.context, setup.lora),
         peak_flops=peak_flops(setup.ranks, setup.run.spec.training),
         started=options.started,
         aligning=isinstance(setup.run, AlignmentRunFile),

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from kindling_api.base import API_VERSION, Metadata, Name, Spec
 from kindling_api.errors import SpecError, explain, finding
 from kindling_api.rules import cel
+from kindling_api.v1alpha1.adapter import Adapter, LoRA
 from kindling_api.v1alpha1.alignment_method import Method
 from kindling_api.v1alpha1.checkpoint import AlignmentEvaluationSpec, CheckpointSpec, RestartSpec
 from kindling_api.v1alpha1.optimizer import AdamW, Muon, Optimizer
@@ -126,12 +127,18 @@ class AlignmentRunSpec(TrainingControls):
             "!has(self.training.keepBest) || !(has(self.method.ppo) || has(self.method.grpo))",
             "training.keepBest needs a validation loss, which ppo and grpo do not have",
         ),
+        (
+            "!has(self.adapter) || !has(self.training.optimizer.muon)",
+            "training.optimizer must be adamW with adapter: Muon is for whole matrices",
+        ),
     )
 
     base: ModelReference
     """The model to align."""
     method: Method
     """How; exactly one."""
+    adapter: Adapter | None = None
+    """What is trained in the place of the model's weights; absent means all of them are."""
     data: Annotated[tuple[AlignmentData, ...], Field(min_length=1, max_length=64)]
     """What to learn from."""
     validation: HeldOut = HeldOut()
@@ -184,6 +191,18 @@ class AlignmentRunSpec(TrainingControls):
             found, allowed = f"method {self.method.chosen[0]}", "a method with a validation loss: sft, dpo, reward"
             raise SpecError(explain("spec.training.keepBest", found=found, allowed=allowed, remedy="remove keepBest"))
         return self
+
+    @model_validator(mode="after")
+    def _adapters_are_no_matrices_of_their_own(self) -> Self:
+        if self.adapter is not None and self.training.optimizer.muon is not None:
+            allowed, remedy = "adamW, with adapter: Muon is for whole matrices", "use adamW, or remove adapter"
+            raise SpecError(explain("spec.training.optimizer", found="muon", allowed=allowed, remedy=remedy))
+        return self
+
+    @property
+    def lora(self) -> LoRA | None:
+        """The low-rank adapters that are trained; None where all weights are."""
+        return None if self.adapter is None else self.adapter.lora
 
     def context(self, largest: int) -> int:
         """Tokens of a sequence, where the model can have `largest`.

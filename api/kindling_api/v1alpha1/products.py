@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from kindling_api.base import Digest, Status, canonical_json, digest_of, short_key
+from kindling_api.v1alpha1.adapter import Adapter
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.status import Best, Divergence, DocumentCounts, InputDamage
@@ -28,6 +29,9 @@ TOKENIZER = "tokenizer.json"
 
 MODEL_FOLDER = "model"
 """In a finished run: the model as a Hugging Face folder."""
+
+ADAPTER_FOLDER = "adapter"
+"""In a finished run that trained adapters: these, as a PEFT folder, beside the model that has them in its weights."""
 
 TokenType = Literal["uint16", "int32"]
 """Type of the tokens in shards, as Megatron's index spells them."""
@@ -172,6 +176,8 @@ class CheckpointManifest(Manifest):
     """Before padding."""
     skipped: tuple[SkippedStep, ...] | None = None
     """Steps that were not taken with what they would have read."""
+    adapter: Adapter | None = None
+    """What was trained, where that is not the model's weights: then these are not in the checkpoint."""
     recent: tuple[tuple[float, float], ...] | None = None
     """Loss and norm of the gradient of the newest steps, where the next ones are compared with them."""
     best: Best | None = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from kindling_api.v1alpha1.products import MANIFEST, MODEL_FOLDER, ModelManifest
+from kindling_api.errors import SpecError, explain
+from kindling_api.v1alpha1.products import ADAPTER_FOLDER, MANIFEST, MODEL_FOLDER, TOKENIZER, ModelManifest
 from kindling_cli.load_model import checkpoint_manifest, dataset_of_checkpoint, weights_of
 from kindling_cli.product_folders import MODELS, ProductFolder, check_free, file_uri, find
 from kindling_cli.products import read_product
 from kindling_storage import ObjectStore, open_store
 from kindling_trainer.checkpoint.huggingface import Dtype, cast, export, read_shape
+from kindling_trainer.checkpoint.huggingface.tokenizer import CHAT_TEMPLATE, GENERATION, TOKENIZER_CONFIG
 
 
 def export_model(model: str, folder: Path, *, store: str, dtype: Dtype | None = None) -> None:
@@ -52,6 +54,27 @@ def export_gguf(model: str, folder: Path, *, store: str, dtype: Dtype | None = N
             write_model(place, Path(whole))
             write_gguf(open_store(file_uri(Path(whole))), file, name, dtype)
     print(f"{place.shown} is in {file}, ready for llama.cpp.")
+
+
+def export_adapters(model: str, folder: Path, *, store: str) -> None:
+    """Write the adapters that `model` was trained with into a new or empty folder, with the tokenizer beside them.
+
+    Raises:
+        SpecError: it means no model, or one without adapters; or the folder is in use.
+        StorageError: the folder cannot be written.
+    """
+    check_free(folder)
+    place = find(model, store, MODELS)
+    manifest = read_product(place.store) if place.store.exists(MANIFEST) else None
+    files = [entry.path for entry in manifest.files] if isinstance(manifest, ModelManifest) else []
+    if not any(path.startswith(f"{ADAPTER_FOLDER}/") for path in files):
+        allowed, remedy = "the model of a finished run with adapter", "leave --to out, which writes the whole model"
+        raise SpecError(explain("--to peft", found=f"no adapters in {place.shown}", allowed=allowed, remedy=remedy))
+    for path in files:
+        part, _, name = path.partition("/")
+        if part == ADAPTER_FOLDER or name in (TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE, GENERATION):
+            place.store.download(path, folder / name)
+    print(f"The adapters of {place.shown} are in {folder}, ready for PeftModel.from_pretrained(base, {str(folder)!r}).")
 
 
 def write_model(place: ProductFolder, folder: Path) -> None:

@@ -160,10 +160,11 @@ def _pretrain_pairs(plan: PretrainPlan) -> list[tuple[str, str]]:
     sizes = f"{counted(shape.layers, 'layer')}, width {shape.width}, {heads}, context {shape.context:,}"
     assumed = " (assumed: the build will tell)" if plan.vocab_assumed else ""
     cut = f"{batch.micro_batch} sequences × {batch.accumulation} accumulated × {plan.layout.batch_ranks} ranks"
+    trained = "" if plan.trained == plan.parameters else f" that stay, {plan.trained:,} of adapters"
     waiting = f"; stages wait for one another {plan.bubble:.0%} of the time" if plan.bubble else ""
     return [
         ("model", f"{shape.architecture}, {sizes}"),
-        ("parameters", f"{plan.parameters:,}, vocabulary {plan.vocab_size:,}{assumed}"),
+        ("parameters", f"{plan.parameters:,}{trained}, vocabulary {plan.vocab_size:,}{assumed}"),
         ("layout", f"{_layout(plan.layout)}, {plan.precision}{waiting}"),
         ("batch", f"{batch.tokens:,} tokens = {cut}"),
         *(("elastic", _size(size)) for size in plan.sizes),

@@ -20,14 +20,14 @@ from kindling_api.errors import IntegrityError, SpecError
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.products import DatasetManifest, ModelManifest
 from kindling_cli.commands.chat import State, apply_command, converse
-from kindling_cli.commands.export import export_gguf, export_model
+from kindling_cli.commands.export import export_adapters, export_gguf, export_model
 from kindling_cli.commands.generate import generate_text
 from kindling_cli.commands.inspect import inspect_product
 from kindling_cli.commands.plan import plan_files
 from kindling_cli.commands.run import run_files
 from kindling_cli.product_folders import find, storage_of
 from kindling_storage import open_store
-from kindling_storage.commit import commit, read_manifest
+from kindling_storage.commit import commit, put_file, read_manifest
 from kindling_storage.names import Published, publish
 from kindling_trainer.checkpoint.huggingface import export
 from kindling_trainer.inference.sampling import GenerationOptions
@@ -321,6 +321,21 @@ def test_export_gives_one_file_of_a_product_or_of_a_hugging_face_folder(store: P
     assert first.fields["general.name"].contents() == "words"
     # llama.cpp reads no byte-level tokenizer without a merge: there is one that no text meets.
     assert first.fields["tokenizer.ggml.merges"].contents() == ["a !"]
+
+
+def test_export_gives_the_adapters_of_a_run_that_trained_some(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"--to peft: found no adapters in .*; allowed: the model of a finished run"):
+        export_adapters("words", tmp_path / "none", store=str(store))
+    manifest = read_manifest(open_store(f"file://{store}/models/0123456789abcdef"), ModelManifest)
+    assert manifest is not None
+    place = open_store((tmp_path / "adapted").as_uri())
+    paths = ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "model/config.json"]
+    paths += ["model/chat_template.jinja", "model/tokenizer.json"]
+    files = [put_file(place, path, path.encode()) for path in sorted(paths)]
+    commit(place, manifest.model_copy(update={"files": files}))
+    export_adapters(str(tmp_path / "adapted"), tmp_path / "peft", store=str(store))
+    names = ["adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "tokenizer.json"]
+    assert sorted(path.name for path in (tmp_path / "peft").iterdir()) == names
 
 
 def test_export_touches_no_folder_that_is_in_use(store: Path, tmp_path: Path) -> None:

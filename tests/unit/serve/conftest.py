@@ -71,13 +71,14 @@ def tiny(*, chat: bool = True, context: int = 128, layers: int = 2, seed: int = 
 class Server:
     """A running server."""
 
-    def __init__(self, generator: Generator, **settings: Any) -> None:
+    def __init__(self, generator: Generator, adapted: dict[str, Generator] | None = None, **settings: Any) -> None:
         self.generator = generator
         self.settings = ServeSettings(**{"name": "tiny", "page": False, **settings})
         self.listener = listen_at("127.0.0.1", 0, self.settings.client_timeout)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(application(generator, self.settings), log_level="warning", timeout_graceful_shutdown=2)
+        app = application(generator, self.settings, adapted)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.listener]}, daemon=True)
 

@@ -70,6 +70,7 @@ def open_base(run: AlignmentRunFile) -> Base:
         size=max(rows, tokenizer.get_vocab_size()),
         end_of_document=special.eos,
         special=special,
+        base_rows=rows,
         chat=ChatFiles(template.exported, stop),
     )
     multiple = max(ROWS_MULTIPLE, shape.vocab_multiple)

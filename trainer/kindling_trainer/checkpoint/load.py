@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kindling_storage import ObjectStore
 from kindling_trainer.checkpoint.parts import PartsReader
 from kindling_trainer.models.initialize import plain_name
-from kindling_trainer.optim.adamw import moments
+from kindling_trainer.optim.adamw import moments, trained_parameters
 
 MODEL, OPTIMIZER = "model.", "optimizer."
 
@@ -18,14 +18,15 @@ MODEL, OPTIMIZER = "model.", "optimizer."
 def training_state(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
     """All tensors of a checkpoint by name: `model.<parameter>` and `optimizer.<parameter>.<moment>`.
 
-    The tensors are the model's and the optimizer's own, so that loading into them changes both.
+    What is frozen is left out. The tensors are the model's and the optimizer's own, so that loading into them changes
+    both.
     """
-    state = model_state(model)
+    state = {MODEL + plain_name(name): parameter.detach() for name, parameter in trained_parameters(model)}
     return state | {OPTIMIZER + name: tensor for name, tensor in moments(model, optimizer).items()}
 
 
 def model_state(model: nn.Module) -> dict[str, Tensor]:
-    """The model's part of `training_state`."""
+    """All parameters of a model, by the names that they have in a checkpoint."""
     return {MODEL + plain_name(name): parameter.detach() for name, parameter in model.named_parameters()}
 
 

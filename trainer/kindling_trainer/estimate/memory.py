@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 from kindling_api.base import Status
+from kindling_api.v1alpha1.adapter import LoRA
 from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_trainer.estimate.pipeline_schedule import Stage, stages_of
-from kindling_trainer.estimate.sizes import layer_matrices, parameters, scored_parameters
+from kindling_trainer.estimate.sizes import adapter_parameters, layer_matrices, parameters, scored_parameters
 
 Precision = Literal["fp32", "bf16"]
 Checkpointing = Literal["none", "selective", "full"]
@@ -37,12 +38,12 @@ class Memory(Status):
     """Bytes of one process, at the peak of a step: of the GPU's memory where it has one, else of the machine's."""
 
     parameters: float
-    """This process' part of the fp32 weights."""
+    """This process' part of the fp32 weights, frozen ones among them."""
     gradients: float
-    """As large as the parameters; where a step has several micro-batches, or stages, those of whole layers: they are
+    """As large as what is trained; where a step has several micro-batches, or stages, those of whole layers: they are
     sharded once, when they have been summed."""
     optimizer: float
-    """AdamW's two moments, or Muon's one of the layers' matrices."""
+    """AdamW's two moments of what is trained, or Muon's one of the layers' matrices."""
     working_weights: float
     """Weights gathered from other processes, or cast to bf16, while they are used."""
     activations: float
@@ -79,6 +80,7 @@ def memory(
     masked: bool = False,
     muon: bool = False,
     gpu: bool = True,
+    lora: LoRA | None = None,
 ) -> Memory:
     """Memory of one process at its peak, in bytes; of a pipeline's, the one that needs most.
 
@@ -91,7 +93,12 @@ def memory(
         masked: whether a token sees its own document alone.
         muon: whether the optimizer is that.
         gpu: whether the process has one; else it has but one memory, for the model and for all else.
+        lora: the adapters that are trained beside frozen weights, where not all is trained.
+
+    Raises:
+        SpecError: the model's blocks have no layer that an adapter is for.
     """
+    adapters = 0 if lora is None else adapter_parameters(shape, lora)
 
     def mask_bytes(layers: int) -> int:
         """Of one position and one that it may see: as a truth value, and as a number in each layer's attention, which
@@ -101,23 +108,25 @@ def memory(
     def of(stage: Stage) -> Memory:
         held = stage.parameters / layout.tensor
         stored = held / layout.shard
+        trained, summed = (stored, held) if lora is None else (adapters / layout.shard, float(adapters))
         tokens = micro_batch * (context or shape.context) / layout.context
         under_way = tokens * stage.in_flight(accumulation)
-        state = ADAM_BYTES * stored
+        state = ADAM_BYTES * trained
         if muon:
             matrices = len(stage.layers) * layer_matrices(shape) / layout.tensor / layout.shard
             state -= (ADAM_BYTES - MOMENTUM_BYTES) * matrices
         logits = tokens * vocab_size / layout.tensor * (COMPUTE_BYTES[precision] + 4 + 4)
         return Memory(
-            parameters=MASTER_BYTES * stored,
-            gradients=MASTER_BYTES * (stored if layout.pipeline == accumulation == 1 else held),
+            parameters=MASTER_BYTES * (stored + adapters / layout.shard),
+            gradients=MASTER_BYTES * (trained if layout.pipeline == accumulation == 1 else summed),
             optimizer=state,
             working_weights=_working_weights(shape, vocab_size, layout, held, precision),
-            activations=under_way * _activations_per_token(shape, layout, len(stage.layers), precision, checkpointing),
+            activations=under_way
+            * _activations_per_token(shape, layout, len(stage.layers), precision, checkpointing, lora),
             logits=logits if stage.is_last else 0.0,
             whole_models=whole_models,
             masks=under_way * (context or shape.context) * mask_bytes(len(stage.layers)) if masked else 0.0,
-            snapshot=0.0 if gpu else MASTER_BYTES * stored + state,
+            snapshot=0.0 if gpu else MASTER_BYTES * trained + state,
             programs=0.0 if gpu else PROGRAM_BYTES,
         )
 
@@ -135,7 +144,8 @@ def whole_models(
     """
     ppo, grpo = spec.method.ppo, spec.method.grpo
     drawing = (ppo is not None or grpo is not None) and spec.layout().processes > 1  # one process draws with its own
-    penalty = ppo is not None or (grpo is not None and grpo.kl_coefficient > 0)
+    # A model with adapters is its base without them.
+    penalty = spec.lora is None and (ppo is not None or (grpo is not None and grpo.kl_coefficient > 0))
     copies = (drawing + penalty) * parameters(shape, vocab_size)
     return MASTER_BYTES * (copies + sum(scored_parameters(*judge) for judge in judges))
 
@@ -164,8 +174,10 @@ def block_activations(shape: ModelShape, precision: Precision, tensor: int = 1, 
     return gathered * size + (cut * size + 4 * shape.heads + masks) / tensor
 
 
-def checkpoint_bytes(shape: ModelShape, vocab_size: int, *, muon: bool = False) -> int:
-    """Bytes of one checkpoint in the store: fp32 weights and the optimizer's moments."""
+def checkpoint_bytes(shape: ModelShape, vocab_size: int, *, muon: bool = False, lora: LoRA | None = None) -> int:
+    """Bytes of one checkpoint in the store: what is trained, in fp32, and the optimizer's moments."""
+    if lora is not None:
+        return (MASTER_BYTES + ADAM_BYTES) * adapter_parameters(shape, lora)
     less = (ADAM_BYTES - MOMENTUM_BYTES) * shape.layers * layer_matrices(shape) if muon else 0
     return (MASTER_BYTES + ADAM_BYTES) * parameters(shape, vocab_size) - less
 
@@ -187,10 +199,17 @@ def _working_weights(shape: ModelShape, vocab_size: int, layout: Layout, held: f
 
 
 def _activations_per_token(
-    shape: ModelShape, layout: Layout, layers: int, precision: Precision, checkpointing: Checkpointing
+    shape: ModelShape,
+    layout: Layout,
+    layers: int,
+    precision: Precision,
+    checkpointing: Checkpointing,
+    lora: LoRA | None,
 ) -> float:
     size = COMPUTE_BYTES[precision]
     block = block_activations(shape, precision, layout.tensor, layout.context)
+    if lora is not None:  # the input of an adapter is that of its layer, and counted there
+        block += lora.rank * len(lora.targets_in(shape)) * size
     around = 3 * shape.width * size / layout.tensor  # the embedding's result, the last norm's input and result
     match checkpointing:
         case "none":

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from kindling_api.v1alpha1.adapter import LoRA
 from kindling_api.v1alpha1.model import ModelShape
 
 
@@ -27,14 +28,30 @@ def matmul_parameters(shape: ModelShape, vocab_size: int) -> int:
     return shape.layers * layer_parameters(shape) + _norm(shape) + vocab_size * shape.width
 
 
-def flops_per_token(shape: ModelShape, vocab_size: int, context: int) -> int:
+def adapter_parameters(shape: ModelShape, lora: LoRA) -> int:
+    """Trained numbers of low-rank adapters: rank · (in + out) for each linear layer that has one.
+
+    Raises:
+        SpecError: the model's blocks have no such layer.
+    """
+    inner, kv_width = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    into = {"q_proj": inner, "k_proj": kv_width, "v_proj": kv_width, "o_proj": inner}  # the other side is the width
+    sides = sum(shape.width + into.get(target, shape.ffn_width) for target in lora.targets_in(shape))
+    return shape.layers * lora.rank * sides
+
+
+def flops_per_token(shape: ModelShape, vocab_size: int, context: int, lora: LoRA | None = None) -> int:
     """FLOPs of training on one token: 6N + 12·L·H·Q·T (Chowdhery et al. 2022, PaLM, appendix B).
 
     L layers, H heads of width Q, sequences of T = `context` tokens. Forward and backward; attention is counted whole,
-    though its causal half is never used; recomputation under activation checkpointing is not counted.
+    though its causal half is never used; recomputation under activation checkpointing is not counted. Of N weights that
+    are frozen, no gradient is computed: 4N, and 6 for each number of the adapters.
     """
     attention = 12 * shape.layers * shape.heads * shape.head_width * context
-    return 6 * matmul_parameters(shape, vocab_size) + attention
+    multiplied = matmul_parameters(shape, vocab_size)
+    if lora is None:
+        return 6 * multiplied + attention
+    return 4 * multiplied + 6 * adapter_parameters(shape, lora) + attention
 
 
 def embedding_parameters(shape: ModelShape, vocab_size: int) -> int:

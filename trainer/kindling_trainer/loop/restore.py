@@ -6,7 +6,7 @@ import logging
 
 import torch
 from tokenizers import Tokenizer
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from kindling_api.errors import IntegrityError, SpecError, explain
 from kindling_api.v1alpha1.model import ModelShape
@@ -19,7 +19,8 @@ from kindling_trainer.checkpoint.load import load, model_state
 from kindling_trainer.data.inputs import input_store, read_base
 from kindling_trainer.loop.setup import Setup
 from kindling_trainer.models import Decoder
-from kindling_trainer.models.initialize import initialize, plain_name
+from kindling_trainer.models.initialize import initialize, plain_name, set_whole
+from kindling_trainer.models.lora import initialize_adapters
 from kindling_trainer.models.scored import is_scored
 from kindling_trainer.optim.adamw import set_finished_steps
 from kindling_trainer.parallel.mesh import Ranks
@@ -56,6 +57,8 @@ def restore(setup: Setup) -> int:
         return 0
     folder, manifest = found
     _check_origin(setup, manifest)
+    if setup.lora is not None:  # a checkpoint has the adapters alone
+        _begin(setup)
     _load(setup, folder)
     setup.skipped.extend(manifest.skipped or ())
     setup.recent.extend(manifest.recent or ())
@@ -123,6 +126,7 @@ def _begin(setup: Setup) -> None:
     store, manifest = input_store(given, run), read_base(run)
     if isinstance(run, AlignmentRunFile):  # its shape and its tokens are the base's own
         _copy_weights(setup, store if manifest is None else store.child(MODEL_FOLDER))
+        initialize_adapters(setup.model, run.spec.training.seed)
         return
     match manifest:
         case CheckpointManifest():
@@ -137,6 +141,10 @@ def _begin(setup: Setup) -> None:
 
 
 def _from_checkpoint(setup: Setup, store: ObjectStore, manifest: CheckpointManifest) -> None:
+    if manifest.adapter is not None:
+        found, allowed = f"a checkpoint of adapters, {store.uri}", "a checkpoint with all weights"
+        remedy = "start from the model that the run has made"
+        raise SpecError(explain("spec.initialize.from", found=found, allowed=allowed, remedy=remedy))
     _check_sizes(store, manifest.shape, setup.shape, _OWN_SIZES)
     _check_tokenizer(store, manifest.tokenizer, setup.vocabulary.digest)
     rows = manifest.shape.padded_vocab(manifest.vocab_size)
@@ -187,13 +195,7 @@ def copy_weights(
             if name == left_out or (name not in parameters and ranks.layout.pipeline > 1):
                 continue  # another stage has it
             parameter = parameters[name]
-            if isinstance(parameter, DTensor):
-                mine = distribute_tensor(
-                    whole.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
-                )
-                parameter.copy_(mine)
-            else:
-                parameter.copy_(whole)
+            set_whole(parameter, whole.to(parameter.device) if isinstance(parameter, DTensor) else whole)
 
 
 def _check_sizes(store: ObjectStore, found: ModelShape, wanted: ModelShape, sizes: tuple[str, ...]) -> None:

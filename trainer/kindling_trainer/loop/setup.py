@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from kindling_api.base import Digest
 from kindling_api.logs import say
+from kindling_api.v1alpha1.adapter import LoRA
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import check_divides
 from kindling_api.v1alpha1.products import FileEntry, SkippedStep, model_folder
+from kindling_api.v1alpha1.runfile import AlignmentRunFile
 from kindling_api.v1alpha1.training import BatchPlan
 from kindling_storage import ObjectStore, open_store
 from kindling_trainer.chat.special_tokens import SpecialTokens
@@ -28,6 +30,7 @@ from kindling_trainer.loop.best import BestSoFar
 from kindling_trainer.loop.objective import Objective
 from kindling_trainer.models import Decoder, build_model
 from kindling_trainer.models.layers import ValueHead
+from kindling_trainer.models.lora import add_adapters
 from kindling_trainer.optim.muon import build_optimizer
 from kindling_trainer.parallel.apply import ParallelModel, parallelize
 from kindling_trainer.parallel.compile import use_compiler
@@ -64,6 +67,8 @@ class Vocabulary:
     """The token that ends a document."""
     special: SpecialTokens | None = None
     """Those of the model that it was made from, where there is one."""
+    base_rows: int | None = None
+    """Of the embedding of the model to align, before tokens were added."""
     chat: ChatFiles | None = None
     """How dialogues are written, once the model knows that."""
 
@@ -111,6 +116,11 @@ class Setup:
         }
 
     @property
+    def lora(self) -> LoRA | None:
+        """The adapters that are trained; None where all weights are."""
+        return self.run.spec.lora if isinstance(self.run, AlignmentRunFile) else None
+
+    @property
     def padded_vocab(self) -> int:
         """Rows of the embedding."""
         return self.shape.padded_vocab(self.vocabulary.size)
@@ -138,14 +148,17 @@ def build(
         make: from the shape and the padded vocabulary's size to the model.
 
     Raises:
-        SpecError: the model cannot be cut so.
+        SpecError: the model cannot be cut so, or has no layer that an adapter is for.
     """
     check_divides(ranks.layout, shape)
+    lora = run.spec.lora if isinstance(run, AlignmentRunFile) else None
     with torch.device("meta"):
         model = make(shape, shape.padded_vocab(vocabulary.size))
         if scored:
             model.value = ValueHead(shape.width)
-    per_token = flops_per_token(shape, shape.padded_vocab(vocabulary.size), plan.context)
+        if lora is not None:
+            add_adapters(model, lora)
+    per_token = flops_per_token(shape, shape.padded_vocab(vocabulary.size), plan.context, lora)
     compiled = use_compiler(run.spec.training.compile, ranks, steps * plan.tokens * per_token / ranks.layout.processes)
     parallel = parallelize(
         model, run.spec.training, ranks, compiled=compiled, vocab_size=None if padding_counts else vocabulary.size

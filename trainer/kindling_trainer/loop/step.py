@@ -19,6 +19,7 @@ from kindling_trainer.estimate.pipeline_schedule import one_forward_one_backward
 from kindling_trainer.loop.instability import Spikes, UnstableError, not_finite
 from kindling_trainer.loop.objective import Figures, LocalBatch, Objective
 from kindling_trainer.models import Decoder
+from kindling_trainer.models.lora import draws_dropout
 from kindling_trainer.parallel.mesh import Ranks
 from kindling_trainer.parallel.pipeline import counted_parameters, norm_over_stages, sum_tied_gradients
 
@@ -117,7 +118,7 @@ class Stepper:
 
     def _seed_dropout(self, step: int, number: int) -> None:
         """Makes dropout a function of where the run is, so that no generator's state needs to be saved."""
-        if self.model.shape.dropout > 0:
+        if draws_dropout(self.model):
             place = f"dropout:{self.training.seed}:{step}:{number}:{self.ranks.rank}"
             torch.manual_seed(int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "little", signed=True))
 

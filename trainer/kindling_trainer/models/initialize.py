@@ -29,10 +29,14 @@ def initialize(model: Decoder, seed: int) -> None:
     At any time one whole parameter is in memory, beside the model itself.
     """
     for name, parameter in model.named_parameters():
-        full = initial_weight(plain_name(name), parameter.shape, seed, len(model.layers))
-        if isinstance(parameter, DTensor):
-            full = distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
-        parameter.copy_(full)
+        set_whole(parameter, initial_weight(plain_name(name), parameter.shape, seed, len(model.layers)))
+
+
+def set_whole(parameter: Tensor, full: Tensor) -> None:
+    """Overwrites a parameter, whole or sharded, with its part of `full`, without communication."""
+    if isinstance(parameter, DTensor):
+        full = distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    parameter.copy_(full)
 
 
 def initial_weight(name: str, size: torch.Size, seed: int, num_layers: int) -> Tensor:
@@ -48,9 +52,13 @@ def initial_weight(name: str, size: torch.Size, seed: int, num_layers: int) -> T
     deviation = STANDARD_DEVIATION
     if name.endswith(("attention.output.weight", "feed_forward.down.weight")):
         deviation /= math.sqrt(2 * num_layers)
+    return torch.empty(size).normal_(0.0, deviation, generator=generator_of(name, seed))
+
+
+def generator_of(name: str, seed: int) -> torch.Generator:
+    """The generator that the parameter `name` draws from."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-    return torch.empty(size).normal_(0.0, deviation, generator=generator)
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
 def plain_name(name: str) -> str:

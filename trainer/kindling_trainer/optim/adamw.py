@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 def build_adamw(model: nn.Module, settings: AdamW) -> torch.optim.AdamW:
     """AdamW with decoupled decay on `decayed` parameters, its moments allocated as zeros.
 
-    Allocating them at once, rather than in the first step, gives a checkpoint something to be loaded into.
+    Allocating them at once, rather than in the first step, gives a checkpoint something to be loaded into. What is
+    frozen is left out.
     """
     decayed_parameters, others = divided(model, decayed)
     optimizer = torch.optim.AdamW(
@@ -36,9 +37,9 @@ def build_adamw(model: nn.Module, settings: AdamW) -> torch.optim.AdamW:
 
 
 def divided(model: nn.Module, first: Callable[[str, Tensor], bool]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The parameters for which, by their plain name, `first` holds, and the others."""
+    """The trained parameters for which, by their plain name, `first` holds, and the others."""
     parts: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained_parameters(model):
         parts[not first(plain_name(name), parameter)].append(parameter)
     return parts
 
@@ -49,6 +50,11 @@ def decayed(name: str, parameter: Tensor) -> bool:
     A head that is tied to the embedding goes by the embedding's name, and so is not decayed either.
     """
     return parameter.ndim >= 2 and not name.startswith(("embedding.", "positions.")) and "norm." not in name
+
+
+def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that are not frozen, by name."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 def set_finished_steps(optimizer: torch.optim.AdamW, steps: int) -> None:
@@ -67,7 +73,7 @@ def moments(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]
     """The optimizer's state by `<parameter name>.<moment>`; the tensors themselves, not copies."""
     return {
         f"{plain_name(name)}.{moment}": tensor
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained_parameters(model)
         for moment, tensor in optimizer.state[parameter].items()
         if moment != "step"
     }

@@ -20,6 +20,7 @@ from kindling_trainer.estimate.cpu import multiplies_bfloat16
 from kindling_trainer.loss import token_log_probabilities, token_loss, vocab_parallel_loss
 from kindling_trainer.models import Decoder
 from kindling_trainer.models.layers import document_mask, positions_in
+from kindling_trainer.models.lora import draws_dropout, freeze_base
 from kindling_trainer.parallel.compile import compile_blocks, compile_loss
 from kindling_trainer.parallel.context import Cut, apply_context_parallel
 from kindling_trainer.parallel.fsdp import apply_data_parallel
@@ -93,6 +94,7 @@ def parallelize(
     if ranks.context is not None:
         apply_context_parallel(model, ranks.context)
     cut_to_stage(model, ranks, precision)
+    freeze_base(model)
     if training.activation_checkpointing != "none":
         _checkpoint_activations(model, selective=training.activation_checkpointing == "selective")
     if compiled:
@@ -196,8 +198,9 @@ def _checkpoint_activations(model: Decoder, *, selective: bool) -> None:
     contexts: dict[str, Any] = (
         {"context_fn": partial(create_selective_checkpoint_contexts, _policy)} if selective else {}
     )
+    dropout = draws_dropout(model)
     for index, layer in layers_here(model).items():
-        model.layers[index] = checkpoint_wrapper(layer, preserve_rng_state=model.shape.dropout > 0, **contexts)
+        model.layers[index] = checkpoint_wrapper(layer, preserve_rng_state=dropout, **contexts)
 
 
 def _policy(_: object, operation: Callable[..., object], *args: object, **kwargs: object) -> CheckpointPolicy:

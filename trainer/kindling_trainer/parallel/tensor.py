@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -24,6 +24,7 @@ from torch.distributed.tensor.parallel import (
 from kindling_api.errors import SpecError, explain
 from kindling_trainer.models import Decoder
 from kindling_trainer.models.llama import Llama
+from kindling_trainer.models.lora import DOWN, UP
 from kindling_trainer.models.scored import is_scored
 
 
@@ -74,17 +75,17 @@ def _layer_plan(layer: nn.Module) -> dict[str, ParallelStyle]:
     plan: dict[str, ParallelStyle] = {
         "attention_norm": SequenceParallel(),
         "attention": PrepareModuleInput(input_layouts=attention, desired_input_layouts=whole),
-        "attention.query": ColwiseParallel(),
-        "attention.key": ColwiseParallel(),
-        "attention.value": ColwiseParallel(),
-        "attention.output": RowwiseParallel(output_layouts=sequence),
+        "attention.query": Columns(),
+        "attention.key": Columns(),
+        "attention.value": Columns(),
+        "attention.output": Rows(output_layouts=sequence),
         "feed_forward_norm": SequenceParallel(),
         "feed_forward": PrepareModuleInput(input_layouts=sequence, desired_input_layouts=Replicate()),
-        "feed_forward.up": ColwiseParallel(),
-        "feed_forward.down": RowwiseParallel(output_layouts=sequence),
+        "feed_forward.up": Columns(),
+        "feed_forward.down": Rows(output_layouts=sequence),
     }
     if hasattr(layer.feed_forward, "gate"):
-        plan["feed_forward.gate"] = ColwiseParallel()
+        plan["feed_forward.gate"] = Columns()
         results = SequenceParallel(use_local_output=True)  # they are added to the stream
         plan["attention_output_norm"] = plan["feed_forward_output_norm"] = results
     return plan
@@ -96,6 +97,26 @@ def _head_norms(kind: str) -> dict[str, ParallelStyle]:
         return {}
     style = (SequenceParallel if kind == "head" else _NormOfAllHeads)(sequence_dim=2, use_local_output=True)
     return {"attention.query_norm": style, "attention.key_norm": style}
+
+
+class Columns(ColwiseParallel):
+    """A linear layer, with an adapter or without, of which each process computes some columns of the result."""
+
+    def _partition_linear_fn(self, name: str, module: nn.Module, mesh: DeviceMesh) -> None:
+        _place(module, mesh, {"weight": Shard(0), "bias": Shard(0), DOWN: Replicate(), UP: Shard(0)})
+
+
+class Rows(RowwiseParallel):
+    """The same, of which each process has some columns of the input: the results add up."""
+
+    def _partition_linear_fn(self, name: str, module: nn.Module, mesh: DeviceMesh) -> None:
+        _place(module, mesh, {"weight": Shard(1), "bias": Replicate(), DOWN: Shard(1), UP: Replicate()})
+
+
+def _place(module: nn.Module, mesh: DeviceMesh, placements: dict[str, Placement]) -> None:
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        mine = distribute_tensor(parameter, mesh, [placements[name]])
+        module.register_parameter(name, nn.Parameter(mine, requires_grad=parameter.requires_grad))
 
 
 class _NormOfAllHeads(SequenceParallel):

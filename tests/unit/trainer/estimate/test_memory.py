@@ -7,15 +7,22 @@ from typing import Any
 import pytest
 import torch
 
+from kindling_api.v1alpha1.adapter import LoRA
 from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.model import PRESETS, ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_trainer.estimate.memory import block_activations, checkpoint_bytes, memory, recomputed, whole_models
 from kindling_trainer.estimate.pipeline_schedule import stages_of
-from kindling_trainer.estimate.sizes import parameters, scored_parameters
-from kindling_trainer.models.gpt2 import GPT2Block
+from kindling_trainer.estimate.sizes import (
+    adapter_parameters,
+    flops_per_token,
+    matmul_parameters,
+    parameters,
+    scored_parameters,
+)
+from kindling_trainer.models import build_model
 from kindling_trainer.models.layers import document_mask
-from kindling_trainer.models.llama import LlamaBlock
+from kindling_trainer.models.lora import add_adapters, freeze_base
 from kindling_trainer.models.rotary import Rotary
 from kindling_trainer.models.scored import build_scored
 
@@ -23,10 +30,14 @@ SHAPE = ModelShape(architecture="llama", layers=4, heads=4, kv_heads=2, width=64
 GPT2 = SHAPE.model_copy(update={"architecture": "gpt2", "kv_heads": 4, "ffn_width": 256})
 
 
-def kept_bytes(shape: ModelShape, documents: torch.Tensor | None = None) -> int:
+def kept_bytes(shape: ModelShape, documents: torch.Tensor | None = None, lora: LoRA | None = None) -> int:
     """Bytes of all distinct tensors, parameters aside, that one block keeps for its backward pass."""
     llama = shape.architecture == "llama"
-    block = LlamaBlock(shape) if llama else GPT2Block(shape)
+    model = build_model(shape, 64)
+    if lora is not None:
+        add_adapters(model, lora)
+        freeze_base(model)
+    block = model.layers[0]
     own = {parameter.untyped_storage().data_ptr() for parameter in block.parameters()}
     arguments = (Rotary(shape)(slice(shape.context)),) if llama else ()
     own |= {argument.untyped_storage().data_ptr() for argument in arguments}
@@ -56,6 +67,36 @@ def test_a_layer_keeps_a_document_mask_as_numbers() -> None:
     truth = documents.numel() * SHAPE.context
     more = kept_bytes(SHAPE, documents) - kept_bytes(SHAPE)
     assert parts.masks - truth == pytest.approx(SHAPE.layers * more, rel=0.01)
+
+
+@pytest.mark.parametrize("shape", [SHAPE, GPT2], ids=lambda shape: shape.architecture)
+def test_adapters_are_counted_and_what_is_frozen_has_neither_gradient_nor_moments(shape: ModelShape) -> None:
+    lora = LoRA(rank=8, targets=("q_proj", "k_proj", "o_proj", "up_proj", "down_proj"))
+    model = build_model(shape, 512)
+    add_adapters(model, lora)
+    freeze_base(model)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert adapter_parameters(shape, lora) == trained
+    full, adapted = (
+        memory(shape, 512, Layout(), micro_batch=2, precision="fp32", checkpointing="none", gpu=False, lora=each)
+        for each in (None, lora)
+    )
+    assert (adapted.gradients, adapted.optimizer, adapted.snapshot) == (4 * trained, 8 * trained, 12 * trained)
+    assert adapted.parameters == full.parameters + 4 * trained
+    assert checkpoint_bytes(shape, 512, lora=lora) == 12 * trained
+    spared = flops_per_token(shape, 512, 32) - flops_per_token(shape, 512, 32, lora)
+    assert spared == 2 * matmul_parameters(shape, 512) - 6 * trained
+
+
+@pytest.mark.parametrize("shape", [SHAPE, GPT2], ids=lambda shape: shape.architecture)
+def test_a_block_with_adapters_keeps_what_the_formula_says(shape: ModelShape) -> None:
+    lora = LoRA()
+    layout = {"micro_batch": 2, "precision": "fp32", "checkpointing": "none"}
+    of_one, of_two = (
+        memory(shape.model_copy(update={"layers": layers}), 512, Layout(), **layout, lora=lora).activations  # type: ignore[arg-type]
+        for layers in (1, 2)
+    )
+    assert kept_bytes(shape, lora=lora) == pytest.approx(of_two - of_one, rel=0.15)
 
 
 def test_a_bf16_gpt2_block_agrees_with_the_published_count() -> None:
@@ -166,10 +207,15 @@ def test_a_checkpoint_holds_weights_and_two_moments() -> None:
         ({"grpo": {"rewards": [{"exactAnswer": {}}], "klCoefficient": 0}}, 1, 0),
         ({"grpo": {"rewards": [{"exactAnswer": {}}], "klCoefficient": 0}}, 2, 1),
         ({"ppo": {"rewards": [{"exactAnswer": {}}], "klCoefficient": 0}}, 2, 2),
+        ({"ppo": {"rewards": [{"exactAnswer": {}}]}, "adapter": {"lora": {}}}, 1, 0),
+        ({"grpo": {"rewards": [{"exactAnswer": {}}]}, "adapter": {"lora": {}}}, 2, 1),
     ],
 )
 def test_answers_are_drawn_and_compared_with_whole_models(method: dict[str, Any], processes: int, copies: int) -> None:
+    method, adapter = method.copy(), method.get("adapter")
+    method.pop("adapter", None)
     spec = {
+        "adapter": adapter,
         "base": {"uri": "b"},
         "method": method,
         "data": [{"uri": "d"}],

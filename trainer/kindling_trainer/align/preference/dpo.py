@@ -2,7 +2,8 @@
 model it began as, the reference, does.
 
 The reference is never in memory beside the policy: its log-probabilities are computed once, before the first step, by
-the model that is there, on the layout that is there, and kept in the run's folder.
+the model that is there, on the layout that is there, and kept in the run's folder. Without its adapters, a model that
+trains some is its reference at any time.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from kindling_trainer.loop.evaluate import evaluating
 from kindling_trainer.loop.objective import Evaluation, Figures, Interruptible, LocalBatch
 from kindling_trainer.loop.setup import Origin, Setup, assemble, build
 from kindling_trainer.loss import IGNORED
+from kindling_trainer.models.lora import adapters_off
 from kindling_trainer.parallel.apply import ParallelModel
 from kindling_trainer.parallel.mesh import Ranks
 
@@ -77,7 +79,7 @@ class PreferenceOptimisation:
 
     def _compute_reference(self, interruptible: Interruptible[PairBatch]) -> None:
         def score() -> Iterator[tuple[Tensor, PairValues]]:
-            with evaluating(self.model.model):
+            with evaluating(self.model.model), adapters_off(self.model.model):
                 for windows in (self.training, self.validation):
                     for batch in interruptible(windows.in_turn(len(windows.windows))):
                         yield batch.pairs, self._log_probabilities(batch)[0]
@@ -113,8 +115,9 @@ def prepare(run: AlignmentRunFile, ranks: Ranks, method: DirectPreference) -> Se
     origin = Origin(digest_of_inputs(inputs), run.spec.data[0].uri, base.digest, inputs)
     said_by = [base.digest or base.store.uri, data.pairs.digest, str(model.precision)]
     store = open_store(run.output).child(model_folder(run.key))
+    reference = ReferenceCache(store, said_by, len(data.pairs), ranks, base_stays=spec.lora is not None)
     objective = PreferenceOptimisation(
-        model, base, method, data.training, data.validation, ReferenceCache(store, said_by, len(data.pairs), ranks),
+        model, base, method, data.training, data.validation, reference,
         spec.training, spec.evaluation, open_examiner(run, ranks),
     )  # fmt: skip
     return assemble(run, ranks, origin, base.vocabulary, model, plan, steps, objective)

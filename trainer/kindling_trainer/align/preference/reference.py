@@ -27,11 +27,14 @@ Scored = Iterable[tuple[Tensor, PairValues]]
 class ReferenceCache:
     """Log-probabilities of both answers of all pairs; until they are known, nothing but `know` may be called."""
 
-    def __init__(self, store: ObjectStore, of: Sequence[str], pairs: int, ranks: Ranks) -> None:
+    def __init__(
+        self, store: ObjectStore, of: Sequence[str], pairs: int, ranks: Ranks, *, base_stays: bool = False
+    ) -> None:
         """Read them from the run's folder, `store`, where an earlier attempt has left them there.
 
         Args:
             of: what they depend on: model, data, precision.
+            base_stays: whether the model can say them at any time, since what is trained can be switched off.
 
         Raises:
             IntegrityError: they are missing, and so is the model that could say them, for it has been trained since.
@@ -46,7 +49,7 @@ class ReferenceCache:
         content = ranks.from_first(store.get(self._path) if ranks.leads and store.exists(self._path) else None)
         if content is not None:
             self._values = load(content)[_NAME].to(ranks.device)
-        elif ranks.from_first(ranks.leads and any(folders(store).values())):
+        elif not base_stays and ranks.from_first(ranks.leads and any(folders(store).values())):
             raise IntegrityError(
                 explain(
                     f"{store.uri}/{self._path}",

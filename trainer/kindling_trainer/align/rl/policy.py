@@ -90,8 +90,12 @@ def open_policy(
     vocabulary = base.vocabulary
     if ranks.leads:
         log.info("%d prompts, %d held out; %d answers a round", len(training), len(validation), plan.answers)
+    whole = whole_copy(model, spec.lora)
+    unchanged = None
+    if penalty:
+        unchanged = whole if spec.lora is not None else whole_base(base, ranks.device)
     rollouts = Rollouts(
-        policy=model, whole=whole_copy(model), base=_whole_base(base, ranks.device) if penalty else None,
+        policy=model, whole=whole, base=unchanged,
         tokenizer=vocabulary.tokenizer, vocab_size=vocabulary.size, stops=vocabulary.stops,
         questions=training, rewards=rewards, settings=rollout, group=group, seed=spec.training.seed,
         examiner=open_examiner(run, ranks), weights=method.reward_weights,
@@ -167,7 +171,8 @@ def _prompts(run: AlignmentRunFile, base: Base, rollout: Rollout) -> tuple[list[
     return [prompts[number] for number in training], [prompts[number] for number in validation]
 
 
-def _whole_base(base: Base, device: torch.device) -> Decoder:
+def whole_base(base: Base, device: torch.device) -> Decoder:
+    """The base model whole, on this process, never to be trained."""
     rows = base.shape.padded_vocab(base.vocabulary.size)
     with torch.device("meta"):
         model = build_model(base.shape, rows)

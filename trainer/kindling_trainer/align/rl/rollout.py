@@ -3,8 +3,9 @@
 Every process holds a whole copy of the policy, brought up to date at the beginning of each round, and draws its part
 of the answers with the batched generation that serving uses. That is right on every layout, and as fast as the layout
 has processes; it asks for memory for the whole weights on each process, and once more for the base model where a
-penalty keeps the policy near it. What is drawn depends on the seed, the round and the answer's number alone, so that a
-run that resumes at a round's beginning draws the same.
+penalty keeps the policy near it. A policy that trains adapters is the base without them, and needs no second model.
+What is drawn depends on the seed, the round and the answer's number alone, so that a run that resumes at a round's
+beginning draws the same.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from kindling_api.v1alpha1.adapter import LoRA
 from kindling_api.v1alpha1.alignment_method import Rollout
 from kindling_trainer.align.answers import Examiner
 from kindling_trainer.align.data.tokenize import TokenPrompt
@@ -33,6 +35,7 @@ from kindling_trainer.loop.objective import Evaluation, Interruptible
 from kindling_trainer.loss import IGNORED, token_log_probabilities
 from kindling_trainer.models import Decoder, build_model
 from kindling_trainer.models.initialize import plain_name
+from kindling_trainer.models.lora import adapters_off, add_adapters
 from kindling_trainer.parallel.apply import ParallelModel
 
 if TYPE_CHECKING:
@@ -133,7 +136,8 @@ class Rollouts:
     whole: Decoder
     """A whole copy of the policy, on each process."""
     base: Decoder | None
-    """The model it started as, whole, where a penalty needs it."""
+    """The model it started as, whole, where a penalty needs it; where adapters are trained, the copy above, in which
+    they are switched off for that."""
     tokenizer: Tokenizer
     vocab_size: int
     stops: Collection[int]
@@ -235,7 +239,8 @@ class Rollouts:
         referred: list[Drawn] = []
         for some in grouped(drawn, SCORED_AT_ONCE):
             these = Round(some, multiple=1, context=base.shape.context)
-            with torch.autocast(ranks.device.type, precision, enabled=precision != torch.float32):
+            cast = torch.autocast(ranks.device.type, precision, enabled=precision != torch.float32)
+            with cast, adapters_off(base):
                 logits = base(these.tokens.to(ranks.device))[..., : self.vocab_size]
             found = token_log_probabilities(logits / self.settings.temperature, these.targets.to(ranks.device)).cpu()
             for one, row, mask in zip(some, found, these.mask, strict=True):
@@ -261,11 +266,14 @@ def evaluate_policy(
     return replace(said, figures=figures | said.figures, samples=said.samples[:SAMPLES])
 
 
-def whole_copy(policy: ParallelModel) -> Decoder:
+def whole_copy(policy: ParallelModel, lora: LoRA | None) -> Decoder:
     """Room for the policy's whole weights on this process; the policy itself where it is whole already."""
     if policy.ranks.mesh is None:
         return policy.model
-    model = build_model(policy.model.shape, policy.model.embedding.num_embeddings).to(policy.ranks.device)
+    model = build_model(policy.model.shape, policy.model.embedding.num_embeddings)
+    if lora is not None:
+        add_adapters(model, lora)
+    model = model.to(policy.ranks.device)
     return model.requires_grad_(False)
 
 

@@ -184,16 +184,25 @@ def test_epochs_are_whole_rounds_in_which_every_prompt_is_answered_as_often(
 
 FOUR = {"resources": {"processesPerNode": 4}, "parallelism": {"tensor": 2}}
 TWO = {"resources": {"processesPerNode": 2}, "parallelism": {"tensor": 2}}
+ADAPTER = {"adapter": {"lora": {}}}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("algorithm", "layout"), [("grpo", FOUR), ("ppo", TWO)], ids=["grpo-fsdp2-tp2", "ppo-tp2"])
+@pytest.mark.parametrize(
+    ("algorithm", "layout"),
+    [
+        pytest.param("grpo", FOUR, id="grpo-fsdp2-tp2"),
+        pytest.param("ppo", TWO, id="ppo-tp2"),
+        pytest.param("ppo", TWO | ADAPTER, id="ppo-tp2-adapter", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_every_layout_learns_the_same(
     policy_file: AlignmentFactory, base: Callable[..., str], runs: Any, algorithm: str, layout: Any
 ) -> None:
     recipe = {"base_uri": base(), "method": method(algorithm), "training": {"steps": 4, "batch": {"microBatch": 4}}}
-    files = [policy_file(name="one", **recipe), policy_file(name="spread", **recipe, **layout)]
+    adapter = {name: value for name, value in layout.items() if name == "adapter"}
+    files = [policy_file(name="one", **recipe | adapter), policy_file(name="spread", **recipe, **layout)]
     runs.train_in_turn(files)
     curves = []
     for run in files:
