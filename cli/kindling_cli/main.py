@@ -330,6 +330,9 @@ def serve(
     max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens that an answer may have.")] = 4096,
     origins: Annotated[list[str], typer.Option("--allow-origin", help="A page's address that may use it, or *.")] = [],  # noqa: B006
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="cpu, in fp32, or cuda, a GPU, in bfloat16.")] = "cpu",
+    prefix_cache: Annotated[
+        int, typer.Option(metavar="MIB", min=0, help="Memory for what was read of earlier dialogues; 0 for none.")
+    ] = 256,
 ) -> None:
     """Serve a model: an OpenAI-compatible endpoint and a chat page. Clients must send KINDLING_API_KEY where it is set.
 
@@ -342,7 +345,7 @@ def serve(
 
     serve_model(
         model, store=store, host=host, port=port, name=name, page=page, origins=origins, slots=slots,
-        max_tokens=max_tokens, device=device,
+        max_tokens=max_tokens, device=device, prefix_cache=prefix_cache,
     )  # fmt: skip
 
 

@@ -66,7 +66,9 @@ class _Server(uvicorn.Server):
 
 def application(generator: Generator, settings: ServeSettings) -> Starlette:
     """Endpoint and page as one ASGI application."""
-    engine = GenerationEngine(generator.model, generator.vocab_size, settings.slots, settings.line)
+    engine = GenerationEngine(
+        generator.model, generator.vocab_size, settings.slots, settings.line, settings.prefix_bytes
+    )
     app = build_app(generator, settings, engine)
     if settings.page:
         from kindling_serve.page import mount_page  # Gradio takes seconds to load

@@ -24,6 +24,7 @@ def serve_model(
     max_tokens: int,
     origins: list[str],
     device: Device,
+    prefix_cache: int,
 ) -> None:
     """Serve until Ctrl-C.
 
@@ -37,6 +38,7 @@ def serve_model(
         origins=tuple(origins),
         page=page,
         slots=slots,
+        prefix_bytes=prefix_cache * 2**20,
         most_tokens=max_tokens,
     )
     with listen_at(host, port, settings.client_timeout) as listener:
