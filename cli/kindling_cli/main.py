@@ -334,6 +334,9 @@ def serve(
         list[str],
         typer.Option("--adapter", metavar="NAME=PATH", help="A PEFT folder for MODEL, and its name; repeatable."),
     ] = [],  # noqa: B006
+    prefix_cache: Annotated[
+        int, typer.Option(metavar="MIB", min=0, help="Memory for what was read of earlier dialogues; 0 for none.")
+    ] = 256,
 ) -> None:
     """Serve a model: an OpenAI-compatible endpoint and a chat page. Clients must send KINDLING_API_KEY where it is set.
 
@@ -348,7 +351,7 @@ def serve(
     limits = {"slots": slots, "max_tokens": max_tokens}
     serve_model(
         model, store=store, host=host, port=port, name=name, page=page, origins=origins, adapters=adapters,
-        device=device, **limits,
+        device=device, prefix_cache=prefix_cache, **limits,
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ def main() -> int:
         origins=tuple(arguments.allow_origin),
         page=arguments.page,
         slots=arguments.slots,
+        prefix_bytes=arguments.prefix_cache * 2**20,
     )
     try:
         listener = listen_at(arguments.host, arguments.port, settings.client_timeout)
@@ -57,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--slots", type=int, default=ServeSettings.slots, help="texts continued at the same time")
+    kept = "MiB of memory for what was read of earlier dialogues; 0 for none"
+    parser.add_argument("--prefix-cache", type=int, default=ServeSettings.prefix_bytes // 2**20, metavar="N", help=kept)
     device = "cpu in fp32, or cuda, a GPU, in bfloat16"
     parser.add_argument("--device", choices=get_args(Device), default="cpu", help=device)
     origin = "a web page's address whose scripts may use the endpoint, or *; repeatable"

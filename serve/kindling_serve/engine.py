@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from kindling_trainer.inference.batching import Chosen, DecodingBatch, Row
+from kindling_trainer.inference.prefixes import PrefixCache
 from kindling_trainer.inference.sampling import GenerationOptions
 from kindling_trainer.models import Decoder
 
@@ -124,6 +125,8 @@ class GenerationEngine:
     """Most texts that are continued at the same time."""
     line: int = 256
     """Most texts that wait."""
+    prefix_bytes: int = 0
+    """Memory for what was read of texts that are done (`PrefixCache`)."""
     waiting: deque[_Text] = field(default_factory=deque)
     active: dict[Row, _Text] = field(default_factory=dict)
     _wanted: threading.Condition = field(default_factory=threading.Condition)
@@ -171,7 +174,7 @@ class GenerationEngine:
             self._wanted.notify()
 
     def _work(self) -> None:
-        batch = DecodingBatch(self.model, self.vocab_size)
+        batch = self._new_batch()
         while True:
             with self._wanted:
                 self._wanted.wait_for(lambda: self.waiting or self.active or self._closing)
@@ -184,9 +187,13 @@ class GenerationEngine:
                 log.exception("%d texts could not be continued", len(self.active))
                 events += [(text, Event(text.number, None, "error")) for text in self.active.values()]
                 self.active.clear()
-                batch = DecodingBatch(self.model, self.vocab_size)
+                batch = self._new_batch()
             if events and self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(_deliver, events)
+
+    def _new_batch(self) -> DecodingBatch:
+        prefixes = PrefixCache(self.prefix_bytes) if self.prefix_bytes else None
+        return DecodingBatch(self.model, self.vocab_size, prefixes)
 
     def _admit(self, batch: DecodingBatch) -> list[TextEvent]:
         for row in [row for row, text in self.active.items() if text.unwanted]:

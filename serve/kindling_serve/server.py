@@ -89,5 +89,7 @@ def application(
 
 
 def _served(generator: Generator, settings: ServeSettings) -> Served:
-    engine = GenerationEngine(generator.model, generator.vocab_size, settings.slots, settings.line)
+    engine = GenerationEngine(
+        generator.model, generator.vocab_size, settings.slots, settings.line, settings.prefix_bytes
+    )
     return Served(generator, settings, engine)

@@ -24,6 +24,8 @@ class ServeSettings:
     """Most texts that are continued at the same time."""
     line: int = 256
     """Most texts that wait; further requests are told to come later (429)."""
+    prefix_bytes: int = 256 * 2**20
+    """Memory for what was read of earlier dialogues, whose next turn is then answered sooner; 0 keeps nothing."""
     most_tokens: int = 4096
     """Most tokens of one answer, whatever a request asks for."""
     default_tokens: int = 512

@@ -29,6 +29,7 @@ def serve_model(
     origins: list[str],
     device: Device,
     adapters: list[str],
+    prefix_cache: int,
 ) -> None:
     """Serve until Ctrl-C.
 
@@ -43,6 +44,7 @@ def serve_model(
         origins=tuple(origins),
         page=page,
         slots=slots,
+        prefix_bytes=prefix_cache * 2**20,
         most_tokens=max_tokens,
     )
     folders = _folders(adapters, settings.name, store)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kindling_trainer.inference.prefixes import PrefixCache
 from kindling_trainer.inference.sampling import GenerationOptions, choose_each
 from kindling_trainer.models import Decoder
 from kindling_trainer.models.kv_cache import KVCache
@@ -59,9 +60,9 @@ Outcome = tuple[Row, Chosen | Exception]
 class DecodingBatch:
     """Texts that `model`, in evaluation mode, continues together; not for several threads at once."""
 
-    def __init__(self, model: Decoder, vocab_size: int | None = None) -> None:
-        """No token from `vocab_size` on is ever chosen."""
-        self.model, self.vocab_size = model, vocab_size
+    def __init__(self, model: Decoder, vocab_size: int | None = None, prefixes: PrefixCache | None = None) -> None:
+        """No token from `vocab_size` on is ever chosen; `prefixes` keeps what was read, for texts that come later."""
+        self.model, self.vocab_size, self._prefixes = model, vocab_size, prefixes
         self.rows: list[Row] = []
         """The texts that are in; the newest may still wait to be read."""
         self._cache = KVCache(model.shape.layers, rows=0)
@@ -86,6 +87,8 @@ class DecodingBatch:
         """Takes a text out, whether or not it has been read."""
         self.rows.remove(row)
         if row in self._read:
+            if self._prefixes is not None and row.start == 0:
+                self._prefixes.keep(row.tokens, self._cache, self._read.index(row))
             self._forget(row)
 
     @torch.no_grad()
@@ -131,7 +134,8 @@ class DecodingBatch:
         return [outcome for row in rows for outcome in self._each([row], work)]
 
     def _next_unread(self, served: set[Row]) -> list[Row]:
-        """The rows that have waited longest, as many as are read at once; one of them at least.
+        """The rows that have waited longest, as many as are read at once; one of them at least. One whose beginning is
+        known is read alone.
 
         Those that this step has `served` wait for the next, if they are to be read anew.
         """
@@ -140,10 +144,19 @@ class DecodingBatch:
         for row in self.rows:
             if row not in self._read and row not in served:
                 widest = max(widest, len(self._window(row)))
-                if chosen and widest * (len(chosen) + 1) > READ_AT_ONCE:
+                is_known = self._known(row) > 0
+                if chosen and (is_known or widest * (len(chosen) + 1) > READ_AT_ONCE):
                     break
                 chosen.append(row)
+                if is_known:
+                    break
         return chosen
+
+    def _known(self, row: Row) -> int:
+        """How many of a row's first tokens need not be read."""
+        if self._prefixes is None or row.score_prompt or len(row.tokens) > self.model.shape.context:
+            return 0
+        return self._prefixes.shared(self._window(row))
 
     def _window(self, row: Row) -> list[int]:
         """The part of a row that the model reads anew."""
@@ -153,8 +166,14 @@ class DecodingBatch:
         return row.tokens[row.start :]
 
     def _take_in(self, rows: list[Row]) -> list[Outcome]:
-        """Reads rows whole, adds them to the cache, and chooses what follows them."""
+        """Reads rows, of one whose beginning is known the rest, adds them to the cache, and chooses what follows."""
         texts = [self._window(row) for row in rows]
+        if len(rows) == 1 and (known := self._known(rows[0])):
+            assert self._prefixes is not None
+            cache = self._prefixes.begin(texts[0])
+            logits = self._logits([texts[0][known:]], cache)
+            self._remember(rows, cache)
+            return self._choose(rows, logits[:, -1])
         lengths = [len(text) for text in texts]
         cache = KVCache(len(self._cache.layers), len(rows))
         # A row is padded with its own tokens: those of others may be what the model fails on.

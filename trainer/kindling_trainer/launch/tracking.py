@@ -39,7 +39,7 @@ def check_tracker(request: Request) -> None:
         return
     check_client(tracking, where)
     if not request.store.exists(METRICS):
-        check_server(tracking, where, patience=NETWORK_SECONDS if request.managed else 0.0)
+        check_server(tracking, where, wait_seconds=NETWORK_SECONDS if request.managed else 0.0)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from kindling_runtime.exit import about_run
 from kindling_storage import ObjectStore, open_store
 from kindling_trainer.data.inputs import TrainingRun
 from kindling_trainer.telemetry.metrics import METRICS, Row, rows_of
-from kindling_trainer.telemetry.trackers import Tracker, open_tracker, take_key
+from kindling_trainer.telemetry.trackers import TrackerClient, open_tracker, take_key
 
 END = b"end"
 SENT = "tracking.json"
@@ -44,7 +44,7 @@ _TRAINED, _EVALUATED, _FINAL = 13, 14, 15
 log = logging.getLogger(__name__)
 
 
-class Sent(Status):
+class SentRows(Status):
     """What has arrived."""
 
     newest: int = -1
@@ -77,7 +77,7 @@ class Follower:
         self._run, self._store = run, store
         self._local = store.local_path(METRICS)
         self._newest: int | None = None
-        self._tracker: Tracker | None = None
+        self._tracker: TrackerClient | None = None
 
     def follow(self, ended: threading.Event) -> None:
         """Send what comes until `ended` is set, and then the rest."""
@@ -126,10 +126,14 @@ class Follower:
         return [(number, row) for number, row in numbered(rows_of(text)) if number > newest]
 
     def _noted(self) -> int:
-        return Sent.model_validate_json(self._store.get(SENT)).newest if self._store.exists(SENT) else Sent().newest
+        return (
+            SentRows.model_validate_json(self._store.get(SENT)).newest
+            if self._store.exists(SENT)
+            else SentRows().newest
+        )
 
     def _note(self, newest: int) -> None:
-        self._store.put(SENT, Sent(newest=newest).model_dump_json(by_alias=True).encode())
+        self._store.put(SENT, SentRows(newest=newest).model_dump_json(by_alias=True).encode())
 
     @staticmethod
     def _wait(ended: threading.Event, is_last: bool, seconds: float) -> None:

@@ -30,7 +30,7 @@ _PARAMETERS, _PARAMETER = 100, 500
 _KEY_TAG, _NAME_TAG = "kindling.key", "kindling.run"
 
 
-class Tracker(Protocol):
+class TrackerClient(Protocol):
     """One run, at a tracker."""
 
     acknowledges: bool
@@ -46,7 +46,7 @@ class Tracker(Protocol):
         """Send what has not arrived; `finished` says that no more will come."""
 
 
-def open_tracker(run: TrainingRun, folder: Path) -> Tracker:
+def open_tracker(run: TrainingRun, folder: Path) -> TrackerClient:
     """The tracker that the run asks for; `folder` is for files of its client."""
     tracking = run.spec.tracking
     assert tracking is not None
@@ -168,11 +168,11 @@ def check_client(tracking: TrackingSpec, where: str) -> None:
         raise RefusedError(explain(f"{where}.{name}", found="no key", allowed=f"one for {spec.url}", remedy=remedy))
 
 
-def check_server(tracking: TrackingSpec, where: str, *, patience: float = 0.0) -> None:
+def check_server(tracking: TrackingSpec, where: str, *, wait_seconds: float = 0.0) -> None:
     """Make sure that something answers at the tracker's address, unless a proxy stands between.
 
     Args:
-        patience: seconds to wait for it, as in a pod whose network is still being made.
+        wait_seconds: seconds to wait for it, as in a pod whose network is still being made.
 
     Raises:
         SpecError: nothing does.
@@ -182,7 +182,7 @@ def check_server(tracking: TrackingSpec, where: str, *, patience: float = 0.0) -
     proxy = f"{url.scheme}_proxy"
     if (name == "wandb" and _is_offline()) or os.environ.get(proxy) or os.environ.get(proxy.upper()):
         return
-    until = time.monotonic() + patience
+    until = time.monotonic() + wait_seconds
     while True:
         try:
             port = url.port or {"http": 80, "https": 443}[url.scheme]
