@@ -1,12 +1,14 @@
 """How fast the operator makes the children of many runs, how large it grows, and what a kill -9 in the middle does.
 
     python bench/operator/bench.py [--runs 1000] [--json FILE]
+    python bench/operator/bench.py --documents 10000 [--active 100]
 
 A real etcd and API server run on this machine, beside the operator and this script: no controllers and no nodes, so
 Jobs stay without pods, and what is measured is the operator. PretrainRuns with a dataset given by URI wait for nothing.
 There are three parts: all children of all runs; the same with the operator killed half-way and a second replica taking
-over; a restart on top of everything. etcd and kube-apiserver are those that `make cluster` builds. KubeRay's figure is
-the one that it publishes; no peer is run.
+over; a restart on top of everything. With `--documents` it is asked instead what documents cost that are over: all but
+some have succeeded, and a fresh operator looks at a tenth of them, a third, and all. etcd and kube-apiserver are those
+that `make cluster` builds. KubeRay's figure is the one that it publishes; no peer is run.
 """
 
 from __future__ import annotations
@@ -43,6 +45,32 @@ from kubenode.api_server import ApiServer, free_port
 PUBLISHED = {"KubeRay: 1,000 RayClusters, a second": 3.7}
 """As KubeRay publishes it, on a cluster of its own and until the pods are ready; not measured here."""
 
+QUIET_SECONDS = 30
+"""For which it is watched when nothing happens."""
+
+_SINCE = {"lastTransitionTime": "2026-05-01T12:00:00Z"}
+SUCCEEDED = {
+    "phase": "Succeeded",
+    "attempt": 1,
+    "observedGeneration": 1,
+    "conditions": [
+        {"type": "Accepted", "status": "True", "reason": "Valid", "message": "The spec is valid.", **_SINCE},
+        {"type": "Succeeded", "status": "True", "reason": "Completed", "message": "It is done.", **_SINCE},
+        {"type": "Reconciling", "status": "False", "reason": "Settled", "message": "It is done.", **_SINCE},
+    ],
+    "key": "sha256:" + 64 * "0",
+    "storage": {"uri": "s3://bench/models", "credentialsSecret": "s3"},
+    "result": {
+        "digest": "sha256:" + 64 * "1",
+        "uri": "s3://bench/models/models/0000000000000000",
+        "model": "s3://bench/models/models/0000000000000000/model",
+        "steps": 1000,
+        "tokens": 65_536_000,
+        "loss": 3.1,
+    },
+}
+"""What a finished run leaves behind."""
+
 GOALS = {"runs a second": 8.0, "reconcile p99 (ms)": 250.0, "operator RSS (MiB)": 256.0, "takeover (s)": 20.0}
 
 CHILDREN = (("batch/v1", "Job"), ("v1", "ConfigMap"), ("v1", "Service"), ("networking.k8s.io/v1", "NetworkPolicy"))
@@ -61,6 +89,8 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = options_of(__doc__)
     parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--documents", type=int, help="measure how the operator grows with so many")
+    parser.add_argument("--active", type=int, default=100, help="of the documents, those that are at work")
     return parser.parse_args()
 
 
@@ -71,9 +101,11 @@ async def measure(server: ApiServer, scratch: Path, arguments: argparse.Namespac
     await load_kube_config(config_file=str(server.kubeconfig()), client_configuration=configuration)
     cluster = Cluster(ApiClient(configuration))
     try:
-        await prepare(cluster, ("speed", "faults"))
+        await prepare(cluster, ("speed", "faults", "many"))
         operators = Operators(server.kubeconfig("operator"), scratch)
         try:
+            if arguments.documents is not None:
+                return await growth(cluster, operators, arguments.documents, arguments.active)
             figures = await speed(cluster, operators, arguments.runs)
             figures |= await faults(cluster, operators, arguments.runs)
             return figures | await restart(operators, 2 * arguments.runs)
@@ -100,7 +132,7 @@ async def speed(cluster: Cluster, operators: Operators, runs: int) -> dict[str, 
         "runs a second": round(runs / seconds, 1),
         "reconcile p50 (ms)": quantile(metrics, 0.5),
         "reconcile p99 (ms)": quantile(metrics, 0.99),
-        "reconciles": int(sum(value for name, value in metrics if name.startswith("kindling_reconcile_seconds_count"))),
+        "reconciles": int(reconciles(metrics)),
         "errors": int(sum(value for name, value in metrics if name.startswith("kindling_reconcile_errors_total"))),
         "operator RSS (MiB)": operator.peak_mebibytes(),
         "operator CPU (s)": operator.cpu_seconds(),
@@ -128,13 +160,64 @@ async def restart(operators: Operators, runs: int) -> dict[str, Any]:
     operator = operators.start("standby")  # under the same name the Lease is its own already
     began = time.monotonic()
     await operator.leads()
-    while (
-        sum(value for name, value in operator.metrics() if name.startswith("kindling_reconcile_seconds_count")) < runs
-    ):
+    while reconciles(operator.metrics()) < runs:
         await asyncio.sleep(0.2)
     figures = {"seconds to look at all runs after a restart": round(time.monotonic() - began, 1)}
     await asyncio.sleep(10)
     return figures | {"operator RSS after a restart (MiB)": operator.peak_mebibytes()}
+
+
+async def growth(cluster: Cluster, operators: Operators, documents: int, active: int) -> dict[str, Any]:
+    """What a fresh operator takes for so many documents, of which some are at work and the others have succeeded."""
+    figures: dict[str, Any] = {}
+    await apply_runs(cluster, "many", active)
+    over = 0
+    for total in sorted({max(active + 1, documents // part) for part in (10, 3, 1)}):
+        await finish_runs(cluster, "many", range(over, total - active))
+        over = total - active
+        operator = operators.start("many")
+        began = time.monotonic()
+        await operator.leads()
+        await until(cluster, operators, "many", active)
+        while reconciles(operator.metrics()) < total:
+            await asyncio.sleep(2)  # an answer counts all documents
+        seconds = time.monotonic() - began
+        before, asked = operator.cpu_seconds(), reconciles(operator.metrics())
+        await asyncio.sleep(QUIET_SECONDS)
+        metrics = operator.metrics()
+        figures |= {
+            f"{total}: seconds to look at all": round(seconds, 1),
+            f"{total}: CPU for that (s)": round(before, 1),
+            f"{total}: reconcile p50, p99 (ms)": f"{quantile(metrics, 0.5)}, {quantile(metrics, 0.99)}",
+            f"{total}: RSS (MiB)": operator.peak_mebibytes(),
+            f"{total}: reconciles a minute, when nothing happens": round(
+                60 / QUIET_SECONDS * (reconciles(metrics) - asked)
+            ),
+            f"{total}: CPU then (%)": round(100 * (operator.cpu_seconds() - before) / QUIET_SECONDS, 1),
+        }
+        operators.kill("many")
+    return figures
+
+
+def reconciles(metrics: list[tuple[str, float]]) -> float:
+    """How often the operator has looked at a document."""
+    return sum(value for name, value in metrics if name.startswith("kindling_reconcile_seconds_count"))
+
+
+async def finish_runs(cluster: Cluster, namespace: str, numbers: range) -> None:
+    """Create runs that have succeeded, as their status says, sixteen at a time."""
+    slots = asyncio.Semaphore(16)
+    path = f"/apis/kindling.dev/v1alpha1/namespaces/{namespace}/pretrainruns"
+
+    async def one(number: int) -> None:
+        async with slots:
+            run = a_run(namespace, f"over-{number:05}")
+            await cluster.create(run, manager="bench")
+            name = run["metadata"]["name"]
+            body = {"status": SUCCEEDED}
+            await cluster._call("PATCH", f"{path}/{name}/status", body, "application/merge-patch+json", {})
+
+    await asyncio.gather(*(one(number) for number in numbers))
 
 
 async def prepare(cluster: Cluster, namespaces: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from functools import cache
 from ipaddress import ip_network
 
 from kindling_api.v1alpha1.runfile import PROGRESS_PORT
@@ -56,13 +57,19 @@ def egress(settings: Settings, own: Mapping[str, str]) -> list[Object]:
 
 def _block(cidr: str) -> Object:
     """A block of addresses without those of the cloud's metadata that are within it."""
+    denied = _denied(cidr)
+    return {"ipBlock": {"cidr": cidr, **({"except": list(denied)} if denied else {})}}
+
+
+@cache
+def _denied(cidr: str) -> tuple[str, ...]:
+    """The addresses of the cloud's metadata within a block; an installation has a few blocks, and many runs."""
     network = ip_network(cidr)
-    denied = [
+    return tuple(
         address
         for address in itertools.chain(*METADATA_ADDRESSES.values())
         if (inner := ip_network(address)).version == network.version and inner.subnet_of(network)  # type: ignore[arg-type]
-    ]
-    return {"ipBlock": {"cidr": cidr, **({"except": denied} if denied else {})}}
+    )
 
 
 def readers(settings: Settings) -> list[Object]:
