@@ -17,6 +17,7 @@ from kindling_api.errors import (
     WithdrawnError,
     WrongRunFileError,
 )
+from kindling_api.v1alpha1.best import Best
 from kindling_api.v1alpha1.storage import StorageSpec
 
 Phase = Literal["Pending", "Waiting", "Queued", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
@@ -286,19 +287,6 @@ class Divergence(Status):
             "diverged. Lower the optimizer's learningRate, lengthen the schedule's warmupFraction or set "
             "gradientClip: 1.0."
         )
-
-
-class Best(Status):
-    """The evaluation with the lowest validation loss so far."""
-
-    step: int
-    """Optimizer steps before it; the weights that are kept are of then."""
-    loss: float
-    """The validation loss that it found."""
-    judged: int
-    """Optimizer steps before the newest evaluation that was compared; of a finished run, where it ended."""
-    worse: int = 0
-    """Evaluations since."""
 
 
 class ModelResult(Status):
