@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from kindling_api.base import Status
 from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
-from kindling_api.v1alpha1.elastic import at_size, sizes_of
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
@@ -221,8 +220,8 @@ def _elastic(spec: PretrainRunSpec, vocab_size: int | None, dataset_tokens: int 
     if spec.resources.min_nodes is None:
         return []
     shape, found = spec.model.shape(), []
-    for nodes in sizes_of(spec):
-        sized = at_size(spec, nodes)
+    for nodes in spec.sizes():
+        sized = spec.at_size(nodes)
         batch = sized.batch_plan(dataset_tokens)
         layout, needed = sized.layout(), _memory(sized, shape, _padded(shape, vocab_size), batch)
         found.append(NodesPlan(nodes=nodes, layout=layout, batch=batch, memory=int(needed.total)))

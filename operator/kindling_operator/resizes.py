@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kindling_api.v1alpha1.elastic import sizes_of
 from kindling_api.v1alpha1.pretrain_run import PretrainRun
+from kindling_api.v1alpha1.resizes import MOST_RESIZES, NodesStatus, Resize
 from kindling_api.v1alpha1.runfile import Progress
-from kindling_api.v1alpha1.status import MOST_RESIZES, NodesStatus, PretrainRunStatus, Resize
+from kindling_api.v1alpha1.status import PretrainRunStatus
 from kindling_operator.draft import Draft
 
 
@@ -21,7 +21,7 @@ def count_resizes(draft: Draft, reported: Progress) -> Draft:
     if reported.nodes is None or not isinstance(document, PretrainRun) or not isinstance(status, PretrainRunStatus):
         return draft
     spec = document.spec
-    nodes = NodesStatus(running=reported.nodes, wanted=spec.resources.nodes, sizes=list(sizes_of(spec)))
+    nodes = NodesStatus(running=reported.nodes, wanted=spec.resources.nodes, sizes=list(spec.sizes()))
     known = {resize.time: resize for resize in status.resizes or ()}
     for resize in reported.resizes or ():
         if resize.time not in known:

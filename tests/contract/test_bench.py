@@ -54,6 +54,7 @@ TOY: dict[str, list[list[str]]] = {
     "dataprep/start_up.py": [["--megabytes", "0.1", "--workers", "0"]],
     "dataprep/toxicity.py": [["{data}"]],
     "faults/bench.py": [["--kills", "1", "--nodes", "2"]],
+    "faults/elastic.py": [["--faults", "1"]],
     "families/bench.py": [["--families", "qwen3", "--steps", "1"]],
     "healing/bench.py": [["--text={data}/tinyshakespeare/input.txt", *FEW]],
     "languages/bench.py": [["--documents", "3"]],

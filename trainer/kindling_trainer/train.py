@@ -24,7 +24,6 @@ import torch.distributed as dist
 from kindling_api import logs
 from kindling_api.errors import EXIT_SIGNALLED, SpecError, explain
 from kindling_api.quantities import seconds
-from kindling_api.v1alpha1.elastic import at_size
 from kindling_api.v1alpha1.products import CheckpointManifest
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, PretrainRunFile, Progress, read_run_file
 from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
@@ -73,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         run = read_run_file(options.runfile)
         assert not isinstance(run, DatasetBuildFile)
         if options.nodes is not None and isinstance(run, PretrainRunFile):
-            run = run.model_copy(update={"spec": at_size(run.spec, options.nodes)})
+            run = run.model_copy(update={"spec": run.spec.at_size(options.nodes)})
         about_run(run)
         if isinstance(run, AlignmentRunFile):
             hide_from_functions(run)

@@ -7,9 +7,9 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from kindling_api.base import API_VERSION, Metadata, Spec
+from kindling_api.errors import SpecError, explain
 from kindling_api.rules import cel
 from kindling_api.v1alpha1.checkpoint import CheckpointSpec, EvaluationSpec, InitializeSpec, RestartSpec
-from kindling_api.v1alpha1.elastic import sizes_of
 from kindling_api.v1alpha1.model import ModelSpec
 from kindling_api.v1alpha1.parallelism import Layout, ParallelismSpec, check_divides, layout_of
 from kindling_api.v1alpha1.publish import PublishSpec
@@ -68,7 +68,7 @@ class PretrainRunSpec(TrainingControls):
     @model_validator(mode="after")
     def _can_be_laid_out(self) -> Self:
         self.batch_plan()
-        sizes_of(self)
+        self.sizes()
         return self
 
     def layout(self) -> Layout:
@@ -93,6 +93,42 @@ class PretrainRunSpec(TrainingControls):
         context = self.model.shape().context
         sequences = default_sequences(self.training, context, dataset_tokens)
         return batch_plan(self.training.batch, context, self.layout(), sequences=sequences)
+
+    def at_size(self, nodes: int) -> Self:
+        """The same work over exactly so many nodes."""
+        resources = self.resources.model_copy(update={"nodes": nodes, "min_nodes": None})
+        return self.model_copy(update={"resources": resources})
+
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of nodes over which the run may go, ascending; `nodes` alone where it is not elastic.
+
+        Raises:
+            SpecError: it cannot go over `minNodes`, or `nodes`, of them.
+        """
+        most, fewest = self.resources.nodes, self.resources.min_nodes
+        if fewest is None:
+            return (most,)
+        if fewest > most:
+            allowed, remedy = f"at most resources.nodes = {most}", "lower it, or raise nodes"
+            raise SpecError(explain("spec.resources.minNodes", found=fewest, allowed=allowed, remedy=remedy))
+        if self.parallelism.data != "auto":
+            found, allowed = self.parallelism.data, "auto, with resources.minNodes: it takes up the difference"
+            raise SpecError(explain("spec.parallelism.data", found=found, allowed=allowed, remedy="leave it out"))
+        sizes = tuple(nodes for nodes in range(1, most + 1) if self._why_not(nodes) is None)
+        possible = tuple(nodes for nodes in sizes if nodes >= fewest)
+        if (why := self._why_not(fewest)) is not None:
+            allowed = f"a number of nodes at which the model and the batch divide: {' or '.join(map(str, sizes))}"
+            remedy = f"use {possible[0]}, the smallest above it that works ({why})"
+            raise SpecError(explain("spec.resources.minNodes", found=fewest, allowed=allowed, remedy=remedy))
+        return possible
+
+    def _why_not(self, nodes: int) -> str | None:
+        """Why the run cannot go over so many nodes; None where it can."""
+        try:
+            self.at_size(nodes).batch_plan()
+        except SpecError as error:
+            return str(error)
+        return None
 
 
 class PretrainRun(Spec):

@@ -19,6 +19,7 @@ from kindling_api.v1alpha1.alignment_method import ModuleName
 from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
+from kindling_api.v1alpha1.resizes import Resize
 from kindling_api.v1alpha1.status import (
     AlignmentProgress,
     AlignmentResult,
@@ -28,7 +29,6 @@ from kindling_api.v1alpha1.status import (
     Failure,
     ModelResult,
     Reason,
-    Resize,
     TrainingProgress,
 )
 from kindling_api.v1alpha1.storage import StorageSpec

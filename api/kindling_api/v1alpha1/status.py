@@ -17,6 +17,8 @@ from kindling_api.errors import (
     WithdrawnError,
     WrongRunFileError,
 )
+from kindling_api.v1alpha1.best import Best
+from kindling_api.v1alpha1.resizes import MOST_RESIZES, NodesStatus, Resize
 from kindling_api.v1alpha1.storage import StorageSpec
 
 Phase = Literal["Pending", "Waiting", "Queued", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
@@ -288,19 +290,6 @@ class Divergence(Status):
         )
 
 
-class Best(Status):
-    """The evaluation with the lowest validation loss so far."""
-
-    step: int
-    """Optimizer steps before it; the weights that are kept are of then."""
-    loss: float
-    """The validation loss that it found."""
-    judged: int
-    """Optimizer steps before the newest evaluation that was compared; of a finished run, where it ended."""
-    worse: int = 0
-    """Evaluations since."""
-
-
 class ModelResult(Status):
     """A finished model."""
 
@@ -335,38 +324,6 @@ class AlignmentResult(ModelResult):
     """Figures of the evaluation, by name."""
     endpoint: str | None = None
     """Where it is served."""
-
-
-MOST_RESIZES = 10
-"""Changes of a run's size that a status remembers."""
-
-
-class Resize(Status):
-    """A change of the number of nodes over which an elastic run goes."""
-
-    time: str
-    """When it was decided on (RFC 3339)."""
-    before: int
-    """Nodes before it."""
-    nodes: int
-    """Nodes after it."""
-    cause: str = Field(max_length=256)
-    """What it came from, as a sentence."""
-    lost_steps: int = 0
-    """Steps that were taken and not saved, and so are taken again."""
-    seconds: float | None = None
-    """From the decision to the first step after it; absent until that was taken."""
-
-
-class NodesStatus(Status):
-    """Over how many nodes an elastic run goes."""
-
-    running: int
-    """Nodes that take part."""
-    wanted: int
-    """Nodes that it asks for."""
-    sizes: list[int] = []
-    """The numbers of nodes at which it can go on."""
 
 
 MOST_ATTEMPTS = 10

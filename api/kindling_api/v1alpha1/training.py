@@ -46,7 +46,7 @@ class KeepBest(Spec):
     """The model that comes out has the weights with the lowest validation loss, of all evaluations (`evaluation.every`)
     and of that after the last step; `evaluation.every` and `evaluation.batches` then decide about the result."""
 
-    patience: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    stop_after: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Evaluations, one after another, of which none is the best so far, after which the run ends (Prechelt 1998, "Early
     Stopping - But When?", the criterion UP). Absent: it takes all its steps."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-START_PATIENCE_SECONDS = 10.0
+START_WAIT_SECONDS = 10.0
 """A run that has enough nodes waits so long, after the last one came, for others; and one that is at work, before it
 grows: nodes that come together are taken in together."""
 RESIZE_SECONDS = 30.0
@@ -22,7 +22,7 @@ def first_size(sizes: Sequence[int], present: int, quiet: float) -> int | None:
     """Over how many nodes a run begins, `quiet` seconds after the last of those present came; None while it waits."""
     if present >= sizes[-1]:
         return sizes[-1]
-    return largest(sizes, present) if quiet >= START_PATIENCE_SECONDS else None
+    return largest(sizes, present) if quiet >= START_WAIT_SECONDS else None
 
 
 def wider_size(
@@ -41,6 +41,6 @@ def wider_size(
     wider = largest(sizes, present)
     if wider is None or wider <= nodes or remaining is None:
         return None
-    if wider < sizes[-1] and quiet < START_PATIENCE_SECONDS:
+    if wider < sizes[-1] and quiet < START_WAIT_SECONDS:
         return None
     return wider if remaining * (1 - nodes / wider) > GAIN_FACTOR * cost else None

@@ -10,7 +10,15 @@ from contextlib import suppress
 from dataclasses import replace
 
 from kindling_trainer.launch import orders
-from kindling_trainer.launch.orders import NO_GENERATION, Order, State, keep_alive, read_order, send, write_state
+from kindling_trainer.launch.orders import (
+    NO_GENERATION,
+    LauncherState,
+    Order,
+    keep_alive,
+    read_order,
+    send,
+    write_state,
+)
 from kindling_trainer.launch.workers import PeerFailure, WorkersOutcome
 
 
@@ -26,7 +34,7 @@ class LeaderConnection:
 
     def __init__(self, identity: str, node: int, address: tuple[str, int], *, elastic: bool = False) -> None:
         self._identity, self._address, self._elastic = identity, address, elastic
-        self._state = State(f"{node}:{secrets.token_hex(4)}", node, NO_GENERATION if elastic else 0)
+        self._state = LauncherState(f"{node}:{secrets.token_hex(4)}", node, NO_GENERATION if elastic else 0)
         self._order: Order | None = None
         self._changed = threading.Condition()
         self._connection: socket.socket | None = None
@@ -84,7 +92,7 @@ class LeaderConnection:
     def _takes_part(self, order: Order) -> bool:
         return order.members is None or self._state.name in order.members
 
-    def _become(self, state: State) -> None:
+    def _become(self, state: LauncherState) -> None:
         with self._changed:
             self._state = state
             if self._connection is not None:

@@ -21,8 +21,8 @@ from kindling_runtime.dual_stack import DualStackServer
 from kindling_trainer.launch import orders
 from kindling_trainer.launch.orders import (
     NO_GENERATION,
+    LauncherState,
     Order,
-    State,
     keep_alive,
     node_of,
     read_state,
@@ -52,7 +52,7 @@ class Members:
         self._identity, self._others, self._elastic = identity, others, elastic
         self._order = Order(NO_GENERATION, ()) if elastic else Order()
         self._changed = threading.Condition()
-        self._states: dict[int, State] = {}
+        self._states: dict[int, LauncherState] = {}
         self._connections: dict[int, socket.socket] = {}
         self._lost: dict[int, float] = {}  # since when (monotonic clock)
         self._joined: dict[str, float] = {}  # when each launcher was first heard (monotonic clock)
@@ -132,7 +132,7 @@ class Members:
         state = self._states.get(node)
         return state.outcome if state is not None and self._has_ended(state) else None
 
-    def _has_ended(self, state: State) -> bool:
+    def _has_ended(self, state: LauncherState) -> bool:
         """Whether its processes of the newest generation are known to have ended. Those of a launcher that has come
         since ended with the one before it, which was PID 1 of its pod."""
         members = self._order.members
@@ -175,7 +175,7 @@ class Members:
                     self._lost[node] = time.monotonic()
                     self._changed.notify_all()
 
-    def _heard(self, connection: socket.socket, state: State) -> None:
+    def _heard(self, connection: socket.socket, state: LauncherState) -> None:
         with self._changed:
             if self._connections.get(state.node) is not connection:
                 self._connections[state.node] = connection

@@ -40,7 +40,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class State:
+class LauncherState:
     """What a launcher says of itself."""
 
     name: str
@@ -77,7 +77,7 @@ def read_order(line: bytes) -> Order:
     return Order(order["generation"], members, ended, order["over"])
 
 
-def write_state(identity: str, state: State) -> dict[str, Any]:
+def write_state(identity: str, state: LauncherState) -> dict[str, Any]:
     """The state as JSON has it, for those who go by `identity`."""
     document = {**asdict(state), "identity": identity, "outcome": None}
     if (outcome := state.outcome) is not None:
@@ -86,7 +86,7 @@ def write_state(identity: str, state: State) -> dict[str, Any]:
     return document
 
 
-def read_state(identity: str, line: bytes) -> State | None:
+def read_state(identity: str, line: bytes) -> LauncherState | None:
     """The state in a line; None where another attempt's launcher, or one of another run, tells it.
 
     Raises:
@@ -98,7 +98,7 @@ def read_state(identity: str, line: bytes) -> State | None:
     if (outcome := document["outcome"]) is not None:
         failure = None if outcome["failure"] is None else Failure.model_validate(outcome["failure"])
         document["outcome"] = WorkersOutcome(outcome["ending"], failure, outcome["exit_code"])
-    return State(**document)
+    return LauncherState(**document)
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:

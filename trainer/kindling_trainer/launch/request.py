@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kindling_api.v1alpha1.products import model_folder
-from kindling_api.v1alpha1.status import Failure, Resize
+from kindling_api.v1alpha1.resizes import Resize
+from kindling_api.v1alpha1.status import Failure
 from kindling_runtime.fork_server import ForkServer
 from kindling_storage import ObjectStore
 from kindling_trainer.data.inputs import TrainingRun

@@ -8,9 +8,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from kindling_api.logs import say
-from kindling_api.v1alpha1.elastic import sizes_of
+from kindling_api.v1alpha1.resizes import Resize
 from kindling_api.v1alpha1.runfile import PretrainRunFile, Progress
-from kindling_api.v1alpha1.status import Resize, TrainingProgress
+from kindling_api.v1alpha1.status import TrainingProgress
 from kindling_runtime.progress import ProgressWriter
 from kindling_trainer.data.inputs import TrainingRun
 from kindling_trainer.launch.elastic import RESIZE_SECONDS, first_size, largest, wider_size
@@ -39,7 +39,7 @@ class Resizing:
     def __init__(self, request: Request, members: Members) -> None:
         assert isinstance(request.run, PretrainRunFile)
         self._request, self._members = request, members
-        self._sizes = sizes_of(request.run.spec)
+        self._sizes = request.run.spec.sizes()
         self._others: list[str] = []
         self._before = 0
         self._began = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kindling_api.v1alpha1.status import Best
+from kindling_api.v1alpha1.best import Best
 from kindling_api.v1alpha1.training import KeepBest
 
 
@@ -32,6 +32,6 @@ class BestSoFar:
     def is_enough(self, keep: KeepBest | None) -> bool:
         """Whether the run ends, since so many evaluations were no better (Prechelt 1998, "Early Stopping - But When?",
         the criterion UP, for the best so far)."""
-        if keep is None or keep.patience is None or self.found is None:
+        if keep is None or keep.stop_after is None or self.found is None:
             return False
-        return self.found.worse >= keep.patience
+        return self.found.worse >= keep.stop_after

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from kindling_api.v1alpha1.optimizer import Muon as MuonSpec
-from kindling_api.v1alpha1.optimizer import Optimizer
+from kindling_api.v1alpha1.optimizer import Muon, Optimizer
 from kindling_trainer.optim.adamw import MOMENTS, build_adamw, divided, set_finished_steps
 
 ITERATIONS = 5
@@ -25,7 +24,7 @@ UPDATE_RMS = 0.2
 """The root mean square of AdamW's updates, which a matrix's update is given (Liu et al. 2025, section 2.2)."""
 
 
-class Muon(torch.optim.AdamW):
+class MuonWithAdamW(torch.optim.AdamW):
     """AdamW, but for the groups that have a `momentum`, whose parameters are matrices [M, N].
 
     An orthogonalisation needs the whole matrix: each process gathers it from those that share it, computes it, and
@@ -68,13 +67,13 @@ def build_optimizer(model: nn.Module, chosen: Optimizer, precision: torch.dtype)
     return build_muon(model, chosen.muon, precision)
 
 
-def build_muon(model: nn.Module, settings: MuonSpec, precision: torch.dtype) -> Muon:
+def build_muon(model: nn.Module, settings: Muon, precision: torch.dtype) -> MuonWithAdamW:
     """Muon for `is_matrix` parameters, AdamW without decay for the others, but for a head of its own, which decays."""
     matrices, others = divided(model, is_matrix)
     heads = {id(parameter) for name, parameter in model.named_parameters() if name.startswith("head.")}
     plain = [parameter for parameter in others if id(parameter) not in heads]
     head = [parameter for parameter in others if id(parameter) in heads and parameter.ndim == 2]
-    optimizer = Muon(
+    optimizer = MuonWithAdamW(
         [
             {"params": matrices, "weight_decay": settings.weight_decay, "momentum": settings.momentum},
             {"params": head, "weight_decay": settings.weight_decay},

@@ -67,7 +67,7 @@ EAGER = """
 import sys
 from kindling_trainer import __main__
 from kindling_trainer.launch import elastic
-elastic.START_PATIENCE_SECONDS, elastic.GAIN_FACTOR = 1.0, 0.0
+elastic.START_WAIT_SECONDS, elastic.GAIN_FACTOR = 1.0, 0.0
 sys.exit(__main__.main(sys.argv[1:]))
 """
 """A launcher that waits for others a second, and grows whatever it costs."""

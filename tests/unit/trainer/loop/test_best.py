@@ -37,7 +37,7 @@ def test_the_best_is_the_first_of_the_lowest_and_two_that_are_no_better_are_enou
     for step, loss in enumerate(losses):
         so_far.judge(step, loss)
     assert so_far.found is not None and so_far.found.step == best
-    assert so_far.is_enough(KeepBest(patience=2)) == enough and not so_far.is_enough(KeepBest())
+    assert so_far.is_enough(KeepBest(stop_after=2)) == enough and not so_far.is_enough(KeepBest())
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_a_run_that_gets_worse_ends_early_with_its_best_weights_whatever_killed_
     uri = dataset()
     training = {"steps": 40, "optimizer": {"adamW": {"learningRate": 0.3}}, "gradientClip": 0.0}
     fields: dict[str, Any] = {"dataset": uri, "checkpoint": {"every": 3, "keep": 2}, "evaluation": {"every": 2}}
-    fields["training"] = training | {"keepBest": {"patience": 4}}
+    fields["training"] = training | {"keepBest": {"stopAfter": 4}}
     run = run_file(name="best", store="best", **fields)
     runs.train_in_turn([run])
     store = runs.store(run)

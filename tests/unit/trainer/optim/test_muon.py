@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kindling_api.v1alpha1.model import ModelShape
-from kindling_api.v1alpha1.optimizer import Muon as MuonSpec
+from kindling_api.v1alpha1.optimizer import Muon
 from kindling_trainer.estimate.sizes import layer_matrices
 from kindling_trainer.models import build_model
 from kindling_trainer.models.initialize import initialize
@@ -32,7 +32,7 @@ def test_a_step_is_that_of_the_optimizers_of_pytorch(shape: ModelShape) -> None:
         (matrices if is_matrix(name, parameter) else decayed if name == "head.weight" else rest).append(parameter)
     assert sum(matrix.numel() for matrix in matrices) == shape.layers * layer_matrices(shape)
     optimizers: list[torch.optim.Optimizer] = [
-        build_muon(ours, MuonSpec(learning_rate=0.01), torch.bfloat16),
+        build_muon(ours, Muon(learning_rate=0.01), torch.bfloat16),
         torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(
             [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}],
@@ -54,7 +54,7 @@ def test_a_rate_of_0_moves_nothing() -> None:
     model = build_model(SHAPES["llama"], 40)
     initialize(model, 1)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    optimizer = build_muon(model, MuonSpec(), torch.float32)
+    optimizer = build_muon(model, Muon(), torch.float32)
     set_learning_rate(optimizer, 0.0)
     model(torch.arange(8)[None]).sum().backward()
     optimizer.step()
