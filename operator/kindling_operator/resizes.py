@@ -25,7 +25,9 @@ def count_resizes(draft: Draft, reported: Progress) -> Draft:
     known = {resize.time: resize for resize in status.resizes or ()}
     for resize in reported.resizes or ():
         if resize.time not in known:
-            draft = draft.emit_event("Normal" if resize.nodes > resize.before else "Warning", "Resized", _told(resize))
+            draft = draft.emit_event(
+                "Normal" if resize.nodes > resize.before else "Warning", "Resized", _message(resize)
+            )
         known[resize.time] = resize  # its seconds come later than itself
     resizes = [known[time] for time in sorted(known)][-MOST_RESIZES:]
     return draft.update(nodes=nodes, resizes=resizes or None)
@@ -39,7 +41,7 @@ def nodes_stopped(draft: Draft) -> Draft:
     return draft.update(nodes=status.nodes.model_copy(update={"running": 0}))
 
 
-def _told(resize: Resize) -> str:
+def _message(resize: Resize) -> str:
     nodes = f"{resize.nodes} node{'s' * (resize.nodes != 1)}"
     lost = (
         f"{resize.lost_steps} step{'s' * (resize.lost_steps != 1)} taken again" if resize.lost_steps else "no step lost"

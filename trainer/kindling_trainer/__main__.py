@@ -33,7 +33,7 @@ from kindling_trainer.launch.launcher import launch
 from kindling_trainer.launch.node import LOCALHOST, one_of_nodes, single_node
 from kindling_trainer.launch.request import PROGRAM, Request
 
-TOLD_RESIZES = 4
+REPORTED_RESIZES = 4
 """Changes of size that a progress document tells of, the newest: whoever reads it comes every few seconds."""
 
 
@@ -93,7 +93,7 @@ def _latest(request: Request) -> Progress:
 def _restarts(request: Request) -> dict[str, Any]:
     failures = request.restarts
     restarts = {"restarts": len(failures), "last_failure": failures[-1] if failures else None}
-    return {**restarts, "nodes": request.nodes, "resizes": request.resizes[-TOLD_RESIZES:] or None}
+    return {**restarts, "nodes": request.nodes, "resizes": request.resizes[-REPORTED_RESIZES:] or None}
 
 
 def _summary(result: ModelResult) -> str:
