@@ -26,7 +26,7 @@ AFFINITY: Object = {
     "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": FIRST_HERE}]},
 }
 """A node holds one pod of the run, so that the loss of one leaves less room; the first pod is where MinIO is, too."""
-TRAINING: Object = {"steps": 1200, **FAST, "batch": {"tokens": "4Ki", "microBatch": 2}}
+TRAINING: Object = {"steps": 700, **FAST, "batch": {"tokens": "4Ki", "microBatch": 2}}
 SECONDS = 300
 
 

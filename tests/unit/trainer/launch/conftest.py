@@ -47,7 +47,7 @@ class Pods:
         return self
 
     def end(self, *codes: int) -> list[Progress]:
-        """All must end with these exit codes, in the order of nodes; gives their last words."""
+        """All must end with these exit codes, in the order of nodes; gives the last words of those that left one."""
         found = tuple(launcher.wait(timeout=300) for _, launcher in sorted(self.launchers.items()))
         assert found == codes, self._logs()
         return [

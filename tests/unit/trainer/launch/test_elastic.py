@@ -81,6 +81,37 @@ def over(nodes: int, step: int) -> Callable[[Progress], bool]:
 
 
 @pytest.mark.slow
+def test_a_run_that_shrinks_has_the_curve_of_one_that_did_not(
+    run_file: RunFactory, runs: Any, pods: Callable[..., Any]
+) -> None:
+    recipe = {"training": {"steps": 150, "batch": {"tokens": 384, "microBatch": 4}}, "checkpoint": {"every": 25}}
+    undisturbed = run_file(name="undisturbed", **recipe)
+    runs.finish(undisturbed)
+    run = run_file(name="elastic", resources={"nodes": 3, "minNodes": 1}, **recipe)
+
+    launchers = pods(run, nodes=3, launcher=("-c", EAGER)).start(0, 1, 2)
+    launchers.wait_for(over(3, 30))
+    launchers.launchers[1].kill()
+    launchers.launchers[1].wait()
+    launchers.wait_for(over(2, 30))
+    launchers.launchers[2].terminate()  # as where its node is drained: the run saves first
+    words = launchers.end(0, -9, 143)
+
+    resizes = words[0].resizes or []
+    assert [(resize.before, resize.nodes) for resize in resizes] == [(3, 2), (2, 1)]
+    assert [resize.cause for resize in resizes] == ["node 1 is gone", "node 2 is gone"]
+    assert 0 <= resizes[0].lost_steps < 50 and resizes[1].lost_steps == 0
+    assert words[0].restarts == 0, "what is gone is no failure"
+    assert_same_curve(runs, undisturbed, run)
+
+
+def assert_same_curve(runs: Any, undisturbed: Path, run: Path) -> None:
+    expected, found = runs.losses(undisturbed), runs.losses(run)
+    assert len(found) == len(expected) and max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_that_shrinks_and_grows_has_the_curve_of_one_that_did_not(
     run_file: RunFactory, runs: Any, pods: Callable[..., Any]
 ) -> None:
@@ -104,8 +135,7 @@ def test_a_run_that_shrinks_and_grows_has_the_curve_of_one_that_did_not(
     assert [resize.cause for resize in resizes] == ["node 1 is gone", "nodes 1, 2 have come", "node 2 is gone"]
     assert [resize.lost_steps for resize in resizes[1:]] == [0, 0], "they were saved first"
     assert 0 <= resizes[0].lost_steps < 50 and words[0].restarts == 0, "what is gone is no failure"
-    expected, found = runs.losses(undisturbed), runs.losses(run)
-    assert len(found) == len(expected) and max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 1e-5
+    assert_same_curve(runs, undisturbed, run)
 
 
 @pytest.mark.slow
