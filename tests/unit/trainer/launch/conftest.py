@@ -50,10 +50,8 @@ class Pods:
         """All must end with these exit codes, in the order of nodes; gives the last words of those that left one."""
         found = tuple(launcher.wait(timeout=300) for _, launcher in sorted(self.launchers.items()))
         assert found == codes, self._logs()
-        return [
-            Progress.model_validate_json(self._termination_message(node).read_bytes())
-            for node in sorted(self.launchers)
-        ]
+        messages = [self._termination_message(node) for node in sorted(self.launchers)]
+        return [Progress.model_validate_json(message.read_bytes()) for message in messages if message.exists()]
 
     def progress(self) -> Progress:
         """What the first node says of itself over the network."""
