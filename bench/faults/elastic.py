@@ -1,6 +1,6 @@
 """One run whose machines are lost and come back at random, beside one that nothing happened to.
 
-    python bench/faults/elastic.py [--faults 20] [--seed 1] [--json FILE]
+    python bench/faults/elastic.py [--faults 20] [--seed 1] [--architectures llama gpt2] [--json FILE]
 
 A run over two to four machines, each a launcher of its own on this one, with tensor parallelism over two of them. Again
 and again one that is not the first is killed (SIGKILL) or asked to leave (SIGTERM), or one that was comes back, at
@@ -32,7 +32,7 @@ from kindling_api.v1alpha1.runfile import Input, PretrainRunFile
 from kindling_api.v1alpha1.storage import StorageSpec
 
 NODES = 4
-STEPS_A_FAULT = 40
+STEPS_A_FAULT = 90
 EAGER = """
 import sys
 from kindling_trainer import __main__
@@ -48,9 +48,10 @@ def main() -> None:
     parser = options_of(__doc__)
     parser.add_argument("--faults", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--architectures", nargs="+", default=["llama", "gpt2"])
     options = parser.parse_args()
     figures = {}
-    for architecture in ("llama", "gpt2"):
+    for architecture in options.architectures:
         with tempfile.TemporaryDirectory() as folder:
             figures[architecture] = disturbed(Path(folder), architecture, options)
         print(f"{architecture}: {json.dumps(figures[architecture])}")
@@ -115,7 +116,7 @@ def run_file(folder: Path, dataset: str, name: str, architecture: str, steps: in
         "model": {"architecture": architecture, **SIZES},
         "training": {
             "steps": steps,
-            "batch": {"tokens": 4096, "microBatch": 4},
+            "batch": {"tokens": 8192, "microBatch": 4},
             "precision": "fp32",
             "compile": "never",
         },
