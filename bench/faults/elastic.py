@@ -78,35 +78,43 @@ def disturbed(folder: Path, architecture: str, options: Any) -> dict[str, Any]:
 
 
 def shake(attempt: Attempt, steps: int, options: Any) -> tuple[list[str], Any]:
-    """Cause faults until there were enough, then let the run finish; what was done, and its last word."""
+    """Cause faults until there were enough or the run is done; what was done, and its last word."""
     chance, done, after = random.Random(options.seed), [], 0.0
+    leader = attempt.launchers[0]
     try:
-        for number in range(options.faults):
-            if number % 2 == 0:
-                after = attempt.wait_for(SAVED, after)
+        while len(done) < options.faults and leader.poll() is None:
             time.sleep(chance.random() * 4)
-            node = chance.randrange(1, NODES)
-            launcher = attempt.launchers[node]
-            if launcher.poll() is not None:
-                attempt.launchers[node] = attempt.start(node)
-                done.append(f"{node} back")
-            elif chance.random() < 0.5:
-                launcher.kill()
-                launcher.wait()
-                done.append(f"{node} killed")
-            else:
-                launcher.terminate()
-                done.append(f"{node} drained")
-            if attempt.launchers[0].poll() is not None:
-                raise SystemExit(f"it ended after {done}: {attempt.progress()}")
+            if len(done) % 2 == 0:
+                try:
+                    after = attempt.wait_for(SAVED, after)
+                except SystemExit:
+                    if leader.poll() == 0:  # it was done sooner than there were faults
+                        break
+                    raise
+            done.append(fault(attempt, chance))
         for node in range(1, NODES):
             if attempt.launchers[node].poll() is not None:
                 attempt.launchers[node] = attempt.start(node)
-        if attempt.launchers[0].wait() != 0:
+        if leader.wait() != 0:
             raise SystemExit(f"it failed after {done}: {attempt.progress()}")
         return done, attempt.progress()
     finally:
         attempt.end()
+
+
+def fault(attempt: Attempt, chance: random.Random) -> str:
+    """What becomes of a machine that is not the first: gone, or back where it was gone."""
+    node = chance.randrange(1, NODES)
+    launcher = attempt.launchers[node]
+    if launcher.poll() is not None:
+        attempt.launchers[node] = attempt.start(node)
+        return f"{node} back"
+    if chance.random() < 0.5:
+        launcher.kill()
+        launcher.wait()
+        return f"{node} killed"
+    launcher.terminate()
+    return f"{node} drained"
 
 
 def run_file(folder: Path, dataset: str, name: str, architecture: str, steps: int, resources: dict[str, Any]) -> Path:
