@@ -27,7 +27,6 @@ from common import options_of, write_figures
 
 from kindling_api.base import canonical_json, key_of
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
-from kindling_api.v1alpha1.products import model_folder
 from kindling_api.v1alpha1.runfile import Input, PretrainRunFile
 from kindling_api.v1alpha1.storage import StorageSpec
 
@@ -136,7 +135,7 @@ def run_file(folder: Path, dataset: str, name: str, architecture: str, steps: in
     run = PretrainRunFile(
         name=name,
         key=key_of(name),
-        output=StorageSpec(uri=(folder / "store").as_uri()),
+        output=StorageSpec(uri=(folder / name).as_uri()),
         spec=PretrainRunSpec.model_validate_json(json.dumps(document)),
         dataset=Input(uri=dataset),
     )
@@ -147,7 +146,8 @@ def run_file(folder: Path, dataset: str, name: str, architecture: str, steps: in
 
 def losses(folder: Path, name: str) -> dict[int, float]:
     """The training loss by step."""
-    rows = (folder / "store" / model_folder(key_of(name)) / "metrics.jsonl").read_text().splitlines()
+    (metrics,) = (folder / name).glob("models/*/metrics.jsonl")
+    rows = metrics.read_text().splitlines()
     return {row["step"]: row["loss"] for row in map(json.loads, rows) if "loss" in row}
 
 
