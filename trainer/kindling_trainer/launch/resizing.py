@@ -54,7 +54,7 @@ class Resizing:
 
     def begin(self) -> bool:
         """Start the first generation, as soon as there are enough machines; False where the run was asked to stop."""
-        return self._start(self._wait_for_size(first=True))
+        return self._start(self._choose(first=True))
 
     def go_on(self, saved: int) -> bool:
         """Start another generation from the checkpoint after step `saved`, with the machines that can take part.
@@ -64,8 +64,7 @@ class Resizing:
         """
         step, before = self._step(), self._others
         decided = time.monotonic()
-        size = self._wait_for_size(first=False)
-        if not self._start(size):
+        if not self._start(self._choose(first=False)):
             return False
         self._restored = saved
         if self._others != before:
@@ -91,29 +90,31 @@ class Resizing:
         )  # fmt: skip
         return wider is not None
 
-    def _wait_for_size(self, *, first: bool) -> int | None:
-        """Over how many machines the next generation goes; None where the run was asked to stop before that."""
+    def _choose(self, *, first: bool) -> list[str] | None:
+        """The others of the next generation, once there are enough; None where the run was asked to stop before that.
+
+        Who takes part already has the least to do, and comes first.
+        """
         while not self._request.asked:
             ready = self._members.ready()
             quiet = time.monotonic() - max([self._began, *self._members.joined().values()])
             present = 1 + len(ready)
             size = first_size(self._sizes, present, quiet) if first else largest(self._sizes, present)
             if size is not None:
-                return size
+                stay = [name for name in self._others if name in ready]
+                return sorted([*stay, *(name for name in ready if name not in stay)][: size - 1], key=node_of)
             self._tell_waiting(present)
             time.sleep(POLL_SECONDS)
         return None
 
-    def _start(self, size: int | None) -> bool:
-        if size is None:
+    def _start(self, others: list[str] | None) -> bool:
+        if others is None:
             return False
-        ready = self._members.ready()
-        stay = [name for name in self._others if name in ready]  # who takes part already has the least to do
-        self._before = self.nodes if self._members.generation >= 0 else size
-        self._others = sorted([*stay, *(name for name in ready if name not in stay)][: size - 1], key=node_of)
-        self._request.nodes = size
-        self._tell(Progress(message=f"starting over {size} of {self._sizes[-1]} nodes", training=_STARTING))
-        say(log, f"this run goes over {size} of {self._sizes[-1]} nodes", nodes=size)
+        self._before, self._others = self.nodes, others
+        self._request.nodes = self.nodes
+        over = f"over {self.nodes} of {self._sizes[-1]} nodes"
+        self._tell(Progress(message=f"starting {over}", training=_STARTING))
+        say(log, f"this run goes {over}", nodes=self.nodes)
         self._members.start(self._others)
         return True
 
