@@ -15,7 +15,8 @@ from typing import Any
 from kindling_api.base import key_of
 from kindling_api.resolve import content_of
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
-from kindling_api.v1alpha1.runfile import DatasetBuildFile
+from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
+from kindling_api.v1alpha1.runfile import DatasetBuildFile, PretrainRunFile
 
 
 def options_of(description: str | None) -> argparse.ArgumentParser:
@@ -36,6 +37,14 @@ def build_file(name: str, document: dict[str, Any], store: Path) -> DatasetBuild
     spec = DatasetBuildSpec.model_validate_json(json.dumps(document))
     fields = {"name": name, "key": key_of(content_of(spec)), "output": {"uri": store.as_uri()}, "spec": spec}
     return DatasetBuildFile.model_validate(fields)
+
+
+def pretrain_file(name: str, document: dict[str, Any], store: Path, key: str | None = None) -> PretrainRunFile:
+    """The run file of a PretrainRun with this spec, whose dataset is given by its URI."""
+    spec = PretrainRunSpec.model_validate_json(json.dumps(document))
+    dataset, output = {"uri": document["dataset"]["uri"]}, {"uri": store.as_uri()}
+    fields = {"name": name, "key": key or key_of(name), "output": output, "spec": spec, "dataset": dataset}
+    return PretrainRunFile.model_validate(fields)
 
 
 def descendants(pid: int) -> list[int]:

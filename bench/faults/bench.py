@@ -27,12 +27,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import build_file, options_of, write_figures
+from common import build_file, options_of, pretrain_file, write_figures
 
-from kindling_api.base import canonical_json, key_of
-from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
-from kindling_api.v1alpha1.runfile import Input, PretrainRunFile
-from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_api.base import canonical_json
 
 STEP, SAVED = re.compile(r"step \d+ of"), re.compile(r"saved step \d+ at")
 ROW = "{:<16}{:>8}{:>8}{:>8}{:>8}"
@@ -183,13 +180,7 @@ def dataset_of_bytes(folder: Path) -> str:
 def _run(folder: Path, dataset: str, name: str, options: Any, max_restarts: int) -> Path:
     document = {**RUN, "dataset": {"uri": dataset}, "resources": {"nodes": options.nodes}}
     document["restart"] = {"maxRestarts": max_restarts}
-    run = PretrainRunFile(
-        name=name,
-        key=key_of(name),
-        output=StorageSpec(uri=(folder / "store").as_uri()),
-        spec=PretrainRunSpec.model_validate_json(json.dumps(document)),
-        dataset=Input(uri=dataset),
-    )
+    run = pretrain_file(name, document, folder / "store")
     file = folder / f"{name}.json"
     file.write_bytes(canonical_json(run.document()))
     return file

@@ -23,12 +23,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import SAVED, Attempt, dataset_of_bytes
-from common import options_of, write_figures
+from common import options_of, pretrain_file, write_figures
 
-from kindling_api.base import canonical_json, key_of
-from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
-from kindling_api.v1alpha1.runfile import Input, PretrainRunFile
-from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_api.base import canonical_json
 
 NODES = 4
 STEPS_A_FAULT = 90
@@ -63,20 +60,21 @@ def disturbed(folder: Path, architecture: str, options: Any) -> dict[str, Any]:
     alone = run_file(folder, dataset, "alone", architecture, steps, {})
     subprocess.run([sys.executable, "-m", "kindling_trainer", str(alone)], check=True, stderr=subprocess.DEVNULL)
     run = run_file(folder, dataset, "elastic", architecture, steps, {"nodes": NODES, "minNodes": 2})
-    faults, words = shake(Attempt(run, NODES, 1, ("-c", EAGER)), steps, options)
+    faults, words = shake(Attempt(run, NODES, 1, ("-c", EAGER)), options)
     found, expected = losses(folder, "elastic"), losses(folder, "alone")
     worst = max(abs(found[step] - expected[step]) for step in expected)
     resizes = words.get("resizes") or []
+    seconds = [one.get("seconds") or 0.0 for one in resizes] or [0.0]
     figures = {
         "seed": options.seed, "faults": faults, "steps": len(found), "largestDifference": worst,
-        "newestResizes": resizes, "median seconds": statistics.median(one.get("seconds") or 0.0 for one in resizes),
+        "newestResizes": resizes, "median seconds": statistics.median(seconds),
     }  # fmt: skip
     if found.keys() != expected.keys() or worst > 1e-5:
         raise SystemExit(f"{architecture}: the curves differ: {figures}")
     return figures
 
 
-def shake(attempt: Attempt, steps: int, options: Any) -> tuple[list[str], Any]:
+def shake(attempt: Attempt, options: Any) -> tuple[list[str], Any]:
     """Cause faults until there were enough or the run is done; what was done, and its last word."""
     chance, done, after = random.Random(options.seed), [], 0.0
     leader = attempt.launchers[0]
@@ -132,13 +130,7 @@ def run_file(folder: Path, dataset: str, name: str, architecture: str, steps: in
         "checkpoint": {"every": 10},
         "evaluation": {"every": 10_000, "batches": 1},
     }
-    run = PretrainRunFile(
-        name=name,
-        key=key_of(name),
-        output=StorageSpec(uri=(folder / name).as_uri()),
-        spec=PretrainRunSpec.model_validate_json(json.dumps(document)),
-        dataset=Input(uri=dataset),
-    )
+    run = pretrain_file(name, document, folder / name)
     file = folder / f"{name}.json"
     file.write_bytes(canonical_json(run.document()))
     return file

@@ -22,13 +22,10 @@ from typing import Any
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import options_of, write_figures
+from common import options_of, pretrain_file, write_figures
 
 from kindling_api.base import canonical_json, key_of
-from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.products import model_folder
-from kindling_api.v1alpha1.runfile import Input, PretrainRunFile
-from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_trainer import train
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "02-tinyshakespeare" / "shakespeare.yaml"
@@ -88,13 +85,7 @@ def run(arguments: argparse.Namespace, row: dict[str, Any], dataset: str, scratc
     spec["training"] |= {"steps": arguments.steps, "seed": row["seed"], "schedule": SCHEDULES[row["schedule"]]}
     spec["training"]["optimizer"] = {OPTIMIZERS[row["optimizer"]]: COMMON | {"learningRate": row["rate"]}}
     key = key_of(row)
-    run = PretrainRunFile(
-        name="recipe",
-        key=key,
-        output=StorageSpec(uri=(scratch / "store").as_uri()),
-        spec=PretrainRunSpec.model_validate_json(json.dumps(spec)),
-        dataset=Input(uri=dataset),
-    )
+    run = pretrain_file("recipe", spec, scratch / "store", key)
     file = scratch / "recipe.json"
     file.write_bytes(canonical_json(run.document()))
     assert train.main([str(file)]) == 0

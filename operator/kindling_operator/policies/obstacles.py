@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from kindling_api.v1alpha1.pretrain_run import PretrainRun
 from kindling_api.v1alpha1.status import Reason
 from kindling_api.v1alpha1.storage import CREDENTIALS
 from kindling_operator.children import Child, pods_of, warnings_about
@@ -53,11 +52,11 @@ def obstacles(draft: Draft) -> Draft:
 
 
 def _runs(draft: Draft, pods: int) -> Draft:
-    attempt, reported = draft.attempt, draft.world.progress
+    attempt, reported, nodes = draft.attempt, draft.world.progress, getattr(draft.status, "nodes", None)
     assert attempt is not None
     message = f"Attempt {attempt.attempt} runs on {pods} pod{'s' if pods > 1 else ''}."
-    if reported is not None and reported.nodes and min_nodes(draft) is not None:
-        message = f"Attempt {attempt.attempt} runs over {reported.nodes} of {_wanted(draft)} nodes."
+    if nodes is not None and nodes.running:
+        message = f"Attempt {attempt.attempt} runs over {nodes.running} of {nodes.wanted} nodes."
     if attempt.running is None:
         draft = draft.update_attempt(running=stamp(draft.now)).emit_event("Normal", "AttemptStarted", message)
     draft = draft.clear_condition("Restarting", "Started", message)
@@ -66,11 +65,6 @@ def _runs(draft: Draft, pods: int) -> Draft:
             "Running", "True", reported.trouble, reported.message or reported.trouble, event="Warning"
         )
     return draft.set_condition("Running", "True", "Started", message)
-
-
-def _wanted(draft: Draft) -> int:
-    assert isinstance(draft.document, PretrainRun), "no other kind is elastic"
-    return draft.document.spec.resources.nodes
 
 
 def _obstacles(draft: Draft, child: Child, pods: Sequence[Object]) -> Iterator[Obstacle]:

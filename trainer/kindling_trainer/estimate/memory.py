@@ -100,17 +100,13 @@ def memory(
     """
     adapters = 0 if lora is None else adapter_parameters(shape, lora)
 
-    def mask_bytes(layers: int) -> int:
-        """Of one position and one that it may see: as a truth value, and as a number in each layer's attention, which
-        keeps it for the backward pass unless that computes it again."""
-        return 1 + (COMPUTE_BYTES[precision] if gpu else 4) * (layers if checkpointing == "none" else 1)
-
     def of(stage: Stage) -> Memory:
         held = stage.parameters / layout.tensor
         stored = held / layout.shard
         trained, summed = (stored, held) if lora is None else (adapters / layout.shard, float(adapters))
         tokens = micro_batch * (context or shape.context) / layout.context
         under_way = tokens * stage.in_flight(accumulation)
+        kept = len(stage.layers) if checkpointing == "none" else 1
         state = ADAM_BYTES * trained
         if muon:
             matrices = len(stage.layers) * layer_matrices(shape) / layout.tensor / layout.shard
@@ -125,7 +121,7 @@ def memory(
             * _activations_per_token(shape, layout, len(stage.layers), precision, checkpointing, lora),
             logits=logits if stage.is_last else 0.0,
             whole_models=whole_models,
-            masks=under_way * (context or shape.context) * mask_bytes(len(stage.layers)) if masked else 0.0,
+            masks=under_way * (context or shape.context) * _mask_bytes(kept, precision, gpu) if masked else 0.0,
             snapshot=0.0 if gpu else MASTER_BYTES * trained + state,
             programs=0.0 if gpu else PROGRAM_BYTES,
         )
@@ -186,6 +182,12 @@ def recomputed(checkpointing: Checkpointing) -> float:
     """Arithmetic with recomputation over that without: a second forward pass is a third more (a step is one forward
     pass and a backward pass of twice its arithmetic: Korthikanti et al. 2022, appendix A)."""
     return 4 / 3 if checkpointing == "full" else 1.0
+
+
+def _mask_bytes(layers: int, precision: Precision, gpu: bool) -> int:
+    """Of one position and one that it may see: as a truth value, and as a number in the attention of each of the layers
+    that keep it for the backward pass."""
+    return 1 + (COMPUTE_BYTES[precision] if gpu else 4) * layers
 
 
 def _working_weights(shape: ModelShape, vocab_size: int, layout: Layout, held: float, precision: Precision) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prepared_alignment import uninterrupted
 
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.resources import TrainingResources
@@ -47,10 +48,6 @@ def evaluated(path: Path, *, whole: bool = True) -> Evaluation:
 def examined(*answers: Answer) -> Evaluation:
     ranks = join(Layout(), TrainingResources())
     return Examiner(ranks, judge=None)(answers, uninterrupted)
-
-
-def uninterrupted(items: Iterable[Any]) -> Iterator[Any]:
-    yield from items
 
 
 def test_toxicity_is_the_mean_over_all_answers_and_each_has_its_own() -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from prepared_alignment import ready, uninterrupted
 from transformers import AutoModelForCausalLM
 
 from kindling_api.errors import SpecError
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, read_run_file
 from kindling_storage import open_store
 from kindling_trainer.align.base import open_base
-from kindling_trainer.align.method import prepare
 from kindling_trainer.align.preference.dpo import PreferenceOptimisation
 from kindling_trainer.align.preference.losses import direct_preference
 from kindling_trainer.align.rl.policy import whole_base
@@ -25,12 +25,10 @@ from kindling_trainer.checkpoint.folders import Folder, checkpoint_store
 from kindling_trainer.checkpoint.save import Saver
 from kindling_trainer.inference.adapted import load_adapted
 from kindling_trainer.inference.generate import load_model
-from kindling_trainer.loop.restore import restore
 from kindling_trainer.loop.setup import Setup
 from kindling_trainer.loop.step import Stepper
 from kindling_trainer.loss import token_log_probabilities
 from kindling_trainer.models.lora import is_adapter
-from kindling_trainer.parallel.mesh import join
 from kindling_trainer.train import _checkpoint_facts
 
 AlignmentFactory = Callable[..., Path]
@@ -174,14 +172,6 @@ def test_a_target_that_no_layer_has_is_refused(alignment_file: AlignmentFactory,
         ready(alignment_file(base_uri=base("gpt2"), adapter=lora))
 
 
-def ready(path: Path) -> Setup:
-    run = read_run_file(path)
-    assert isinstance(run, AlignmentRunFile)
-    setup = prepare(run, join(run.spec.layout(), run.spec.resources))
-    restore(setup)
-    return setup
-
-
 def train(setup: Setup, steps: range) -> None:
     stepper = Stepper(setup.model, setup.optimizer, setup.objective, setup.run.spec.training, setup.ranks)
     for step in steps:
@@ -204,7 +194,3 @@ def randomize(setup: Setup) -> None:
         for name, parameter in setup.model.named_parameters():
             if is_adapter(name):
                 parameter.normal_(0, 0.3, generator=generator)
-
-
-def uninterrupted(items: Iterable[Any]) -> Iterator[Any]:
-    yield from items

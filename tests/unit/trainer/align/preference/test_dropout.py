@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from prepared_alignment import uninterrupted
 
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, read_run_file
 from kindling_storage import open_store
 from kindling_trainer.align.method import prepare
 from kindling_trainer.models.initialize import initialize
 from kindling_trainer.parallel.mesh import join
-
-
-def uninterrupted(items: Iterable[Any]) -> Iterator[Any]:
-    yield from items
 
 
 @pytest.mark.parametrize("method", ["dpo", "reward"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from prepared_alignment import uninterrupted
 
 from kindling_api.errors import SpecError, UserError
 from kindling_api.v1alpha1.products import ModelManifest
@@ -35,10 +36,6 @@ ONE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 
 def answer(text: str) -> Answer:
     return Answer((Message("user", "a?"),), text, {}, "here")
-
-
-def uninterrupted(items: Iterable[Any]) -> Iterator[Any]:
-    yield from items
 
 
 def opened(path: Path) -> tuple[AlignmentRunFile, Ranks]:

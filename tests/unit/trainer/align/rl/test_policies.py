@@ -5,23 +5,20 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from prepared_alignment import ready, uninterrupted
 
 from kindling_api.errors import DataError, SpecError
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, read_run_file
 from kindling_storage import open_store
 from kindling_trainer.align.data.sources import with_contents
-from kindling_trainer.align.method import prepare
 from kindling_trainer.align.rl.grpo import GroupRelativeOptimisation
 from kindling_trainer.align.rl.ppo import ProximalPolicyOptimisation
-from kindling_trainer.loop.restore import restore
-from kindling_trainer.loop.setup import Setup
-from kindling_trainer.parallel.mesh import join
 
 AlignmentFactory = Callable[..., Path]
 PROMPTS = [{"prompt": f"say {word}", "answer": word} for word in ("one", "two", "three", "four", "five", "six") * 4]
@@ -46,18 +43,6 @@ def policy_file(
     (tmp_path / "early.py").write_text(EARLY_LETTERS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return lambda **fields: alignment_file(**{"records": PROMPTS, "validation": {"fraction": 0.1}, **fields})
-
-
-def ready(path: Path) -> Setup:
-    run = read_run_file(path)
-    assert isinstance(run, AlignmentRunFile)
-    setup = prepare(run, join(run.spec.layout(), run.spec.resources))
-    restore(setup)
-    return setup
-
-
-def uninterrupted(items: Iterable[Any]) -> Iterator[Any]:
-    yield from items
 
 
 def test_the_first_loss_of_grpo_is_what_the_advantages_make_it(policy_file: AlignmentFactory) -> None:
