@@ -15,6 +15,7 @@ from boto3.session import Session
 from botocore.credentials import CredentialProvider, Credentials, ReadOnlyCredentials
 from botocore.exceptions import CredentialRetrievalError
 
+from kindling_api.errors import RefusedError, explain
 from kindling_api.v1alpha1.storage import CREDENTIALS, CREDENTIALS_VARIABLE, SOURCE_CREDENTIALS_VARIABLE
 
 _LINK = "..data"
@@ -23,12 +24,27 @@ _TRIES = 5
 
 
 def new_session(region: str | None, secret: str | None = None) -> Session:
-    """A session of boto3 that finds credentials where this Secret is mounted, or where boto3 looks."""
+    """A session of boto3 that finds credentials where this Secret is mounted, or where boto3 looks.
+
+    Raises:
+        RefusedError: the environment names a ServiceAccount's token, and it is not there.
+    """
     core = botocore.session.get_session()
     folder = mounted_at(secret)
-    if folder is not None:
+    if folder is None:
+        _check_token()
+    else:
         core.get_component("credential_provider").insert_before("env", _Provider(folder))
     return Session(region_name=region, botocore_session=core)
+
+
+def _check_token() -> None:
+    """Or botocore ends with an error of files."""
+    token, key = (os.environ.get(name) for name in ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ACCESS_KEY_ID"))
+    if token and not key and not Path(token).is_file():
+        allowed, remedy = "a file with the token of a ServiceAccount", "see what mounts it, or unset the variable"
+        found = f"{token}, which is not there"
+        raise RefusedError(explain("AWS_WEB_IDENTITY_TOKEN_FILE", found=found, allowed=allowed, remedy=remedy))
 
 
 def mounted_at(secret: str | None = None) -> Path | None:

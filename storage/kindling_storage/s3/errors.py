@@ -34,7 +34,8 @@ Failure = ClientError | BotoCoreError | ResponseParserError | OSError
 MISSING = {"404", "NoSuchKey", "NotFound"}
 """Codes for an object that does not exist; HEAD answers carry only the number."""
 
-_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504"}
+_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "IDPCommunicationError"}
+_BUSY |= {"500", "502", "503", "504"}
 """Codes of a server that cannot serve now."""
 
 _KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidSecurity"}
@@ -45,6 +46,9 @@ _RIGHT = {"AccessDenied", "403", "AllAccessDisabled", "AccountProblem"}
 
 _CARRIED_OUT = MISSING | {"PreconditionFailed", "412", "InvalidRange", "416", "ConditionalRequestConflict", "409"}
 """Codes of a server that would have done what was asked, had the objects been other ones."""
+
+_TAKING_ON_A_ROLE = "AssumeRoleWithWebIdentity"
+"""The operation by which a ServiceAccount's token becomes a key; its answer is that of the token service, not of S3."""
 
 LISTING, _READING = "ListObjectsV2", {"GetObject", "HeadObject"}
 """Operations. Who may not list is not told, either, that an object is missing: reading it is forbidden to him."""
@@ -106,6 +110,8 @@ def refusal_of(error: Exception) -> Literal["key", "right"] | None:
     if not isinstance(error, ClientError):
         return None
     code = code_of(error)
+    if error.operation_name == _TAKING_ON_A_ROLE and code not in _BUSY:
+        return "key"
     if code in _KEY or (code == "400" and error.operation_name == "HeadObject"):  # which has no room for a code
         return "key"
     return "right" if code in _RIGHT else None
@@ -145,6 +151,8 @@ def _server_said(error: ClientError, address: Address) -> tuple[str, str, str]:
     """Found, allowed, remedy."""
     code, message = code_of(error), str(error.response.get("Error", {}).get("Message", ""))
     found = f"{code} ({message[:_SAID_CHARACTERS]})" if message else code
+    if error.operation_name == _TAKING_ON_A_ROLE and code not in _BUSY:
+        return f"that the token service refuses AWS_ROLE_ARN: {found}", _TRUSTED, _TRUST
     for codes, allowed, remedy in _MEANINGS:
         if code in codes:
             return found, allowed, remedy.format(bucket=address.bucket)
@@ -155,8 +163,8 @@ def _boto_said(error: BotoCoreError | ResponseParserError | OSError) -> tuple[st
     """Found, allowed, remedy."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError | ProfileNotFound):
         remedy = (
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in a cluster: storage.credentialsSecret), "
-            "choose an existing AWS_PROFILE, or log in again"
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in a cluster: storage.credentialsSecret, or a "
+            "ServiceAccount with a role), choose an existing AWS_PROFILE, or log in again"
         )
         return f"no usable credentials ({type(error).__name__})", "an access key and its secret", remedy
     if isinstance(error, _NO_ANSWER):
@@ -172,6 +180,12 @@ def _boto_said(error: BotoCoreError | ResponseParserError | OSError) -> tuple[st
         f"check storage.uri, storage.endpoint and region: {error}",
     )
 
+
+_TRUSTED = "a role that trusts the ServiceAccount's token"
+_TRUST = (
+    "let the role's trust policy name this ServiceAccount, the token's issuer and its audience (on EKS the annotation"
+    " eks.amazonaws.com/role-arn), or give keys (storage.credentialsSecret)"
+)
 
 _MEANINGS: list[tuple[set[str], str, str]] = [
     (

@@ -379,8 +379,8 @@ def said(code: str, message: str = "") -> ClientError:
         (
             NoCredentialsError(),
             "found no usable credentials (NoCredentialsError), writing a; allowed: an access key and its secret. "
-            "To fix it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in a cluster: storage.credentialsSecret), "
-            "choose an existing AWS_PROFILE, or log in again.",
+            "To fix it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in a cluster: storage.credentialsSecret, or a "
+            "ServiceAccount with a role), choose an existing AWS_PROFILE, or log in again.",
         ),
         (
             ReadTimeoutError(endpoint_url="http://minio:9000"),
