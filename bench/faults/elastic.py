@@ -28,7 +28,7 @@ from common import options_of, pretrain_file, write_figures
 from kindling_api.base import canonical_json
 
 NODES = 4
-STEPS_A_FAULT = 90
+STEPS_A_FAULT = 60
 EAGER = """
 import sys
 from kindling_trainer import __main__
@@ -75,28 +75,40 @@ def disturbed(folder: Path, architecture: str, options: Any) -> dict[str, Any]:
 
 
 def shake(attempt: Attempt, options: Any) -> tuple[list[str], Any]:
-    """Cause faults until there were enough or the run is done; what was done, and its last word."""
+    """Cause faults until there were enough or the run is done; what was done, and its last word.
+
+    Before every second one the run has committed a checkpoint since the last, so that all of it is disturbed, and some
+    faults come while it has not recovered from another.
+    """
     chance, done, after = random.Random(options.seed), [], 0.0
     leader = attempt.launchers[0]
     try:
         while len(done) < options.faults and leader.poll() is None:
+            if len(done) % 2 == 0 and not has_saved(attempt, after):
+                break
             time.sleep(chance.random() * 4)
-            if len(done) % 2 == 0:
-                try:
-                    after = attempt.wait_for(SAVED, after)
-                except SystemExit:
-                    if leader.poll() == 0:  # it was done sooner than there were faults
-                        break
-                    raise
+            after = time.monotonic()
             done.append(fault(attempt, chance))
-        for node in range(1, NODES):
-            if attempt.launchers[node].poll() is not None:
-                attempt.launchers[node] = attempt.start(node)
+        newest = dict(word.split() for word in done)
+        for node in (int(node) for node, what in newest.items() if what != "back"):
+            attempt.launchers[node].wait()
+            attempt.launchers[node] = attempt.start(node)
         if leader.wait() != 0:
             raise SystemExit(f"it failed after {done}: {attempt.progress()}")
         return done, attempt.progress()
     finally:
         attempt.end()
+
+
+def has_saved(attempt: Attempt, after: float) -> bool:
+    """Waits for a checkpoint later than `after`; False where the run was done before it."""
+    try:
+        attempt.wait_for(SAVED, after)
+    except SystemExit:
+        if attempt.launchers[0].poll() != 0:
+            raise
+        return False
+    return True
 
 
 def fault(attempt: Attempt, chance: random.Random) -> str:
@@ -121,7 +133,7 @@ def run_file(folder: Path, dataset: str, name: str, architecture: str, steps: in
         "model": {"architecture": architecture, **SIZES},
         "training": {
             "steps": steps,
-            "batch": {"tokens": 8192, "microBatch": 4},
+            "batch": {"tokens": 4096, "microBatch": 8},
             "precision": "fp32",
             "compile": "never",
         },

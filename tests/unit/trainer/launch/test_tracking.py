@@ -11,6 +11,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -213,42 +215,81 @@ def history(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield parsed.history.step.num, items
 
 
+@dataclass(frozen=True)
+class Server:
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def signal(self, signal: int) -> None:
+        """Sends it to the server and to its worker."""
+        os.killpg(self.process.pid, signal)
+
+
 @pytest.fixture
-def mlflow_server(tmp_path: Path, free_port: int) -> Iterator[Callable[[], str]]:
-    """Starts MLflow's server, of the Python that MLFLOW_PYTHON names."""
-    python, servers = os.environ["MLFLOW_PYTHON"], []
-
-    def start() -> str:
-        backend = f"sqlite:///{tmp_path}/mlflow.db"
-        command = [python, "-m", "mlflow", "server", "--backend-store-uri", backend, "--port", str(free_port)]
-        command += ["--workers", "1", "--default-artifact-root", str(tmp_path / "artifacts")]
-        servers.append(subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        until = time.monotonic() + 120
-        while socket.socket().connect_ex(("127.0.0.1", free_port)):
-            assert time.monotonic() < until, "MLflow's server did not start"
-            time.sleep(0.2)
-        return f"http://127.0.0.1:{free_port}"
-
-    yield start
-    for server in servers:
-        server.terminate()
-        server.wait(30)
+def mlflow_server(tmp_path: Path, free_port: int) -> Iterator[Server]:
+    """MLflow's server, of the Python that MLFLOW_PYTHON names."""
+    command = [os.environ["MLFLOW_PYTHON"], "-m", "mlflow", "server", "--port", str(free_port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    command += ["--default-artifact-root", str(tmp_path / "artifacts")]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    until = time.monotonic() + 120
+    while socket.socket().connect_ex(("127.0.0.1", free_port)):
+        assert time.monotonic() < until, "MLflow's server did not start"
+        time.sleep(0.2)
+    yield Server(f"http://127.0.0.1:{free_port}", process)
+    process.terminate()
+    process.wait(30)
 
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.skipif("MLFLOW_PYTHON" not in os.environ, reason="MLFLOW_PYTHON names no Python with MLflow's server")
-def test_mlflow_has_every_row_once_after_two_kills(
-    run_file: RunFactory, runs: Any, mlflow_server: Callable[[], str]
-) -> None:
-    run = run_file(training=LONGER, tracking={"mlflow": {"url": mlflow_server(), "experiment": "tests"}})
+def test_mlflow_has_every_row_once_after_two_kills(run_file: RunFactory, runs: Any, mlflow_server: Server) -> None:
+    run = run_file(training=LONGER, tracking={"mlflow": {"url": mlflow_server.url, "experiment": "tests"}})
     train_with_two_kills(run, runs)
-    document = read_run_file(run)
-    assert isinstance(document, PretrainRunFile)
-    found, rows = mlflow_rows(document), expected(runs.rows(run))
+    check_rows(run, runs)
+
+
+DEAD_SECONDS = 600
+MANY: dict[str, Any] = LONGER | {"steps": 60_000}
+"""More steps than a core takes in the time."""
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif("MLFLOW_PYTHON" not in os.environ, reason="MLFLOW_PYTHON names no Python with MLflow's server")
+def test_ten_minutes_of_a_dead_tracker_cost_no_step(run_file: RunFactory, runs: Any, mlflow_server: Server) -> None:
+    run = run_file(training=MANY, tracking={"mlflow": {"url": mlflow_server.url, "experiment": "tests"}})
+    process = runs.start(run)
+    reading = threading.Thread(target=process.communicate)
+    reading.start()
+    runs.wait_for_step(run, 5)
+    mlflow_server.signal(signal.SIGSTOP)
+    steps = []
+    for _ in range(DEAD_SECONDS // 10):
+        time.sleep(10)
+        training = runs.last_word(run).training
+        steps.append(training.step)
+    mlflow_server.signal(signal.SIGCONT)
+    moved = [after - before for before, after in pairwise(steps)]
+    print(f"steps in ten seconds while it was dead: {min(moved)} to {max(moved)}, {steps[-1]} of {MANY['steps']}")
+    assert min(moved) > 0
+    reading.join(1800)
+    assert process.returncode == 0
+    check_rows(run, runs)
+
+
+def check_rows(path: Path, runs: Any) -> None:
+    """MLflow has each row of the curves, once."""
+    run = read_run_file(path)
+    assert isinstance(run, PretrainRunFile)
+    found, rows = mlflow_rows(run), expected(runs.rows(path))
     assert found.keys() == rows.keys()
     assert {key: found[key] for key in found if key[0] in STABLE} == {
         key: rows[key] for key in rows if key[0] in STABLE
     }
     assert all(len(found[key]) == len(rows[key]) for key in rows)
-    assert run_id(document) in str(runs.store(run).uri)
+    assert run_id(run) in str(runs.store(path).uri)
