@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 CONDITION_MESSAGE = 4096
 """Characters of a condition's message."""
 FAILURE_MESSAGE = 2048
@@ -16,9 +18,16 @@ FINAL_PROGRESS_BYTES = 4096
 """The largest final progress document: what a pod's termination message holds."""
 
 SAVE_SECONDS = 60
-"""How long training processes have to save and leave when asked to stop; then their launcher kills them."""
-POD_GRACE_SECONDS = 75
-"""How long a pod has: its launcher still says what became of its processes once it has killed them."""
+"""How long training processes have at least to save and leave when asked to stop; then their launcher kills them."""
+LONGEST_SAVE_SECONDS = 3600
+"""How long they have at most."""
+SAVE_BYTES_A_SECOND = 85_000_000
+"""What a machine whose saves were never measured is taken to write to the store: one connection of Amazon S3 (its user
+guide, "Performance guidelines": 85 to 90 MB/s)."""
+LAST_WORD_SECONDS = 15
+"""How much longer a pod has: its launcher still says what became of its processes once it has killed them."""
+POD_GRACE_SECONDS = SAVE_SECONDS + LAST_WORD_SECONDS
+"""How long a pod has that saves in the least time."""
 
 START_ALLOWANCE = 3
 """A first step may take this many times as long as a later one: libraries load, the compiler works."""
@@ -39,6 +48,18 @@ NODE_SETTLE_SECONDS = 60.0
 """How long they have where one has lost contact with another that still counts as running: its node is perhaps gone, of
 which Kubernetes tells after 40 or 50 seconds (kube-controller-manager's --node-monitor-grace-period). Until then a new
 pod might be sent there."""
+
+
+def save_seconds(bytes_of_a_machine: float, measured: float | None) -> int:
+    """How long the processes of a machine have to save and leave: the least, for the step that they are in, and twice
+    what a checkpoint takes, since one may be on its way.
+
+    Args:
+        bytes_of_a_machine: its part of a checkpoint.
+        measured: seconds that the newest one took, where there was one.
+    """
+    save = bytes_of_a_machine / SAVE_BYTES_A_SECOND if measured is None else measured
+    return min(LONGEST_SAVE_SECONDS, SAVE_SECONDS + math.ceil(2 * save))
 
 
 def clip(text: str, characters: int) -> str:

@@ -22,7 +22,7 @@ os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="kindling-bench-
 import torch
 
 from kindling_api.v1alpha1.model import ModelSpec
-from kindling_trainer.estimate.sizes import flops_per_token
+from kindling_api.v1alpha1.sizes import flops_per_token
 from kindling_trainer.loss import token_loss
 from kindling_trainer.models import Decoder, build_model
 from kindling_trainer.models.initialize import initialize

@@ -29,8 +29,8 @@ from random_models import RandomText, TokensAndTargets, shifted
 from kindling_api.v1alpha1.model import PRESETS, ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.resources import TrainingResources
+from kindling_api.v1alpha1.sizes import flops_per_token, parameters
 from kindling_api.v1alpha1.training import AdamW, Batch, TrainingSpec
-from kindling_trainer.estimate.sizes import flops_per_token, parameters
 from kindling_trainer.loop.step import Stepper
 from kindling_trainer.models import build_model
 from kindling_trainer.models.initialize import initialize

@@ -12,14 +12,14 @@ from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.products import DatasetManifest
+from kindling_api.v1alpha1.sizes import adapter_parameters, checkpoint_bytes, flops_per_token, parameters
 from kindling_api.v1alpha1.storage import ModelReference
 from kindling_api.v1alpha1.training import BatchPlan, epochs_of, steps_of, steps_over
 from kindling_cli.figures import short_count
 from kindling_cli.remarks import Machine, on_epochs, on_instability, on_machine, on_sample, on_steps
 from kindling_trainer.estimate.cpu import multiplies_bfloat16
-from kindling_trainer.estimate.memory import Memory, Precision, checkpoint_bytes, memory, recomputed, whole_models
+from kindling_trainer.estimate.memory import Memory, Precision, memory, recomputed, whole_models
 from kindling_trainer.estimate.pipeline_schedule import bubble
-from kindling_trainer.estimate.sizes import adapter_parameters, flops_per_token, parameters
 
 if TYPE_CHECKING:
     from kindling_dataprep.estimate import BuildEstimate

@@ -18,6 +18,7 @@ from typing import Any
 
 from kindling_api import logs
 from kindling_api.base import canonical_json
+from kindling_api.bounds import SAVE_SECONDS
 from kindling_api.errors import SpecError, explain
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, Progress
 from kindling_api.v1alpha1.status import ModelResult
@@ -53,6 +54,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--master", metavar="HOST[:PORT]", default=LOCALHOST, help="the machine of the first process, for all of them"
     )
+    parser.add_argument(
+        "--save-seconds", type=float, metavar="S", default=SAVE_SECONDS, help="to save and leave in, when asked to stop"
+    )
     return parser.parse_args(arguments)
 
 
@@ -73,7 +77,8 @@ def _train(options: argparse.Namespace, asked: list[int]) -> Progress:
         run = with_contents(run) if isinstance(run, AlignmentRunFile) else run
         run_file.write_bytes(canonical_json(run.document()))
         server = ForkServer(PROGRAM, hidden=isinstance(run, AlignmentRunFile) and is_hidden_from_functions(run))
-        request = Request(run, run_file, open_store(run.output), node, managed, live, asked, server, options.log)
+        output, save_seconds = open_store(run.output), options.save_seconds
+        request = Request(run, run_file, output, node, managed, live, asked, server, save_seconds, options.log)
         with serve_status(options.serve, run, lambda: _latest(request)):
             result = launch(request)
     if result is None:

@@ -26,6 +26,7 @@ from kindling_api.errors import EXIT_SIGNALLED, SpecError, explain
 from kindling_api.quantities import seconds
 from kindling_api.v1alpha1.products import CheckpointManifest
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, PretrainRunFile, Progress, read_run_file
+from kindling_api.v1alpha1.sizes import flops_per_token
 from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
 from kindling_runtime.exit import about_run
 from kindling_runtime.failure import recorded_failure
@@ -36,7 +37,6 @@ from kindling_storage.outage import outage
 from kindling_trainer.align.rewards.confinement import hide_from_functions
 from kindling_trainer.checkpoint.save import Saver
 from kindling_trainer.data.inputs import TrainingRun, learns_tokens
-from kindling_trainer.estimate.sizes import flops_per_token
 from kindling_trainer.finish import finish
 from kindling_trainer.launch.node import attempt_identity
 from kindling_trainer.launch.workers import DUMP_STACKS, ENDING, HEARTBEAT, RENDEZVOUS

@@ -162,6 +162,8 @@ class CheckpointStatus(Status):
     """Digest of its manifest."""
     time: str | None = None
     """When it was committed (RFC 3339)."""
+    seconds: float | None = None
+    """How long it took, from the copy in memory to the commit."""
 
 
 class DocumentCounts(Status):
@@ -342,13 +344,11 @@ class RunStatus(Status):
     attempt: int = 0
     """The current attempt."""
     restarts: int = 0
-    """Restarts that count against `restart.maxRestarts`: not those after eviction, pre-emption or the loss of a
-    node."""
+    """Restarts that count against `restart.maxRestarts`: none after eviction, pre-emption or the loss of a node."""
     key: str | None = None
     """The identity of the work; it names the product's folder."""
     storage: StorageSpec | None = None
-    """Where its products are kept, fixed when the document was accepted: its own storage, or what the installation's
-    default was then. Later changes of the default do not move it."""
+    """Where its products are kept, fixed when the document was accepted: changes of the default do not move it."""
     inputs: list[InputStatus] = []
     """What the run reads: its lineage."""
     start_time: str | None = None

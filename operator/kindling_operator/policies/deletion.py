@@ -6,6 +6,7 @@ the document does not stay for ever: after some minutes it goes, and an Event sa
 
 from __future__ import annotations
 
+from kindling_api.bounds import POD_GRACE_SECONDS
 from kindling_api.errors import EXIT_NOTHING, SpecError
 from kindling_api.v1alpha1.pod_template import PodTemplate
 from kindling_api.v1alpha1.products import model_folder
@@ -22,8 +23,10 @@ from kindling_operator.render.cleanup import cleanup_job
 from kindling_operator.render.templates import template_of
 from kindling_operator.world import NAMESPACE_GOES, Object
 
-LEAVING_SECONDS = 90.0
-"""How long the run's pods may take to end before its data is deleted: their grace, and some more."""
+MORE_THAN_GRACE_SECONDS = 15.0
+"""How much longer than their grace the run's pods may take to end before its data is deleted."""
+CLEANUP_SECONDS = 60.0
+"""What is left for that, however long their grace is."""
 LONGEST_SECONDS = 225.0
 """How long the document stays for the sake of its data: five minutes, less the longest pause between two attempts."""
 
@@ -54,10 +57,17 @@ def deletion(draft: Draft) -> Draft:
     if age > LONGEST_SECONDS:
         return _give_up(draft, f"{place} was not deleted in time, and may stay.{why}")
     if draft.world.cleanup is None:
-        if age < LEAVING_SECONDS and any(attempt_of(pod) and not is_over(pod) for pod in draft.world.pods):
+        if age < _leaving_seconds(draft):
             return draft.requeue_within(5).stop()
         draft = draft.create(_job(draft, storage, folder))
     return _with_condition(draft).requeue_within(LONGEST_SECONDS - age + 1).stop()
+
+
+def _leaving_seconds(draft: Draft) -> float:
+    """How long its pods may take to end; 0 where none is left."""
+    left = [pod for pod in draft.world.pods if attempt_of(pod) and not is_over(pod)]
+    graces = [pod["spec"].get("terminationGracePeriodSeconds", POD_GRACE_SECONDS) for pod in left]
+    return min(LONGEST_SECONDS - CLEANUP_SECONDS, max(graces) + MORE_THAN_GRACE_SECONDS) if graces else 0.0
 
 
 def _with_condition(draft: Draft) -> Draft:

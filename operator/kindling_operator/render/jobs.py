@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from kindling_api.bounds import LAST_WORD_SECONDS
 from kindling_api.v1alpha1.resources import Topology
 from kindling_api.v1alpha1.runfile import PROGRESS_PORT, AlignmentRunFile, DatasetBuildFile, PretrainRunFile
 from kindling_operator.labels import TOPOLOGY
 from kindling_operator.render.attempt import Attempt
+from kindling_operator.render.grace import save_seconds
 from kindling_operator.render.pods import Container, fixed, hub_environment, pod_template, program, spread, tolerations
 from kindling_operator.render.secrets import of_run
 from kindling_operator.render.templates import with_template
@@ -23,10 +25,12 @@ def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile) -> O
     resources = run.spec.resources
     devices = {resources.gpu: resources.processes_per_node} if resources.gpu else {}
     first_pod = f"{attempt.name}-0.{attempt.name}"
+    saving = save_seconds(attempt.resource, run)
+    place = ("--nodes", str(resources.nodes), "--master", first_pod, "--save-seconds", str(saving))
     container = Container(
         image=attempt.image,
         resources=fixed(resources.cpu, resources.memory, devices),
-        command=program(attempt, "kindling_trainer", "--nodes", str(resources.nodes), "--master", first_pod),
+        command=program(attempt, "kindling_trainer", *place),
         run_file=attempt.name,
         secrets=of_run(run.spec, run.output),
         environment=hub_environment(attempt.settings),
@@ -39,6 +43,7 @@ def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile) -> O
         affinity=spread(attempt.labels),
         nodeSelector=dict(resources.node_selector),
         tolerations=tolerations(attempt.settings, resources.tolerations),
+        terminationGracePeriodSeconds=saving + LAST_WORD_SECONDS,
     )
     template = with_template(template, attempt.template, attempt.labels)
     job = _indexed_job(attempt, _placed(template, run.spec.topology), pods=resources.nodes)

@@ -28,6 +28,19 @@ def test_kubernetes_holds_what_is_sent_to_it() -> None:
     assert bounds.CONDITION_MESSAGE <= 32768  # metav1.Condition
 
 
+@pytest.mark.parametrize(
+    ("gigabytes", "measured", "seconds"),
+    [
+        pytest.param(0.0, None, 60, id="a small model has the least"),
+        pytest.param(21.25, None, 560, id="one of seven billion parameters over four machines, by its size"),
+        pytest.param(21.25, 12.3, 85, id="what was measured goes before the size"),
+        pytest.param(800.0, None, 3600, id="nothing is waited for longer than an hour"),
+    ],
+)
+def test_the_time_to_save_follows_the_checkpoint(gigabytes: float, measured: float | None, seconds: int) -> None:
+    assert bounds.save_seconds(gigabytes * 1e9, measured) == seconds
+
+
 def test_a_pod_has_time_to_say_what_became_of_its_processes() -> None:
     assert bounds.POD_GRACE_SECONDS - bounds.SAVE_SECONDS >= 2 * bounds.LAUNCHER_SETTLE_SECONDS
 

@@ -378,3 +378,26 @@ def test_a_run_may_narrow_where_its_pods_go_and_not_widen_it() -> None:
     document = resource("PretrainRun", resources={"nodeSelector": {"pool": "other", "gpu": "h100"}})
     _, job = render(SETTINGS.model_copy(update={"pods": TAINTED}), document, run_file(document)).create
     assert job["spec"]["template"]["spec"]["nodeSelector"] == {"pool": "ml", "gpu": "h100"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "nodes", "checkpoint", "seconds"),
+    [
+        pytest.param("PretrainRun", 1, None, 2638, id="by the model's size, before its first checkpoint"),
+        pytest.param("PretrainRun", 4, None, 705, id="of which each machine writes its part"),
+        pytest.param("PretrainRun", 1, {"seconds": 3.2}, 67, id="by what the newest checkpoint took"),
+        pytest.param("AlignmentRun", 1, None, 60, id="the least, where the model is not known here"),
+        pytest.param("AlignmentRun", 1, {"seconds": 100.0}, 260, id="until its first checkpoint is"),
+    ],
+)
+def test_pods_have_time_to_save_and_to_say_so(
+    kind: str, nodes: int, checkpoint: dict[str, Any] | None, seconds: int
+) -> None:
+    shape = {"model": {"preset": "llama-8b"}} if kind == "PretrainRun" else {}
+    document = resource(kind, **shape, resources={"nodes": nodes})
+    made = render(SETTINGS, document | {"status": {"checkpoint": checkpoint}}, run_file(document))
+    job = made.create[-1]
+    pod = job["spec"]["template"]["spec"]
+    command = pod["containers"][0]["command"]
+    assert command[command.index("--save-seconds") + 1] == str(seconds)
+    assert pod["terminationGracePeriodSeconds"] == seconds + 15

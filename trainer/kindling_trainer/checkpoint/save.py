@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -52,10 +53,11 @@ class Saver:
             KindlingError: the checkpoint before could not be written.
         """
         self.wait()
+        began = time.monotonic()
         writer = StagingWriter(self._rank)
         dcp.save(state, storage_writer=writer, process_group=self._group, no_dist=self._group is None)
         manifest = self._facts.model_copy(update={"step": step, "tokens": tokens, **more})
-        self._writing = self._thread.submit(self._write, writer, manifest)
+        self._writing = self._thread.submit(self._write, writer, manifest, began)
 
     def wait(self) -> None:
         """Until what was saved is committed.
@@ -77,7 +79,7 @@ class Saver:
         if self._writing is not None and self._writing.done():
             self.wait()
 
-    def _write(self, writer: StagingWriter, manifest: CheckpointManifest) -> None:
+    def _write(self, writer: StagingWriter, manifest: CheckpointManifest, began: float) -> None:
         store = checkpoint_store(self._run, Folder(manifest.step, manifest.attempt))
         entry = put_file(store, writer.part, safetensors.torch.save(writer.tensors))
         entries = self._gather(entry)
@@ -86,8 +88,9 @@ class Saver:
         entries.append(put_file(store, METADATA, canonical_json(writer.metadata)))
         manifest = manifest.model_copy(update={"files": sorted(entries, key=lambda entry: entry.path)})
         self._committing()
-        digest, time = commit(store, manifest), datetime.now(UTC).isoformat(timespec="seconds")
-        self._committed(CheckpointStatus(step=manifest.step, uri=store.uri, digest=digest, time=time))
+        digest, now = commit(store, manifest), datetime.now(UTC).isoformat(timespec="seconds")
+        seconds = round(time.monotonic() - began, 1)
+        self._committed(CheckpointStatus(step=manifest.step, uri=store.uri, digest=digest, time=now, seconds=seconds))
         prune(self._run, self._keep, bests=manifest.best is not None)
 
     def _gather(self, entry: FileEntry) -> list[FileEntry]:

@@ -14,18 +14,20 @@ from kindling_api.v1alpha1.adapter import LoRA
 from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
+from kindling_api.v1alpha1.sizes import (
+    ADAM_BYTES,
+    MASTER_BYTES,
+    MOMENTUM_BYTES,
+    adapter_parameters,
+    layer_matrices,
+    parameters,
+    scored_parameters,
+)
 from kindling_trainer.estimate.pipeline_schedule import Stage, stages_of
-from kindling_trainer.estimate.sizes import adapter_parameters, layer_matrices, parameters, scored_parameters
 
 Precision = Literal["fp32", "bf16"]
 Checkpointing = Literal["none", "selective", "full"]
 
-MASTER_BYTES = 4
-"""Weights are kept in fp32 whatever the arithmetic (Micikevicius et al. 2018, Mixed Precision Training, §3.1)."""
-ADAM_BYTES = 8
-"""Two fp32 moments for each parameter (Loshchilov & Hutter 2019)."""
-MOMENTUM_BYTES = 4
-"""One, for each parameter that Muon trains."""
 COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
 
 
@@ -168,14 +170,6 @@ def block_activations(shape: ModelShape, precision: Precision, tensor: int = 1, 
     cut += 0 if shape.variant.qk_norm == "none" else head_vectors + kv_width
     masks = 2 * shape.width if shape.dropout else 0  # one byte an element, after both residual branches
     return gathered * size + (cut * size + 4 * shape.heads + masks) / tensor
-
-
-def checkpoint_bytes(shape: ModelShape, vocab_size: int, *, muon: bool = False, lora: LoRA | None = None) -> int:
-    """Bytes of one checkpoint in the store: what is trained, in fp32, and the optimizer's moments."""
-    if lora is not None:
-        return (MASTER_BYTES + ADAM_BYTES) * adapter_parameters(shape, lora)
-    less = (ADAM_BYTES - MOMENTUM_BYTES) * shape.layers * layer_matrices(shape) if muon else 0
-    return (MASTER_BYTES + ADAM_BYTES) * parameters(shape, vocab_size) - less
 
 
 def recomputed(checkpointing: Checkpointing) -> float:

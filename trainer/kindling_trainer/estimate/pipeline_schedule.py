@@ -8,7 +8,7 @@ from typing import Literal
 
 from kindling_api.errors import explain
 from kindling_api.v1alpha1.model import ModelShape
-from kindling_trainer.estimate.sizes import embedding_parameters, layer_parameters, parameters
+from kindling_api.v1alpha1.sizes import embedding_parameters, layer_parameters, parameters
 
 Turn = tuple[Literal["forward", "backward"], int]
 """What a stage does next, and with which micro-batch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kindling_api.bounds import SAVE_SECONDS
 from kindling_api.v1alpha1.products import model_folder
 from kindling_api.v1alpha1.resizes import Resize
 from kindling_api.v1alpha1.status import Failure
@@ -34,6 +35,8 @@ class Request:
     """Signals that have come in so far; the handler appends to it."""
     server: ForkServer
     """Starts the training processes."""
+    save_seconds: float = SAVE_SECONDS
+    """How long the training processes have to save and leave when asked to stop."""
     log: str = "text"
     """The form of the training processes' logs."""
     restarts: list[Failure] = field(default_factory=list)

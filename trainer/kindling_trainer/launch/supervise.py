@@ -191,7 +191,8 @@ def _start(
     processes = "process" if node.processes == 1 else "processes"
     say(log, f"node {node.index + 1} of {node.nodes} starts {node.processes} training {processes}")
     with tempfile.TemporaryDirectory(prefix="kindling-run-", ignore_cleanup_errors=True) as folder:
-        workers = WorkerGroup(request.server, arguments, Path(folder), node=node, attempt=attempt)
+        server, save_seconds = request.server, request.save_seconds
+        workers = WorkerGroup(server, arguments, Path(folder), node=node, attempt=attempt, save_seconds=save_seconds)
         hang_timeout = seconds(request.run.spec.restart.hang_timeout)
         return workers.watch(hang_timeout, request.asked, held, excuse=outage, elsewhere=elsewhere, is_due=is_due)
 

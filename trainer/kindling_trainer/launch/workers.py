@@ -64,9 +64,17 @@ class PeerFailure:
 class WorkerGroup:
     """The processes of one attempt on this machine; there may be others, elsewhere, with which they work."""
 
-    def __init__(self, server: ForkServer, arguments: list[str], folder: Path, *, node: Node, attempt: int) -> None:
-        """`arguments` are those of each process; `folder` is an empty one for signs of life and last words."""
-        self._attempt, self._folder, self._node = attempt, folder, node
+    def __init__(
+        self, server: ForkServer, arguments: list[str], folder: Path, *,
+        node: Node, attempt: int, save_seconds: float,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            arguments: those of each process.
+            folder: an empty one, for signs of life and last words.
+            save_seconds: how long processes that were asked to stop have to save and leave.
+        """
+        self._attempt, self._folder, self._node, self._save_seconds = attempt, folder, node, save_seconds
         self._heartbeat = folder / HEARTBEAT
         self._heartbeat.touch()
         self._began = self._heartbeat.stat().st_mtime
@@ -139,7 +147,7 @@ class WorkerGroup:
         asked = time.monotonic()
         self._wait(self._stop_timeout())
         if (self._folder / ENDING).exists():
-            self._wait(asked + SAVE_SECONDS - time.monotonic())
+            self._wait(asked + self._save_seconds - time.monotonic())
         self._kill()
         if errors := [failure for failure in self._last_words() if not is_secondary(failure)]:
             return WorkersOutcome("raised", min(errors, key=lambda failure: failure.time or ""))
@@ -149,8 +157,8 @@ class WorkerGroup:
     def _stop_timeout(self) -> float:
         """Seconds in which processes that do not wait for somebody who is gone answer that they were asked to stop."""
         if not self._longest:
-            return SAVE_SECONDS
-        return min(SAVE_SECONDS, max(STUCK_SECONDS, STUCK_STEPS * self._longest))
+            return min(SAVE_SECONDS, self._save_seconds)
+        return min(self._save_seconds, max(STUCK_SECONDS, STUCK_STEPS * self._longest))
 
     def _hung(self, silent: float) -> WorkersOutcome:
         """No step was taken for so many seconds. All say where they are; the one that cannot is the likely cause."""

@@ -19,13 +19,13 @@ from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import check_divides
 from kindling_api.v1alpha1.products import FileEntry, SkippedStep, model_folder
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
+from kindling_api.v1alpha1.sizes import flops_per_token
 from kindling_api.v1alpha1.training import BatchPlan
 from kindling_storage import ObjectStore, open_store
 from kindling_trainer.chat.special_tokens import SpecialTokens
 from kindling_trainer.checkpoint.huggingface import ChatFiles
 from kindling_trainer.checkpoint.load import training_state
 from kindling_trainer.data.inputs import TrainingRun
-from kindling_trainer.estimate.sizes import flops_per_token
 from kindling_trainer.loop.best import BestSoFar
 from kindling_trainer.loop.objective import Objective
 from kindling_trainer.models import Decoder, build_model

@@ -18,8 +18,8 @@ from kindling_api.v1alpha1.best import Best
 from kindling_api.v1alpha1.parallelism import Layout
 from kindling_api.v1alpha1.products import REPORT
 from kindling_api.v1alpha1.runfile import AlignmentRunFile
+from kindling_api.v1alpha1.sizes import parameters
 from kindling_trainer.data.inputs import learns_tokens
-from kindling_trainer.estimate.sizes import parameters
 from kindling_trainer.telemetry.metrics import BEFORE, Row, perplexity
 from kindling_trainer.telemetry.reporter import Course
 

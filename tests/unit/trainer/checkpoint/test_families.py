@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from kindling_api.v1alpha1.model import ModelShape
+from kindling_api.v1alpha1.sizes import parameters
 from kindling_storage import ObjectStore, open_store
 from kindling_trainer.chat.special_tokens import SpecialTokens
 from kindling_trainer.checkpoint.huggingface import cast, export, read_model, read_shape, read_tokenizer
 from kindling_trainer.checkpoint.huggingface.config import from_config, to_config
 from kindling_trainer.checkpoint.huggingface.folder import WHOLE
-from kindling_trainer.estimate.sizes import parameters
 from kindling_trainer.inference.batching import continue_all, continue_tokens
 from kindling_trainer.inference.sampling import GenerationOptions
 from kindling_trainer.models import build_model

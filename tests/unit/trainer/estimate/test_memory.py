@@ -11,15 +11,16 @@ from kindling_api.v1alpha1.adapter import LoRA
 from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.model import PRESETS, ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
-from kindling_trainer.estimate.memory import block_activations, checkpoint_bytes, memory, recomputed, whole_models
-from kindling_trainer.estimate.pipeline_schedule import stages_of
-from kindling_trainer.estimate.sizes import (
+from kindling_api.v1alpha1.sizes import (
     adapter_parameters,
+    checkpoint_bytes,
     flops_per_token,
     matmul_parameters,
     parameters,
     scored_parameters,
 )
+from kindling_trainer.estimate.memory import block_activations, memory, recomputed, whole_models
+from kindling_trainer.estimate.pipeline_schedule import stages_of
 from kindling_trainer.models import build_model
 from kindling_trainer.models.layers import document_mask
 from kindling_trainer.models.lora import add_adapters, freeze_base

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kindling_api.v1alpha1.model import PRESETS, ModelShape
+from kindling_api.v1alpha1.sizes import parameters
 from kindling_trainer.estimate.pipeline_schedule import bubble, one_forward_one_backward, stages_of, starved
-from kindling_trainer.estimate.sizes import parameters
 
 LLAMA = PRESETS["llama-1.2b"]
 GPT2 = PRESETS["gpt2-124m"]

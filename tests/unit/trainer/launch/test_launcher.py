@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from kindling_storage.lock import lock
 from kindling_trainer.__main__ import main
 from kindling_trainer.launch.node import Node
 from kindling_trainer.launch.verdict import cause_of, verdict
-from kindling_trainer.launch.workers import WorkerGroup, WorkersOutcome
+from kindling_trainer.launch.workers import ENDING, WorkerGroup, WorkersOutcome
 from kindling_trainer.telemetry.metrics import Metrics
 
 RunFactory = Callable[..., Path]
@@ -151,11 +152,23 @@ def test_the_cause_is_what_came_first(
 ) -> None:
     (tmp_path / "rank-00000.json").write_bytes(canonical_json(said.document()))
     script = f"import os; os.environ['LOCAL_RANK'] == '0' and exit(1); os.kill(os.getpid(), {number:d})"
-    workers = WorkerGroup(Scripts(script), [], tmp_path, node=Node(processes=2, cores=2, nodes=nodes), attempt=1)
+    node = Node(processes=2, cores=2, nodes=nodes)
+    workers = WorkerGroup(Scripts(script), [], tmp_path, node=node, attempt=1, save_seconds=60)
     outcome = workers.watch(60, [], None, excuse=bool, elsewhere=lambda: None)
     assert outcome.failure is not None
     assert outcome.ending == ending
     assert re.split("[;,]", outcome.failure.message)[0] == cause
+
+
+def test_processes_that_save_have_as_long_as_the_launcher_was_told(tmp_path: Path) -> None:
+    saving = tmp_path / ENDING
+    script = f"import signal, time; signal.signal(15, signal.SIG_IGN); open({str(saving)!r}, 'w'); time.sleep(60)"
+    workers = WorkerGroup(Scripts(script), [], tmp_path, node=Node(1, 1), attempt=1, save_seconds=2.0)
+    while not saving.exists():
+        time.sleep(0.02)
+    began = time.monotonic()
+    outcome = workers.watch(60, [signal.SIGTERM], None, excuse=bool, elsewhere=lambda: None)
+    assert outcome.ending == "stopped" and 1.9 <= time.monotonic() - began < 10
 
 
 def test_rows_after_the_restored_step_are_cut(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kindling_api.v1alpha1.model import PRESETS, ModelShape
-from kindling_trainer.estimate.sizes import flops_per_token, matmul_parameters, parameters
+from kindling_api.v1alpha1.sizes import flops_per_token, matmul_parameters, parameters
 from kindling_trainer.models import Decoder, build_model
 from kindling_trainer.models.initialize import initialize
 from kindling_trainer.models.kv_cache import KVCache

@@ -7,7 +7,7 @@ import torch
 
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.optimizer import Muon
-from kindling_trainer.estimate.sizes import layer_matrices
+from kindling_api.v1alpha1.sizes import layer_matrices
 from kindling_trainer.models import build_model
 from kindling_trainer.models.initialize import initialize
 from kindling_trainer.optim.adamw import moments, set_learning_rate

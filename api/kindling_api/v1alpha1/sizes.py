@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of a model, from its shape alone: no torch, so that `kindling plan` answers at once.
+"""Parameters, bytes and FLOPs of a model, from its shape alone: no torch, so that `kindling plan` answers at once.
 
 `vocab_size` is the padded one everywhere, as `ModelShape.padded_vocab` gives it: padding is computed like the rest.
 """
@@ -7,6 +7,13 @@ from __future__ import annotations
 
 from kindling_api.v1alpha1.adapter import LoRA
 from kindling_api.v1alpha1.model import ModelShape
+
+MASTER_BYTES = 4
+"""Weights are kept in fp32 whatever the arithmetic (Micikevicius et al. 2018, Mixed Precision Training, §3.1)."""
+ADAM_BYTES = 8
+"""Two fp32 moments for each parameter (Loshchilov & Hutter 2019)."""
+MOMENTUM_BYTES = 4
+"""One, for each parameter that Muon trains."""
 
 
 def parameters(shape: ModelShape, vocab_size: int) -> int:
@@ -38,6 +45,14 @@ def adapter_parameters(shape: ModelShape, lora: LoRA) -> int:
     into = {"q_proj": inner, "k_proj": kv_width, "v_proj": kv_width, "o_proj": inner}  # the other side is the width
     sides = sum(shape.width + into.get(target, shape.ffn_width) for target in lora.targets_in(shape))
     return shape.layers * lora.rank * sides
+
+
+def checkpoint_bytes(shape: ModelShape, vocab_size: int, *, muon: bool = False, lora: LoRA | None = None) -> int:
+    """Bytes of one checkpoint in the store: what is trained, in fp32, and the optimizer's moments."""
+    if lora is not None:
+        return (MASTER_BYTES + ADAM_BYTES) * adapter_parameters(shape, lora)
+    less = (ADAM_BYTES - MOMENTUM_BYTES) * shape.layers * layer_matrices(shape) if muon else 0
+    return (MASTER_BYTES + ADAM_BYTES) * parameters(shape, vocab_size) - less
 
 
 def flops_per_token(shape: ModelShape, vocab_size: int, context: int, lora: LoRA | None = None) -> int:
