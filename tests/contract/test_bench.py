@@ -40,6 +40,7 @@ TOY: dict[str, list[list[str]]] = {
         ]
         for show in ("sft", "dpo", "reward")
     ],
+    "checkpoint/bench.py": [["--layers", "1", "--width", "64", "--times", "1"]],
     "cli/bench.py": [["--times", "1"]],
     "compile/bench.py": [["--layers", "1", "--width", "12", "--context", "8"]],
     "dataprep/builtin_toxicity.py": [["{data}"], ["{data}", "about"]],

@@ -150,6 +150,7 @@ class Training:
             self._sign(ENDING)
             self._save()
             self.saver.wait()  # evaluating beside the last save has ended in a corrupted heap, once in hundreds of runs
+            self.saver.release()
             self._take_best()
             evaluation = self._evaluate(whole=True)
         except Stopped as stopped:

@@ -6,9 +6,11 @@ layout. Its stock writer and reader keep that knowledge in a pickle, which runs 
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import struct
-from collections import defaultdict
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -27,11 +29,12 @@ from torch.futures import Future
 
 from kindling_api.errors import IntegrityError
 from kindling_storage import ObjectStore
+from kindling_trainer.checkpoint.part_stream import DTYPE_NAMES, DTYPES
 
 METADATA = "metadata.json"
 FORMAT = 1
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+IN_FLIGHT = 4
+"""Pieces that are read at a time; each is held in memory."""
 
 
 class StagingWriter(StorageWriter):
@@ -41,19 +44,25 @@ class StagingWriter(StorageWriter):
     all parts. Training may then go on while both are written.
     """
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, buffers: dict[str, Tensor]) -> None:
+        """`buffers` are the copies of the save before, into whose memory these go: new memory would have to be given,
+        page by page, by the kernel while training stands still. From a GPU they are pinned, and so faster."""
         self.part = f"part-{rank:05d}.safetensors"
-        self.tensors: dict[str, Tensor] = {}
+        self.tensors = buffers
         self.metadata: dict[str, Any] | None = None
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        results = []
+        results, copies = [], {}
         for item in plan.items:
             tensor = planner.resolve_data(item)
             assert isinstance(tensor, Tensor), "a checkpoint's state is tensors only"
             name = f"{item.index.fqn}@{','.join(map(str, item.index.offset or ()))}"
-            self.tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
+            copies[name] = _copied(tensor.detach(), self.tensors.get(name))
             results.append(WriteResult(item.index, tensor.nbytes, storage_data=(self.part, name)))
+        if torch.cuda.is_initialized():
+            torch.cuda.current_stream().synchronize()
+        self.tensors.clear()
+        self.tensors.update(copies)
         return _finished(results)
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
@@ -97,37 +106,37 @@ class PartsReader(StorageReader):
         tensors: dict[str, TensorStorageMetadata | BytesStorageMetadata] = {}
         for name, tensor in document["tensors"].items():
             chunks = [_chunk(chunk) for chunk in tensor["chunks"]]
-            properties = TensorProperties(dtype=_DTYPES[tensor["dtype"]])
+            properties = TensorProperties(dtype=DTYPES[tensor["dtype"]])
             tensors[name] = TensorStorageMetadata(properties, torch.Size(tensor["size"]), chunks)
             for chunk, described in zip(chunks, tensor["chunks"], strict=True):
                 self._places[MetadataIndex(name, chunk.offsets)] = (described["part"], described["name"])
         return Metadata(state_dict_metadata=tensors)
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        by_part: dict[str, list[tuple[str, ReadItem]]] = defaultdict(list)
-        for item in plan.items:
-            part, name = self._places[item.storage_index]
-            by_part[part].append((name, item))
-        for part, wanted in sorted(by_part.items()):
-            for name, item in wanted:
-                piece = self._read(part, name)
-                for dim, (offset, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
-                    piece = piece.narrow(dim, offset, length)
-                target = planner.resolve_tensor(item).detach()
-                target.copy_(piece)
-                planner.commit_tensor(item, target)
+        items = sorted(plan.items, key=lambda item: self._places[item.storage_index])
+        for part in {self._places[item.storage_index][0] for item in items}:
+            self._read_header(part)
+        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="restore") as threads:
+            waiting: deque[tuple[ReadItem, concurrent.futures.Future[Tensor]]] = deque()
+            for item in items:
+                if len(waiting) == IN_FLIGHT:
+                    _fill(planner, *waiting.popleft())
+                waiting.append((item, threads.submit(self._read, *self._places[item.storage_index])))
+            while waiting:
+                _fill(planner, *waiting.popleft())
         return _finished(None)
 
+    def _read_header(self, part: str) -> None:
+        (length,) = struct.unpack("<Q", self._store.get_range(part, 0, 8))
+        self._headers[part] = 8 + length, json.loads(self._store.get_range(part, 8, length))
+
     def _read(self, part: str, name: str) -> Tensor:
-        if part not in self._headers:
-            (length,) = struct.unpack("<Q", self._store.get_range(part, 0, 8))
-            self._headers[part] = 8 + length, json.loads(self._store.get_range(part, 8, length))
         start, header = self._headers[part]
         first, end = header[name]["data_offsets"]
         if first == end:
-            return torch.empty(header[name]["shape"], dtype=_DTYPES[header[name]["dtype"]])
+            return torch.empty(header[name]["shape"], dtype=DTYPES[header[name]["dtype"]])
         content = bytearray(self._store.get_range(part, start + first, end - first))
-        return torch.frombuffer(content, dtype=_DTYPES[header[name]["dtype"]]).view(header[name]["shape"])
+        return torch.frombuffer(content, dtype=DTYPES[header[name]["dtype"]]).view(header[name]["shape"])
 
     def reset(self, checkpoint_id: object = None) -> None: ...
 
@@ -144,12 +153,29 @@ class PartsReader(StorageReader):
         return checkpoint_id is None
 
 
+def _copied(tensor: Tensor, buffer: Tensor | None) -> Tensor:
+    """A contiguous copy in the host's memory; one from a GPU may still be under way."""
+    if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+        buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return buffer.copy_(tensor, non_blocking=True)
+
+
+def _fill(planner: LoadPlanner, item: ReadItem, reading: concurrent.futures.Future[Tensor]) -> None:
+    """Put what is wanted of a stored piece where it is wanted."""
+    piece = reading.result()
+    for dim, (offset, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
+        piece = piece.narrow(dim, offset, length)
+    target = planner.resolve_tensor(item).detach()
+    target.copy_(piece)
+    planner.commit_tensor(item, target)
+
+
 def _describe(name: str, tensor: TensorStorageMetadata, places: dict[MetadataIndex, tuple[str, str]]) -> dict[str, Any]:
     chunks = []
     for chunk in tensor.chunks:
         part, stored_name = places[MetadataIndex(name, chunk.offsets)]
         chunks.append({"offsets": list(chunk.offsets), "sizes": list(chunk.sizes), "part": part, "name": stored_name})
-    return {"dtype": _DTYPE_NAMES[tensor.properties.dtype], "size": list(tensor.size), "chunks": chunks}
+    return {"dtype": DTYPE_NAMES[tensor.properties.dtype], "size": list(tensor.size), "chunks": chunks}
 
 
 def _chunk(described: dict[str, Any]) -> ChunkStorageMetadata:

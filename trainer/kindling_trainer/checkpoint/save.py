@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-import safetensors.torch
 import torch.distributed as dist
 import torch.distributed.checkpoint.state_dict_saver as dcp
 from torch import Tensor
@@ -19,6 +19,7 @@ from kindling_api.v1alpha1.status import CheckpointStatus
 from kindling_storage import ObjectStore
 from kindling_storage.commit import commit, put_file
 from kindling_trainer.checkpoint.folders import Folder, checkpoint_store, prune
+from kindling_trainer.checkpoint.part_stream import PartStream
 from kindling_trainer.checkpoint.parts import METADATA, StagingWriter
 
 
@@ -45,6 +46,7 @@ class Saver:
         self._rank = dist.get_rank(group) if group is not None else 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self._copies: dict[str, Tensor] = {}
 
     def save(self, state: dict[str, Tensor], *, step: int, tokens: int, **more: Any) -> None:
         """Copy the state to the host's memory, and write it in the background; `more` are fields of its manifest.
@@ -54,7 +56,7 @@ class Saver:
         """
         self.wait()
         began = time.monotonic()
-        writer = StagingWriter(self._rank)
+        writer = StagingWriter(self._rank, self._copies)
         dcp.save(state, storage_writer=writer, process_group=self._group, no_dist=self._group is None)
         manifest = self._facts.model_copy(update={"step": step, "tokens": tokens, **more})
         self._writing = self._thread.submit(self._write, writer, manifest, began)
@@ -69,6 +71,14 @@ class Saver:
             writing, self._writing = self._writing, None
             writing.result()
 
+    def release(self) -> None:
+        """Give back the memory in which the state is copied; nothing is being written.
+
+        The next save would have to be given it anew.
+        """
+        assert not self.is_writing
+        self._copies.clear()
+
     @property
     def is_writing(self) -> bool:
         """Whether a checkpoint is on its way."""
@@ -81,7 +91,7 @@ class Saver:
 
     def _write(self, writer: StagingWriter, manifest: CheckpointManifest, began: float) -> None:
         store = checkpoint_store(self._run, Folder(manifest.step, manifest.attempt))
-        entry = put_file(store, writer.part, safetensors.torch.save(writer.tensors))
+        entry = put_file(store, writer.part, io.BufferedReader(PartStream(writer.tensors)))
         entries = self._gather(entry)
         if writer.metadata is None:
             return

@@ -252,9 +252,8 @@ def test_mlflow_has_every_row_once_after_two_kills(run_file: RunFactory, runs: A
     check_rows(run, runs)
 
 
-DEAD_SECONDS = 600
-MANY: dict[str, Any] = LONGER | {"steps": 60_000}
-"""More steps than a core takes in the time."""
+DEAD_SECONDS, FEW = 600, 300
+"""How long, and of how many steps it is found out how fast they are."""
 
 
 @pytest.mark.slow
@@ -262,7 +261,13 @@ MANY: dict[str, Any] = LONGER | {"steps": 60_000}
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif("MLFLOW_PYTHON" not in os.environ, reason="MLFLOW_PYTHON names no Python with MLflow's server")
 def test_ten_minutes_of_a_dead_tracker_cost_no_step(run_file: RunFactory, runs: Any, mlflow_server: Server) -> None:
-    run = run_file(training=MANY, tracking={"mlflow": {"url": mlflow_server.url, "experiment": "tests"}})
+    short = run_file(name="short", training=LONGER | {"steps": FEW})
+    runs.finish(short)
+    rows = runs.rows(short)
+    first, last = (next(row["time"] for row in rows if row["step"] == step and "loss" in row) for step in (50, FEW))
+    steps_meanwhile = int(DEAD_SECONDS * (FEW - 50) / (last - first))
+    many = {**LONGER, "steps": 3 * steps_meanwhile // 2}
+    run = run_file(training=many, tracking={"mlflow": {"url": mlflow_server.url, "experiment": "tests"}})
     process = runs.start(run)
     reading = threading.Thread(target=process.communicate)
     reading.start()
@@ -275,7 +280,7 @@ def test_ten_minutes_of_a_dead_tracker_cost_no_step(run_file: RunFactory, runs: 
         steps.append(training.step)
     mlflow_server.signal(signal.SIGCONT)
     moved = [after - before for before, after in pairwise(steps)]
-    print(f"steps in ten seconds while it was dead: {min(moved)} to {max(moved)}, {steps[-1]} of {MANY['steps']}")
+    print(f"steps in ten seconds while it was dead: {min(moved)} to {max(moved)}, {steps[-1]} of {many['steps']}")
     assert min(moved) > 0
     reading.join(1800)
     assert process.returncode == 0
