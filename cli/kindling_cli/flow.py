@@ -119,11 +119,14 @@ class Flow:
         resolved = resolve(document, storage=self._storage, finished=self._finished)
         if not isinstance(resolved, Waiting):
             return resolved
-        for reference in resolved.references:  # not part of this flow: the newest of that name in the store
-            product = finished_product(self._storage, reference)
-            if product is None:
-                raise _not_finished(document, reference, self._storage)
-            self._finished[reference] = product
+        for use in uses(document):  # not part of this flow: the newest of that name in the store, of whichever kind
+            if any(reference in self._finished for reference in use.candidates):
+                continue
+            products = {reference: finished_product(self._storage, reference) for reference in use.candidates}
+            found = {reference: product for reference, product in products.items() if product is not None}
+            if use.candidates and not found:
+                raise _not_finished(document, use.candidates[0], self._storage)
+            self._finished |= found
         return self._resolve(document)
 
     def _run_stage(self, run_file: RunFile, row: StageRow, interrupts: Interrupts) -> DatasetResult | ModelResult:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from kindling_dataprep.first_look import FirstLook
 
 Plan = DatasetPlan | PretrainPlan | AlignmentPlan
+CONFIG = "config.json"
+"""What every model in Hugging Face form has."""
 Speed = Callable[[TrainingResources], float | None]
 """FLOP/s of all processes of a run together, where it is known."""
 
@@ -268,6 +270,7 @@ class Planner:
         assert uri is not None, "order() has found every reference among the documents or in the store"
         store = self._open(uri if is_hub(uri) else storage_of(uri).uri)
         check_whole(store)
+        _check_there(use, store)
         return *model_in(store, scored=use.role in ("reward", "judge")), store
 
     def _finished_run(self, document: PretrainRun | AlignmentRun) -> str | None:
@@ -302,6 +305,20 @@ class Planner:
 
     def _open(self, uri: str) -> ObjectStore:
         return _opener(self._storage)(uri)
+
+
+def _check_there(use: Use, store: ObjectStore) -> None:
+    """Refuse a folder in which there is no model at all; what is wrong with one, whoever reads it tells.
+
+    Raises:
+        SpecError: it is not there, or holds something else.
+    """
+    if use.uri is None or is_hub(use.uri) or store.exists(MANIFEST) or store.exists(CONFIG):
+        return
+    found = f"no model in {shown(store.uri)}"
+    allowed = f"the folder of a finished run, or a Hugging Face folder, with its {CONFIG}"
+    remedy = "make or fetch the model first, or correct the path"
+    raise SpecError(explain(f"{use.field}.uri", found=found, allowed=allowed, remedy=remedy))
 
 
 def _meant(use: Use, planned: Container[Reference]) -> list[Reference]:

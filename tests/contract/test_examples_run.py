@@ -33,7 +33,7 @@ def test_chat_answers_after_what_it_was_taught(tmp_path: Path) -> None:
     assert friendly["evaluation"]["validation_loss_before"] == pytest.approx(math.log(2), abs=1e-6)  # type: ignore[index]
 
 
-@pytest.mark.parametrize(("example", "files"), [("03-chat", 3), ("04-arithmetic", 4)])
+@pytest.mark.parametrize(("example", "files"), [("03-chat", 3), ("04-arithmetic", 4), ("05-finetune", 2)])
 def test_the_files_of_an_example_are_those_that_its_script_writes(example: str, files: int, tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(EXAMPLES / example / "make_data.py"), str(tmp_path)], check=True)
     written = sorted(tmp_path.glob("*.jsonl"))

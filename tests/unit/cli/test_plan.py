@@ -287,6 +287,17 @@ def test_a_model_whose_tokenizer_is_larger_than_its_embedding_is_refused(
         plan(write(dataset("text"), *documents.values()))
 
 
+def test_a_base_that_is_not_there_is_told_by_its_field(
+    write: Write, alignment: Text, plan: Callable[..., list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    file = write(alignment("talk", "model").replace("{name: model}", "{uri: ./made-later}"))
+    with pytest.raises(UserError, match=r"spec.base.uri: found no model in \S*made-later; allowed: .* config.json"):
+        plan(file)
+    put(tmp_path / "made-later", {})
+    with pytest.raises(UserError, match=r"AlignmentRun/talk: spec.base.uri: found no model in \S*made-later"):
+        plan(file)
+
+
 def test_what_a_build_leaves_out_is_told(
     write: Write, dataset: Text, plan: Callable[..., list[dict[str, Any]]], tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from kindling_api.errors import SpecError, UserError
+from kindling_api.v1alpha1.model import ModelShape
 from kindling_cli.commands.run import run_files
 from kindling_cli.flow import NEEDS, StageError
 
@@ -90,6 +91,19 @@ def test_only_takes_what_it_refers_to_from_the_store(write: Write, dataset: Text
     run(file, only=("text",))
     run(file, only=("PretrainRun/model",))
     assert ran() == ["DatasetBuild/text", "PretrainRun/model"]
+
+
+def test_only_takes_a_base_of_either_kind_from_the_store(
+    write: Write, dataset: Text, pretrain: Text, alignment: Text, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"layers": 1, "heads": 2, "kv_heads": 2, "width": 16, "ffn_width": 16, "context": 16}
+    shape = ModelShape.model_validate({"architecture": "llama", **sizes})  # what is pretended has no files
+    monkeypatch.setattr("kindling_cli.planner.model_in", lambda store, scored: (shape, 300))
+    monkeypatch.setattr("kindling_cli.planner.tokens_in", lambda store, shape: None)
+    file = write(dataset("text"), pretrain("model", "text"), alignment("talk", "model"), alignment("more", "talk"))
+    run(file, only=("text", "model", "talk"))
+    run(file, only=("more",))
+    assert ran()[2:] == ["AlignmentRun/talk", "AlignmentRun/more"]
 
 
 def test_only_says_what_is_not_finished_yet(write: Write, dataset: Text, pretrain: Text, ran: Ran) -> None:
