@@ -21,6 +21,7 @@ from kindling_api.v1alpha1.products import DatasetManifest, ModelManifest
 from kindling_api.v1alpha1.runfile import RunFile
 from kindling_api.v1alpha1.status import DatasetResult, Failure, ModelResult
 from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_api.v1alpha1.tracking import TrackingSpec
 from kindling_cli.child_process import ChildProcess, last_lines
 from kindling_cli.product_folders import file_uri, shown
 from kindling_cli.rows import StageRow
@@ -215,13 +216,22 @@ def check_runnable(documents: Sequence[Document], storage: StorageSpec) -> None:
         if not isinstance(document, DatasetBuild) and document.spec.publish is not None:
             check_token(f"{reference_to(document)}: spec.publish.to")
         if not isinstance(document, DatasetBuild) and document.spec.tracking is not None:
-            from kindling_trainer.telemetry.trackers import check_client  # not above: builds need no trainer
-
-            check_client(document.spec.tracking, f"{reference_to(document)}: spec.tracking")
+            before = {candidate for use in uses(document) for candidate in use.candidates} & known
+            later = any(finished_product(storage, each) is None for each in before)
+            _check_tracker(document.spec.tracking, f"{reference_to(document)}: spec.tracking", comes_later=later)
         for use in uses(document):
             there = [each in known or finished_product(storage, each) is not None for each in use.candidates]
             if there and not any(there):
                 raise _not_finished(document, use.candidates[0], storage)
+
+
+def _check_tracker(tracking: TrackingSpec, where: str, *, comes_later: bool) -> None:
+    """A run that others come before tells now, and not after them, that nothing answers."""
+    from kindling_trainer.telemetry.trackers import check_client, check_server  # not above: builds need no trainer
+
+    check_client(tracking, where)
+    if comes_later:
+        check_server(tracking, where)
 
 
 def _not_finished(document: Document, reference: Reference, storage: StorageSpec) -> SpecError:

@@ -11,7 +11,7 @@ from kindling_api.resolve import content_of
 from kindling_api.v1alpha1.products import ADAPTER_FOLDER, MODEL_FOLDER, REPORT, FileEntry, ModelManifest
 from kindling_storage.commit import commit
 from kindling_trainer.checkpoint.huggingface import export
-from kindling_trainer.checkpoint.huggingface.peft import export_adapter
+from kindling_trainer.checkpoint.huggingface.peft import export_adapter, fingerprint, fingerprinted
 from kindling_trainer.data.inputs import learns_tokens
 from kindling_trainer.loop.divergence import divergence
 from kindling_trainer.loop.objective import Evaluation
@@ -34,7 +34,8 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
         StorageError: the store cannot be written.
     """
     aside: dict[str, Tensor] = {}
-    weights = _whole_weights(setup, reporter, aside)
+    bases: list[str] = []
+    weights = _whole_weights(setup, reporter, aside, bases)
     if reporter is None:
         for _ in weights:  # take part in gathering them
             pass
@@ -53,8 +54,9 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
     )
     entries = _in_folder(MODEL_FOLDER, files)
     if setup.lora is not None:
-        hub = _hub_base(setup)
-        adapter = export_adapter(setup.store.child(ADAPTER_FOLDER), aside, setup.shape, setup.lora, base_uri=hub)
+        (base,) = bases
+        folder, hub = setup.store.child(ADAPTER_FOLDER), _hub_base(setup)
+        adapter = export_adapter(folder, aside, setup.shape, setup.lora, base_uri=hub, base=base)
         entries = _in_folder(ADAPTER_FOLDER, adapter) + entries
     reporter.close()
     best = setup.best.found
@@ -104,14 +106,18 @@ def _before_and_after(before: dict[str, float], found: Evaluation) -> dict[str, 
     return {f"{name}{BEFORE}": value for name, value in before.items()} | after
 
 
-def _whole_weights(setup: Setup, reporter: Reporter | None, aside: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def _whole_weights(
+    setup: Setup, reporter: Reporter | None, aside: dict[str, Tensor], bases: list[str]
+) -> Iterator[tuple[str, Tensor]]:
     """Each parameter of the language model whole, on the CPU, one at a time, with its adapter; `aside` gets what a base
-    does not have."""
+    does not have, and `bases` the fingerprint of the base."""
 
     def found() -> Iterator[tuple[str, Tensor]]:
         for name, whole in whole_parameters(setup.model, setup.ranks):
             if reporter is not None:
                 reporter.beat()
+            if reporter is not None and setup.lora is not None and name == fingerprinted(setup.shape):
+                bases.append(fingerprint(whole))
             if is_adapter(name) or (setup.lora is not None and name in _added(setup)):
                 aside[name] = whole if is_adapter(name) or whole.dim() == 1 else whole[: setup.vocabulary.size]
             if name != VALUE:  # it has served

@@ -289,3 +289,12 @@ def test_no_stage_outlives_a_command_line_that_was_killed(
     while stage_is_alive(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not stage_is_alive(tmp_path)
+
+
+def test_a_tracker_that_does_not_answer_is_told_of_before_what_comes_first(
+    write: Write, dataset: Text, pretrain: Text, ran: Ran
+) -> None:
+    watched = pretrain("model", "text") + '  tracking: {mlflow: {url: "http://127.0.0.1:9"}}\n'
+    with pytest.raises(SpecError, match=r"PretrainRun/model: spec\.tracking\.mlflow\.url: found http.*, where"):
+        run(write(dataset("text"), watched))
+    assert ran() == []

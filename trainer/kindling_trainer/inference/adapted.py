@@ -14,7 +14,13 @@ from kindling_storage import ObjectStore, open_store
 from kindling_trainer.chat.template import ChatTemplate
 from kindling_trainer.checkpoint.huggingface import read_chat_template, read_tokenizer
 from kindling_trainer.checkpoint.huggingface.folder import put_json
-from kindling_trainer.checkpoint.huggingface.peft import ADAPTER_CONFIG, PeftAdapter, read_adapter
+from kindling_trainer.checkpoint.huggingface.peft import (
+    ADAPTER_CONFIG,
+    PeftAdapter,
+    fingerprint,
+    fingerprinted,
+    read_adapter,
+)
 from kindling_trainer.checkpoint.huggingface.tokenizer import CONFIG, TOKENIZER, read_json
 from kindling_trainer.inference.generate import Generator
 from kindling_trainer.models import Decoder
@@ -51,7 +57,7 @@ def adapted(base: Decoder, adapter: PeftAdapter) -> Decoder:
     """A model with the base's own weights and an adapter's; the base stays as it is.
 
     Raises:
-        SpecError: the base has no such layer, or one of another size.
+        SpecError: the adapter was trained on other weights, or for layers that the base has not, or of other sizes.
     """
     model = deepcopy(base, {id(parameter): parameter for parameter in base.parameters()})
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -62,6 +68,8 @@ def adapted(base: Decoder, adapter: PeftAdapter) -> Decoder:
             raise _other_base(adapter, base, f"{name} of {size[1]} to {size[0]} numbers")
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, adapt_linear(linear, each.low, each.high, each.scale))
+    if adapter.base not in (None, fingerprint(base.get_parameter(fingerprinted(base.shape)))):
+        raise _other_base(adapter, base, "a model with other weights")
     if (rows := adapter.rows.get("embedding.weight")) is not None:
         if rows.shape[1] != base.shape.width:
             raise _other_base(adapter, base, f"an embedding of width {rows.shape[1]}")
@@ -75,6 +83,6 @@ def adapted(base: Decoder, adapter: PeftAdapter) -> Decoder:
 
 def _other_base(adapter: PeftAdapter, base: Decoder, found: str) -> SpecError:
     shape = base.shape
-    allowed = f"adapters for a {shape.architecture} model with {shape.layers} layers of width {shape.width}"
+    allowed = f"adapters of this base, a {shape.architecture} model with {shape.layers} layers of width {shape.width}"
     remedy = "name the base that the adapter was trained on"
     return SpecError(explain(adapter.uri, found=f"one for {found}", allowed=allowed, remedy=remedy))

@@ -18,7 +18,13 @@ from kindling_api.v1alpha1.adapter import LoRA
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_storage import open_store
 from kindling_trainer.checkpoint.huggingface import export, read_model
-from kindling_trainer.checkpoint.huggingface.peft import ADAPTER_CONFIG, export_adapter, read_adapter
+from kindling_trainer.checkpoint.huggingface.peft import (
+    ADAPTER_CONFIG,
+    export_adapter,
+    fingerprint,
+    fingerprinted,
+    read_adapter,
+)
 from kindling_trainer.inference.adapted import adapted, load_adapted
 from kindling_trainer.inference.generate import load_model
 from kindling_trainer.models import build_model
@@ -59,7 +65,8 @@ def write_base(folder: Path, model: Any) -> Path:
 
 def write_adapter(folder: Path, model: Any, lora: LoRA, *more: str) -> Path:
     parts = {name: value.detach() for name, value in model.named_parameters() if is_adapter(name) or name in more}
-    export_adapter(open_store(folder.as_uri()), parts, model.shape, lora, base_uri=None)
+    base = fingerprint(model.get_parameter(fingerprinted(model.shape)))
+    export_adapter(open_store(folder.as_uri()), parts, model.shape, lora, base_uri=None, base=base)
     return folder
 
 
@@ -94,8 +101,12 @@ def test_peft_and_the_merged_weights_give_the_same_logits(
     torch.testing.assert_close(merged_logits, ours, atol=1e-5, rtol=0)
     folder = open_store((tmp_path / "adapter").as_uri())
     with torch.no_grad():
-        read = adapted(read_model(open_store((tmp_path / "base").as_uri())), read_adapter(folder, shape))(tokens)
+        again = read_model(open_store((tmp_path / "base").as_uri()))
+        read = adapted(again, read_adapter(folder, shape))(tokens)
+        again.get_parameter(fingerprinted(shape)).mul_(1.01)
     torch.testing.assert_close(read, ours, atol=1e-5, rtol=0)
+    with pytest.raises(SpecError, match="found one for a model with other weights; allowed: adapters of this base"):
+        adapted(again, read_adapter(folder, shape))
 
 
 def test_peft_gives_the_same_rewards(tmp_path: Path) -> None:

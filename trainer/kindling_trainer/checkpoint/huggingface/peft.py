@@ -7,7 +7,9 @@ many times the rank, and the same scale.
 
 from __future__ import annotations
 
+import json
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from kindling_api.base import digest_of
 from kindling_api.errors import SpecError, explain
 from kindling_api.hub import parse_hub_uri
 from kindling_api.v1alpha1.adapter import LoRA
@@ -30,6 +33,9 @@ from kindling_trainer.models.lora import DOWN, TARGETS, UP
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
+BASE = "kindling.base"
+"""Where the metadata of the weights has the fingerprint of the base that they were trained on."""
+
 _PREFIX = "base_model.model."
 _FUSED = ("attention.query", "attention.key", "attention.value")
 _GPT2 = {"attention.output": "attn.c_proj", "feed_forward.up": "mlp.c_fc", "feed_forward.down": "mlp.c_proj"}
@@ -42,7 +48,7 @@ _REFUSED = (
 
 
 def export_adapter(
-    store: ObjectStore, parts: dict[str, Tensor], shape: ModelShape, lora: LoRA, *, base_uri: str | None
+    store: ObjectStore, parts: dict[str, Tensor], shape: ModelShape, lora: LoRA, *, base_uri: str | None, base: str
 ) -> list[FileEntry]:
     """Write the adapters into the folder `store`.
 
@@ -50,6 +56,7 @@ def export_adapter(
         parts: both matrices of each adapter by our names, whole, on the CPU; what else the base has not: the head of a
             model that scores, or the embedding and the head, where they have got rows for new tokens.
         base_uri: of a base on the Hugging Face Hub; None for others, whose place means nothing elsewhere.
+        base: the fingerprint of the base.
 
     Raises:
         StorageError: the store cannot be written.
@@ -58,8 +65,18 @@ def export_adapter(
     tensors = {f"{_PREFIX}{name}": tensor.contiguous() for name, tensor in _to_peft(shape, parts)}
     return [
         put_json(store, ADAPTER_CONFIG, _config(shape, lora, scored=scored, base_uri=base_uri)),
-        put_file(store, ADAPTER_WEIGHTS, save(tensors, metadata={"format": "pt"})),
+        put_file(store, ADAPTER_WEIGHTS, save(tensors, metadata={"format": "pt", BASE: base})),
     ]
+
+
+def fingerprinted(shape: ModelShape) -> str:
+    """The weight by which a base is known: no two that are worth an adapter have it in common."""
+    return f"layers.{shape.layers - 1}.feed_forward.down.weight"
+
+
+def fingerprint(weight: Tensor) -> str:
+    """Its digest in bfloat16: the same for a base that is kept in another precision."""
+    return digest_of(weight.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes())
 
 
 def _config(shape: ModelShape, lora: LoRA, *, scored: bool, base_uri: str | None) -> dict[str, Any]:
@@ -162,6 +179,8 @@ class PeftAdapter:
     """By the name of the linear layer."""
     rows: dict[str, Tensor]
     """The embedding, and the head where it is another matrix, of an adapter that has brought tokens."""
+    base: str | None = None
+    """The fingerprint of the base that it was trained on; None where another program wrote it."""
 
 
 def read_adapter(store: ObjectStore, shape: ModelShape) -> PeftAdapter:
@@ -199,7 +218,13 @@ def read_adapter(store: ObjectStore, shape: ModelShape) -> PeftAdapter:
                     allowed, remedy = "low-rank adapters of linear layers", "merge it into its base, and serve that"
                     raise SpecError(explain(where, found=name, allowed=allowed, remedy=remedy))
                 rows[ours] = each
-    return PeftAdapter(store.uri, layers, rows)
+    return PeftAdapter(store.uri, layers, rows, _base_of(store))
+
+
+def _base_of(store: ObjectStore) -> str | None:
+    (length,) = struct.unpack("<Q", store.get_range(ADAPTER_WEIGHTS, 0, 8))
+    found: str | None = json.loads(store.get_range(ADAPTER_WEIGHTS, 8, length)).get("__metadata__", {}).get(BASE)
+    return found
 
 
 def _checked_config(store: ObjectStore) -> dict[str, Any]:
