@@ -6,6 +6,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 ENVIRONMENT := $(VENV)/.installed
 CLUSTER := $(BIN)/python tests/cluster/cluster.py
+IMAGES := operator trainer dataprep serve
+# What `make kind` takes PyTorch from: its builds for CPUs. Empty: that for CUDA, as on a cluster with GPUs.
+PYTORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# What `kind create cluster` is told besides, as in KIND_OPTIONS="--image kindest/node:v1.34.0".
+KIND_OPTIONS ?=
 
 .PHONY: help
 help: ## List the targets
@@ -44,14 +49,21 @@ e2e: $(ENVIRONMENT) ## The tests on a real cluster: the one of `make cluster`, o
 		--numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: kind
-kind: ## Kindling in kind, from this tree (Docker, kind and Helm)
-	kind get clusters | grep -qx kindling || kind create cluster --name kindling
-	for image in operator trainer dataprep serve; do \
-		docker build --file images/$$image/Dockerfile --tag kindling-$$image:dev . \
-			&& kind load docker-image --name kindling kindling-$$image:dev || exit 1; \
+kind: ## Kindling in kind, from this tree (Docker, kind and Helm); again after a change
+	kind get clusters | grep -qx kindling || kind create cluster --name kindling $(KIND_OPTIONS)
+	for image in $(IMAGES); do \
+		docker build --build-arg PYTORCH_INDEX=$(PYTORCH_INDEX) \
+			--file images/$$image/Dockerfile --tag kindling-$$image:dev . || exit 1; \
 	done
+	images/load.sh kindling $(IMAGES:%=kindling-%:dev)
 	helm upgrade --install kindling charts/kindling --kube-context kind-kindling --namespace kindling --create-namespace \
-		--set images.tag=dev --set minio.enabled=true --wait
+		--set images.tag=dev --set minio.enabled=true --wait \
+		--set-string operator.podAnnotations.image=$$(docker image inspect --format '{{.Id}}' kindling-operator:dev)
+
+.PHONY: e2e-kind
+e2e-kind: $(ENVIRONMENT) ## The quickstart on kind, command by command, policies and volumes; with Docker, kind and Helm, or as root
+	KINDLING_E2E_KIND=1 PYTHONPATH=tests/cluster $(BIN)/python tests/kind/machine.py run \
+		$(BIN)/pytest tests/kind --verbose --capture no -o timeout=5400 --session-timeout 5400
 
 .PHONY: lint
 lint: $(ENVIRONMENT) ## Format, style, types and import contracts

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,27 @@ def test_an_image_holds_all_packages_that_its_own_import(name: str) -> None:
     copied = {Path(source) for source in COPIED.findall((PROJECT / "images" / name / "Dockerfile").read_text())}
     imported = {package for folder in copied for path in (PROJECT / folder).rglob("*.py") for package in imports(path)}
     assert imported <= {folder.name for folder in copied}
+
+
+@pytest.mark.parametrize("name", ["trainer", "serve"])
+def test_pytorch_for_cpus_is_of_its_own_index_and_brings_nothing_of_cuda(name: str, tmp_path: Path) -> None:
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\necho "$@"\nfor last; do :; done\n[ ! -f "$last" ] || cat "$last"\n')
+    pip.chmod(0o755)
+    locked = tmp_path / "requirements.lock"
+    locked.write_text(lock.locked(name))
+    settings = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTORCH_INDEX": "https://pytorch.example/cpu"}
+    command = ["sh", PROJECT / "images" / "install.sh", locked]
+    first, second, *rest = subprocess.run(
+        command, env=settings, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    everything = lock.locked(name).split()
+    torch = next(line for line in everything if line.startswith("torch=="))
+    assert first.split()[-3:] == ["--index-url", "https://pytorch.example/cpu", f"{torch}+cpu"]
+    assert "--index-url" not in second
+    left_out = {line.split("==")[0] for line in everything} - {line.split("==")[0] for line in rest}
+    assert {"torch", "triton", "cuda-toolkit", "nvidia-cublas"} <= left_out
+    assert all(each.startswith(("torch", "triton", "cuda-", "nvidia-")) for each in left_out)
 
 
 def imports(path: Path) -> set[str]:

@@ -41,7 +41,7 @@ def build_images() -> None:
     Raises:
         ClusterError: a build failed.
     """
-    _make_base()
+    make_base()
     for name in NAMES:
         if _stamp(name, "built") != sources_digest(name) or not _exists(reference(name)):
             _build(name)
@@ -124,7 +124,7 @@ def _build(name: str) -> None:
     _write_stamp(name, "built", digest)
 
 
-def _make_base() -> None:
+def make_base() -> None:
     """A minimal Debian with Python, made with debootstrap."""
     if _exists(BASE):
         return
