@@ -48,7 +48,7 @@ from kindling_trainer.loop.restore import restore, take_weights_of
 from kindling_trainer.loop.setup import Setup
 from kindling_trainer.loop.skipping import heal, is_in_vain, leave_out_again, watched
 from kindling_trainer.loop.step import Stepper, Taken
-from kindling_trainer.loop.stragglers import StragglerWatch, by_node
+from kindling_trainer.loop.stragglers import StragglerWatch, by_node, seconds_a_step
 from kindling_trainer.optim.adamw import set_learning_rate
 from kindling_trainer.optim.schedule import learning_rate
 from kindling_trainer.parallel.mesh import Ranks, join
@@ -118,7 +118,7 @@ class Training:
         start = f"start {options.generation + 1} of {attempt_identity(run)}"
         ranks = join(run.spec.layout(), run.spec.resources, partial(_waiting, options), start)
         nodes = ranks.from_each(node_number(os.environ))
-        looked = _preflight(ranks, nodes, options) if run.spec.preflight else Preflight()
+        looked = preflight(ranks, nodes, partial(_tell, options)) if run.spec.preflight else Preflight()
         self.setup = setup = _prepare(run, ranks)
         self.finished = self.saved = restore(setup)
         """Optimizer steps done, and those of them that are in a checkpoint."""
@@ -182,8 +182,9 @@ class Training:
             self.saver.is_writing and bool(outage()),
             *self.stragglers.figures(self.finished),
         )
-        if self.reporter is not None and (slow := self.stragglers.heard(self.finished, own)) is not None:
-            self.reporter.straggling(slow)
+        if self.reporter is not None and own:
+            self.reporter.own_work([seconds_a_step(figure) for figure in own])
+            self.reporter.straggling(self.stragglers.heard(self.finished, own))
         if signal:
             raise Stopped(signal)
         best = False
@@ -339,21 +340,14 @@ def _prepare(run: TrainingRun, ranks: Ranks) -> Setup:
 def _waiting(options: argparse.Namespace, here: int, processes: int) -> None:
     """Say, as the first process, that others have yet to come, and that this is no standstill."""
     if os.environ.get("RANK") == "0":
-        message = f"waiting for other nodes: {here} of {processes} processes are here"
-        ProgressWriter(options.progress).write(Progress(message=message, training=TrainingProgress(stage="starting")))
+        _tell(options, f"waiting for other nodes: {here} of {processes} processes are here")
         if options.folder is not None:
             (options.folder / RENDEZVOUS).touch()
 
 
-def _preflight(ranks: Ranks, nodes: list[int], options: argparse.Namespace) -> Preflight:
-    """Look at the machines, and say what was found."""
-    writer = ProgressWriter(options.progress if ranks.leads else None)
-    starting = Progress(message="preflight", training=TrainingProgress(stage="starting"))
-    writer.write(starting, force=True)
-    found = preflight(ranks, nodes)
-    log.info("preflight: %s", found.sentence)
-    writer.write(starting.model_copy(update={"message": f"preflight: {found.sentence}"}), force=True)
-    return found
+def _tell(options: argparse.Namespace, message: str) -> None:
+    """What goes on before there is a reporter."""
+    ProgressWriter(options.progress).write(Progress(message=message, training=TrainingProgress(stage="starting")))
 
 
 def _confirm(setup: Setup, token: str | None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from statistics import fmean, median_low
@@ -46,28 +46,39 @@ class Preflight:
     slow: dict[int, float] = field(default_factory=dict)
     """The slow processes, each with how many times as long its multiplication takes as that of others."""
     sentence: str = ""
-    """What was measured."""
+    """What was measured, for people."""
 
 
-def preflight(ranks: Ranks, nodes: Sequence[int]) -> Preflight:
-    """Look at all machines; `nodes` has the number of each process's, by rank.
+def preflight(ranks: Ranks, nodes: Sequence[int], tell: Callable[[str], None]) -> Preflight:
+    """Look at all machines.
+
+    Args:
+        nodes: the number of each process's machine, by rank.
+        tell: gets what the first process says of it.
 
     Raises:
         FailedError: a transfer failed, or did not end in time; it names both processes.
     """
+    if ranks.leads:
+        tell("preflight")
     transfers = ranks.from_each(transfer_seconds(ranks, nodes))
     figures = [ranks.from_each(multiplication_seconds(ranks.device)) for _ in range(GATHERS)]
     means = [fmean(course) for course in zip(*figures, strict=True)]
-    if ranks.leads:
-        for receiver, factor in slow_links(transfers, nodes).items():
-            sender = (receiver - 1) % len(nodes)
-            what = "%s sends to %s at a fraction of the speed between others: %.1f times as long"
-            log.warning(what, _who(sender, nodes), _who(receiver, nodes), factor)
     sentence = f"a multiplication takes {_range(means)} on {len(means)} processes"
     if len(nodes) > 1:
         mebibytes = TRANSFER_BYTES[ranks.device.type] >> 20
         sentence += f", and {mebibytes} MiB take {_range(transfers)} from one to the next"
+    if ranks.leads:
+        log.info("preflight: %s", sentence)
+        tell(f"preflight: {sentence}")
+        _warn_of_links(transfers, nodes)
     return Preflight(slow_ranks([factors(figure, 1) for figure in figures], frozenset()), sentence)
+
+
+def _warn_of_links(transfers: Sequence[float], nodes: Sequence[int]) -> None:
+    for receiver, factor in slow_links(transfers, nodes).items():
+        pair = _who((receiver - 1) % len(nodes), nodes), _who(receiver, nodes)
+        log.warning("what %s sends to %s takes %.1f times as long as between others", *pair, factor)
 
 
 def multiplication_seconds(device: torch.device) -> float:

@@ -71,8 +71,6 @@ class StragglerWatch:
 
     def heard(self, step: int, own: Sequence[int]) -> list[SlowProcess] | None:
         """The slow processes, the slowest of each node; `own` is what came of `figures`. None while nobody knows."""
-        if not own:
-            return None
         self._heard += 1
         if self._heard == 1:  # the first steps of a start fill caches
             return None
@@ -81,6 +79,11 @@ class StragglerWatch:
             return None
         self._slow = slow_ranks(self._newest, frozenset(self._slow))
         return by_node(self._slow, self._nodes, step)
+
+
+def seconds_a_step(figure: int) -> float:
+    """What a step takes a process with such a figure, without its waiting."""
+    return figure / 1e6 / GATHER_STEPS
 
 
 def factors(own: Sequence[float], stages: int) -> list[float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,22 +27,23 @@ class Waits:
     def __init__(self) -> None:
         self.seconds = 0.0
         """So far."""
+        self._thread: int | None = None
+        self._calls = [(where, name, getattr(where, name)) for where, name in _CALLS]
+        self._timed = [(where, name, self._time(call)) for where, name, call in self._calls]
 
     @contextmanager
     def counted(self) -> Iterator[None]:
         """What this thread waits while the block lasts is counted."""
-        thread, before = threading.get_ident(), [(where, name, getattr(where, name)) for where, name in _CALLS]
-        for where, name, call in before:
-            setattr(where, name, self._timed(call, thread))
+        self._thread = threading.get_ident()
+        _put(self._timed)
         try:
             yield
         finally:
-            for where, name, call in before:
-                setattr(where, name, call)
+            _put(self._calls)
 
-    def _timed(self, call: Callable[..., Any], thread: int) -> Callable[..., Any]:
+    def _time(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **options: Any) -> Any:
-            if torch.compiler.is_compiling() or threading.get_ident() != thread:
+            if torch.compiler.is_compiling() or threading.get_ident() != self._thread:
                 return call(*arguments, **options)
             began = time.perf_counter()
             try:
@@ -51,3 +52,8 @@ class Waits:
                 self.seconds += time.perf_counter() - began
 
         return timed
+
+
+def _put(calls: Iterable[tuple[Any, str, Callable[..., Any]]]) -> None:
+    for where, name, call in calls:
+        setattr(where, name, call)

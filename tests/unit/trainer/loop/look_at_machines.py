@@ -28,6 +28,6 @@ if len(sys.argv) > 3:
         time.sleep(60)
         sys.exit()
 try:
-    print(preflight.preflight(ranks, NODES))
+    print(preflight.preflight(ranks, NODES, lambda said: None))
 except FailedError as error:
     print(error)
