@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -37,7 +38,7 @@ def throttled(pid: int) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallelism", [{}, {"tensor": 2}], ids=["sharded", "tensor parallel"])
+@pytest.mark.parametrize("parallelism", [{}, pytest.param({"tensor": 2}, marks=pytest.mark.exhaustive)])
 def test_a_slow_pod_is_named_and_named_no_longer_once_it_is_as_fast_as_others(
     run_file: RunFactory, runs: Any, pods: Callable[..., Any], step_reached: Any, parallelism: dict[str, Any]
 ) -> None:
@@ -49,8 +50,11 @@ def test_a_slow_pod_is_named_and_named_no_longer_once_it_is_as_fast_as_others(
         resources={"nodes": 4},
         parallelism=parallelism,
     )
+    document = json.loads(run.read_bytes())
+    run.write_text(json.dumps({**document, "spec": {**document["spec"], "preflight": True}}))
     attempt = pods(run, nodes=4).start(0, 1, 2, 3)
     attempt.wait_for(lambda progress: progress.stragglers == [])
+    assert "preflight: a multiplication takes " in attempt.run.with_suffix(".0.log").read_text()
     with throttled(attempt.rank(runs, 2)):
         slow = attempt.wait_for(lambda progress: progress.stragglers)
         assert [(one.rank, one.node) for one in slow.stragglers] == [(2, 2)]
