@@ -11,6 +11,7 @@ are compared.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -37,6 +38,9 @@ NODES, PERIOD_SECONDS = 4, 0.1
 STEP = re.compile(r"step (\d+) of")
 NAMED, OVER = re.compile(r"process \d+, on node \d+, is slow"), re.compile(r"no process is slow any more")
 BLOCK = 10
+"""Steps with the measure, and steps without it, in turn."""
+FOLDER = "KINDLING_BENCH_FOLDER"
+"""The environment variable with the folder in which each process writes its CPU seconds at the end of each block."""
 RUN: dict[str, Any] = {
     "model": {"architecture": "llama", "layers": 2, "heads": 4, "width": 96, "context": 128, "vocabMultiple": 2},
     "training": {"steps": 2000, "batch": {"tokens": 4096, "microBatch": 8}, "precision": "fp32", "compile": "never"},
@@ -138,19 +142,32 @@ def wait_for_step(attempt: Attempt, step: int) -> None:
 
 
 def in_turn(run: Path, folder: Path) -> dict[str, Any]:
-    """Median seconds of the steps with the measure and without it, in the same run."""
+    """What the steps of a block with the measure take more than those of the block before without it, by the clock and
+    in CPU seconds of all processes; as quartiles, which tell the noise."""
+    os.environ[FOLDER] = str(folder)
     attempt = Attempt(run, NODES, 1, ("-c", IN_TURN))
     try:
         attempt.wait()
     finally:
         attempt.end()
     (metrics,) = (folder / "cost").glob("models/*/metrics.jsonl")
-    times = {row["step"]: row["time"] for row in map(json.loads, metrics.read_text().splitlines()) if "loss" in row}
-    taken: dict[bool, list[float]] = {True: [], False: []}
-    for step in sorted(times)[2 * BLOCK :]:
-        taken[step // BLOCK % 2 == 0].append(times[step] - times[step - 1])
-    on, off = statistics.median(taken[True]), statistics.median(taken[False])
-    return {"step with": on, "step without": off, "cost in percent": 100 * (on / off - 1)}
+    rows = [row for row in map(json.loads, metrics.read_text().splitlines()) if "loss" in row]
+    clock = [row["time"] for row in rows if (row["step"] + 1) % BLOCK == 0]
+    cpu = [[float(line) for line in path.read_text().splitlines()] for path in folder.glob("cpu-*")]
+    return {
+        "cost in percent by the clock, quartiles": costs([clock]),
+        "cost in percent of CPU seconds, quartiles": costs(cpu),
+    }
+
+
+def costs(ends: list[list[float]]) -> list[float]:
+    """Quartiles of by how many percent a block with the measure takes more than the one before it; `ends` has when each
+    block of a process ended, the first of which are without it after the warm-up."""
+    found = []
+    for course in ends:
+        taken = [after - before for before, after in itertools.pairwise(course)]
+        found += [100 * (taken[on] / taken[on - 1] - 1) for on in range(3, len(taken), 2)]
+    return statistics.quantiles(found, n=4)
 
 
 def run_file(folder: Path, dataset: str, name: str, document: dict[str, Any]) -> Path:

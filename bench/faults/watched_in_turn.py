@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+from pathlib import Path
 from typing import Any
+
+from stragglers import BLOCK, FOLDER
 
 from kindling_trainer import train
 from kindling_trainer.loop.stragglers import StragglerWatch
-
-BLOCK = 10
 
 
 class InTurn(StragglerWatch):
@@ -17,6 +20,9 @@ class InTurn(StragglerWatch):
     def figures(self, step: int) -> list[int]:
         """None of the last step of a block that is not measured."""
         found = super().figures(step)
+        if (step + 1) % BLOCK == 0:
+            with (Path(os.environ[FOLDER]) / f"cpu-{self._ranks.rank}").open("a") as file:
+                file.write(f"{time.process_time()}\n")
         self._works = (step + 1) // BLOCK % 2 == 0
         return found
 
