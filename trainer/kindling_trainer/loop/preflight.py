@@ -32,7 +32,7 @@ TRANSFER_BYTES: Mapping[str, int] = {"cpu": 2**24, "cuda": 2**28}
 TRANSFERS = 3
 """One after the other; the fastest counts, since the first one opens connections."""
 TRANSFER_SECONDS = 30.0
-"""All of them may take: at a hundredth of 1 Gbit/s the first does not."""
+"""All of them may take; at a hundredth of 1 Gbit/s they take longer."""
 SLOW_LINK = 2.0
 """From how many times the others' time on a transfer is told of. It makes no process slow: either side may be why."""
 

@@ -40,7 +40,7 @@ def throttled(pid: int) -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.parametrize("parallelism", [{}, pytest.param({"tensor": 2}, marks=pytest.mark.exhaustive)])
 def test_a_slow_pod_is_named_and_named_no_longer_once_it_is_as_fast_as_others(
-    run_file: RunFactory, runs: Any, pods: Callable[..., Any], step_reached: Any, parallelism: dict[str, Any]
+    run_file: RunFactory, runs: Any, pods: Callable[..., Any], parallelism: dict[str, Any]
 ) -> None:
     run = run_file(
         training={"steps": 5000, "batch": {"tokens": 2048, "microBatch": 32}},
