@@ -55,7 +55,7 @@ TOY: dict[str, list[list[str]]] = {
     "dataprep/toxicity.py": [["{data}"]],
     "faults/bench.py": [["--kills", "1", "--nodes", "2"]],
     "faults/elastic.py": [["--faults", "1"]],
-    "faults/stragglers.py": [["--runs", "1", "--times", "1", "--cost-steps", "60"]],
+    "faults/stragglers.py": [["--runs", "1", "--times", "1", "--cost-steps", "80"]],
     "families/bench.py": [["--families", "qwen3", "--steps", "1"]],
     "healing/bench.py": [["--text={data}/tinyshakespeare/input.txt", *FEW]],
     "languages/bench.py": [["--documents", "3"]],
