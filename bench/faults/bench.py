@@ -56,28 +56,31 @@ class Attempt:
         document = {**json.loads(run.read_bytes()), "attempt": attempt}
         self._file = run.with_name(f"{run.stem}-{attempt}.json")
         self._file.write_text(json.dumps(document))
-        self._lines: list[tuple[float, str]] = []
+        self.lines: list[tuple[float, str]] = []
         self.launchers = [self.start(node) for node in range(nodes)]
         threading.Thread(target=self._listen, daemon=True).start()
 
     def kill_one(self, chance: random.Random) -> float:
         """SIGKILL for the training process of some machine; returns when."""
+        os.kill(self.process(chance.randrange(self._nodes)), signal.SIGKILL)
+        return time.monotonic()
+
+    def process(self, node: int) -> int:
+        """The training process of a machine, as soon as there is one."""
         while True:
-            launcher = chance.choice(self.launchers)
-            found = subprocess.run(["pgrep", "-P", str(launcher.pid), "rank-"], capture_output=True, text=True).stdout
-            if found:
-                os.kill(int(found), signal.SIGKILL)
-                return time.monotonic()
+            command = ["pgrep", "-P", str(self.launchers[node].pid), "rank-"]
+            if found := subprocess.run(command, capture_output=True, text=True).stdout:
+                return int(found)
 
     def wait_for(self, what: re.Pattern[str], after: float) -> float:
         """When the first such line later than `after` was logged."""
         until = time.monotonic() + 300
         while True:
-            for seen, line in list(self._lines):
+            for seen, line in list(self.lines):
                 if seen > after and what.match(line):
                     return seen
             if time.monotonic() > until or self.launchers[0].poll() is not None:
-                raise SystemExit("the run does not get on:\n" + "".join(line for _, line in self._lines[-20:]))
+                raise SystemExit("the run does not get on:\n" + "".join(line for _, line in self.lines[-20:]))
             time.sleep(0.005)
 
     def wait(self) -> None:
@@ -105,7 +108,7 @@ class Attempt:
         errors = self.launchers[0].stderr
         assert errors is not None
         for line in errors:
-            self._lines.append((time.monotonic(), line))
+            self.lines.append((time.monotonic(), line))
 
 
 def main() -> None:

@@ -89,7 +89,10 @@ class StageRow:
         if progress.training is not None and not self.is_counted:
             return progress.message.removeprefix(f"{self.stage}, ")
         if progress.training is not None:
-            return _joined(_training_figures(progress.training)) or progress.message
+            slow = [
+                f"process {one.rank} is {one.factor:.1f} times as slow as others" for one in progress.stragglers or ()
+            ]
+            return _joined(_training_figures(progress.training) + slow) or progress.message
         return progress.message
 
 
@@ -122,6 +125,10 @@ def _dataset_figures(progress: DatasetProgress) -> list[str]:
     if progress.documents_per_second:
         parts.append(f"{short_count(progress.documents_per_second)} documents/s")
     return parts
+
+
+def _slow(progress: Progress) -> list[str]:
+    return [f"process {one.rank} is {one.factor:.1f} times as slow as others" for one in progress.stragglers or ()]
 
 
 def _training_figures(progress: TrainingProgress) -> list[str]:

@@ -23,6 +23,7 @@ from kindling_operator.causes import Cause
 from kindling_operator.draft import Draft
 from kindling_operator.moments import moment, seconds_since, stamp
 from kindling_operator.resizes import nodes_stopped
+from kindling_operator.stragglers import end_stragglers
 
 BARREN_ATTEMPTS = 3
 """After so many attempts in a row that ended alike and saved nothing new, another would end like them."""
@@ -44,7 +45,7 @@ LONG_ATTEMPT_SECONDS = 600.0
 
 def end_attempt(draft: Draft, reason: Reason, message: str) -> Draft:
     """Write down how the newest attempt ended; its Job goes, if it is still at work."""
-    draft = nodes_stopped(draft)
+    draft = end_stragglers(nodes_stopped(draft), reason, message)
     status = draft.status
     step = saved = productive = None
     if isinstance(status, PretrainRunStatus | AlignmentRunStatus):

@@ -39,6 +39,12 @@ def reporters(pods: Iterable[Object]) -> list[Object]:
     return [pod for pod in pods if _RAY_NODE not in _labels(pod) and _index(pod) in (None, "0")]
 
 
+def pod_at(pods: Iterable[Object], index: int) -> Object | None:
+    """The pod of a Job with this completion index; of two, as where a lost one was made anew, the newer."""
+    there = [pod for pod in pods if _index(pod) == str(index)]
+    return max(there, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
+
+
 def is_running(pod: Object) -> bool:
     """Whether its container runs, as far as the API server knows."""
     return _status(pod).get("phase") == "Running" and not is_going(pod) and end_of(pod) is None

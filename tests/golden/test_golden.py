@@ -125,11 +125,11 @@ def document(kind: str, spec: Object, **metadata: str) -> Object:
     return {"apiVersion": "kindling.dev/v1alpha1", "kind": kind, "metadata": common, "spec": spec}
 
 
-def attempt(resource: Object, settings: Settings, number: int = 1) -> list[Object]:
+def attempt(resource: Object, settings: Settings, number: int = 1, avoided: tuple[str, ...] = ()) -> list[Object]:
     """The objects of one attempt. What the run file says, and its key, are not shown: other tests read them."""
     run_file = resolve(parse(resource), storage=STORAGE, finished={}, attempt=number)
     assert not isinstance(run_file, Waiting)
-    rendered = render(settings, resource, run_file)
+    rendered = render(settings, resource, run_file, avoided)
     return [*rendered.apply, *rendered.create]
 
 
@@ -155,6 +155,9 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     "training-in-a-queue": lambda: attempt(document("PretrainRun", PRETRAIN | {"queue": "team-a"}), PLAIN),
     "training-over-two-to-four-nodes": lambda: attempt(
         document("PretrainRun", PRETRAIN | {"resources": {"nodes": 4, "minNodes": 2}, "queue": "team-a"}), PLAIN
+    ),
+    "training-away-from-slow-nodes": lambda: attempt(
+        document("PretrainRun", PRETRAIN | {"resources": RESOURCES}), PLAIN, 2, avoided=("worker-3", "worker-7")
     ),
     "training-in-a-topology": lambda: attempt(
         document("PretrainRun", PRETRAIN | {"resources": RESOURCES} | TOPOLOGY), GUARDED

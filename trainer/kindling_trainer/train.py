@@ -38,15 +38,17 @@ from kindling_trainer.align.rewards.confinement import hide_from_functions
 from kindling_trainer.checkpoint.save import Saver
 from kindling_trainer.data.inputs import TrainingRun, learns_tokens
 from kindling_trainer.finish import finish
-from kindling_trainer.launch.node import attempt_identity
+from kindling_trainer.launch.node import attempt_identity, node_number
 from kindling_trainer.launch.workers import DUMP_STACKS, ENDING, HEARTBEAT, RENDEZVOUS
 from kindling_trainer.loop import pretrain
 from kindling_trainer.loop.instability import UnstableError
 from kindling_trainer.loop.objective import Evaluation, Item
+from kindling_trainer.loop.preflight import Preflight, preflight
 from kindling_trainer.loop.restore import restore, take_weights_of
 from kindling_trainer.loop.setup import Setup
 from kindling_trainer.loop.skipping import heal, is_in_vain, leave_out_again, watched
 from kindling_trainer.loop.step import Stepper, Taken
+from kindling_trainer.loop.stragglers import StragglerWatch, by_node, seconds_a_step
 from kindling_trainer.optim.adamw import set_learning_rate
 from kindling_trainer.optim.schedule import learning_rate
 from kindling_trainer.parallel.mesh import Ranks, join
@@ -115,6 +117,8 @@ class Training:
         """Where the machine's first process gives its signs of life."""
         start = f"start {options.generation + 1} of {attempt_identity(run)}"
         ranks = join(run.spec.layout(), run.spec.resources, partial(_waiting, options), start)
+        nodes = ranks.from_each(node_number(os.environ))
+        looked = preflight(ranks, nodes, partial(_tell, options)) if run.spec.preflight else Preflight()
         self.setup = setup = _prepare(run, ranks)
         self.finished = self.saved = restore(setup)
         """Optimizer steps done, and those of them that are in a checkpoint."""
@@ -133,6 +137,9 @@ class Training:
         self.stepper = Stepper(
             setup.model, setup.optimizer, setup.objective, run.spec.training, ranks, spikes=self.spikes
         )
+        self.stragglers = StragglerWatch(ranks, nodes, even=isinstance(run, PretrainRunFile), slow=looked.slow)
+        if self.reporter is not None and looked.slow:
+            self.reporter.straggling(by_node(looked.slow, nodes, self.finished))
         self.interval = row_interval(setup.steps)
 
     def go(self) -> int:
@@ -170,9 +177,15 @@ class Training:
             self._heal(error)
             return
         self.save_due |= self._wants_save()
-        signal, due, waiting = self.setup.ranks.largest(
-            self.stop.signal, self.save_due, self.saver.is_writing and bool(outage())
+        signal, due, waiting, *own = self.setup.ranks.largest(
+            self.stop.signal,
+            self.save_due,
+            self.saver.is_writing and bool(outage()),
+            *self.stragglers.figures(self.finished),
         )
+        if self.reporter is not None and own:
+            self.reporter.own_work([seconds_a_step(figure) for figure in own])
+            self.reporter.straggling(self.stragglers.heard(self.finished, own))
         if signal:
             raise Stopped(signal)
         best = False
@@ -234,7 +247,9 @@ class Training:
         done = self.finished
         rate = _learning_rate(self.setup, done)
         set_learning_rate(self.setup.optimizer, rate)
-        taken = self.stepper.take(self.setup.objective.local_batch(done, self._interruptible), done)
+        local_batch = self.setup.objective.local_batch(done, self._interruptible)
+        with self.stragglers.step():
+            taken = self.stepper.take(local_batch, done)
         self.finished += 1
         written = self.finished % self.interval == 0 or self.finished == self.setup.steps
         loss, figures = self._whole(taken) if written else (0.0, {})
@@ -326,10 +341,14 @@ def _prepare(run: TrainingRun, ranks: Ranks) -> Setup:
 def _waiting(options: argparse.Namespace, here: int, processes: int) -> None:
     """Say, as the first process, that others have yet to come, and that this is no standstill."""
     if os.environ.get("RANK") == "0":
-        message = f"waiting for other nodes: {here} of {processes} processes are here"
-        ProgressWriter(options.progress).write(Progress(message=message, training=TrainingProgress(stage="starting")))
+        _tell(options, f"waiting for other nodes: {here} of {processes} processes are here")
         if options.folder is not None:
             (options.folder / RENDEZVOUS).touch()
+
+
+def _tell(options: argparse.Namespace, message: str) -> None:
+    """What goes on before there is a reporter."""
+    ProgressWriter(options.progress).write(Progress(message=message, training=TrainingProgress(stage="starting")))
 
 
 def _confirm(setup: Setup, token: str | None) -> None:

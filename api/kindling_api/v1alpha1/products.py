@@ -11,9 +11,10 @@ from typing import Any, Literal
 from kindling_api.base import Digest, Status, canonical_json, digest_of, short_key
 from kindling_api.v1alpha1.adapter import Adapter
 from kindling_api.v1alpha1.best import Best
+from kindling_api.v1alpha1.divergence import Divergence
 from kindling_api.v1alpha1.model import ModelShape
 from kindling_api.v1alpha1.parallelism import Layout
-from kindling_api.v1alpha1.status import Divergence, DocumentCounts, InputDamage
+from kindling_api.v1alpha1.status import DocumentCounts, InputDamage
 from kindling_api.v1alpha1.windows import WindowRange
 
 MANIFEST = "manifest.json"

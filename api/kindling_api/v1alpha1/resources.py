@@ -143,6 +143,9 @@ class TrainingControls(RunControls):
 
     topology: Topology | None = None
     """How near to one another its pods are placed, where `queue` leads to nodes with a topology."""
+    preflight: bool = False
+    """Look at the nodes before the first step of each start, for seconds: a multiplication on each, and a transfer from
+    each process to the next. A slow one is told of as `Straggling`; a transfer that does not end ends the attempt."""
 
     @model_validator(mode="after")
     def _placed_by_a_queue(self) -> Self:

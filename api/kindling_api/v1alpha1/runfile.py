@@ -32,6 +32,7 @@ from kindling_api.v1alpha1.status import (
     TrainingProgress,
 )
 from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_api.v1alpha1.stragglers import SlowProcess
 
 PROGRESS_PORT = 8090
 """Where a pod serves its progress document, as `/progress`, and its figures, as `/metrics`."""
@@ -153,3 +154,5 @@ class Progress(Status):
     """Nodes over which it goes, where it is elastic; 0 while it waits for enough of them."""
     resizes: list[Resize] | None = None
     """The newest changes of that number in this attempt, in order."""
+    stragglers: list[SlowProcess] | None = None
+    """The slow ones of a training run's processes, the slowest of each node; absent while that is not known yet."""

@@ -18,14 +18,16 @@ from kindling_api.errors import (
     WrongRunFileError,
 )
 from kindling_api.v1alpha1.best import Best
+from kindling_api.v1alpha1.divergence import Divergence
 from kindling_api.v1alpha1.resizes import MOST_RESIZES, NodesStatus, Resize
 from kindling_api.v1alpha1.storage import StorageSpec
+from kindling_api.v1alpha1.stragglers import MOST_STRAGGLERS, Straggler
 
 Phase = Literal["Pending", "Waiting", "Queued", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
 
 ConditionType = Literal[
     "Accepted", "DatasetReady", "BaseReady", "Queued", "Running", "Restarting", "Suspended", "Succeeded", "Failed",
-    "Diverged", "Serving", "Reconciling", "Stalled",
+    "Diverged", "Straggling", "Serving", "Reconciling", "Stalled",
 ]  # fmt: skip
 
 Reason = Literal[
@@ -40,8 +42,8 @@ Reason = Literal[
     # Succeeded, Failed
     "Completed", "UserError", "InternalError", "OutOfMemory", "RestartsExhausted", "DeadlineExceeded", "EngineMissing",
     "KueueMissing", "PriorityMissing",
-    # Diverged
-    "LossRose",
+    # Diverged, Straggling
+    "LossRose", "SlowProcess", "EvenPace",
     # Reconciling
     "Progressing", "Settled",
 ]  # fmt: skip
@@ -134,6 +136,8 @@ class AttemptStatus(Status):
     """The step of the newest checkpoint at its end."""
     restarts: int | None = None
     """Times its processes were started again in the same pods."""
+    slow_nodes: Annotated[list[str] | None, Field(max_length=MOST_STRAGGLERS)] = None
+    """Nodes whose processes others waited for when it ended; the pods of later attempts prefer other ones."""
     productive_seconds: float | None = None
     """Time in steps that count, of this attempt and those before it since `startTime`."""
 
@@ -272,26 +276,6 @@ class DatasetResult(Status):
     """What of the inputs could not be read; absent where everything was."""
 
 
-class Divergence(Status):
-    """A loss that ended worse than it once was."""
-
-    best: float
-    """The best training loss, as the median of a stretch of steps."""
-    step: int
-    """The last step of that stretch."""
-    last: float
-    """The same of the last steps."""
-
-    @property
-    def sentence(self) -> str:
-        """What it says, and what to do."""
-        return (
-            f"The training loss ended at {self.last:.3f}, and was {self.best:.3f} at step {self.step:,}: the run has "
-            "diverged. Lower the optimizer's learningRate, lengthen the schedule's warmupFraction or set "
-            "gradientClip: 1.0."
-        )
-
-
 class ModelResult(Status):
     """A finished model."""
 
@@ -383,6 +367,8 @@ class PretrainRunStatus(RunStatus):
     """Over how many nodes it goes; absent where it is not elastic."""
     resizes: Annotated[list[Resize] | None, Field(max_length=MOST_RESIZES)] = None
     """The newest changes of that number, in order; absent where there was none."""
+    stragglers: Annotated[list[Straggler] | None, Field(max_length=MOST_STRAGGLERS)] = None
+    """The pods that others wait for, one a node, the slowest first; absent where there are none."""
     checkpoint: CheckpointStatus | None = None
     """The newest committed checkpoint."""
     result: ModelResult | None = None
@@ -394,6 +380,8 @@ class AlignmentRunStatus(RunStatus):
 
     progress: AlignmentProgress | None = None
     """How far."""
+    stragglers: Annotated[list[Straggler] | None, Field(max_length=MOST_STRAGGLERS)] = None
+    """The pods that others wait for, one a node, the slowest first; absent where there are none."""
     checkpoint: CheckpointStatus | None = None
     """The newest committed checkpoint."""
     result: AlignmentResult | None = None

@@ -10,6 +10,7 @@ from kindling_operator.draft import Draft
 from kindling_operator.policies.obstacles import refusals
 from kindling_operator.policies.references import run_file_of
 from kindling_operator.render import render
+from kindling_operator.stragglers import avoided_nodes
 
 
 def creation(draft: Draft) -> Draft:
@@ -23,7 +24,8 @@ def creation(draft: Draft) -> Draft:
         return fail_attempt(draft, Cause(Failure(reason="Evicted", message=message), counts=False))
     try:
         run_file = run_file_of(draft, attempt.attempt)
-        rendered = render(draft.world.settings, draft.world.resource, run_file)
+        avoided = avoided_nodes(draft.status.attempts[:-1])
+        rendered = render(draft.world.settings, draft.world.resource, run_file, avoided)
     except SpecError as error:
         return draft.set_condition("Running", "False", "CannotStart", str(error), event="Warning").stop()
     draft = draft.update(key=run_file.key)

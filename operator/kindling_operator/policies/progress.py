@@ -21,6 +21,7 @@ from kindling_operator.draft import Draft
 from kindling_operator.moments import moment, stamp
 from kindling_operator.pods import reporter, started_at
 from kindling_operator.resizes import count_resizes
+from kindling_operator.stragglers import tell_stragglers
 
 CHECKPOINT_EVENT_SECONDS = 60.0
 """Events tell of a checkpoint no more often than this."""
@@ -31,7 +32,7 @@ def progress(draft: Draft) -> Draft:
     reported, at = draft.world.progress, draft.world.progress_at
     if reported is None or at is None:
         return draft
-    draft = count_resizes(count_restarts(draft, reported), reported)
+    draft = tell_stragglers(count_resizes(count_restarts(draft, reported), reported), reported)
     running = draft.condition("Running")
     if reported.trouble is None and running is not None and running.status == "True" and running.reason != "Started":
         draft = draft.update(progress_time=stamp(at))  # an outage is over: silence counts from here

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kindling_api.v1alpha1.runfile import AlignmentRunFile, DatasetBuildFile, RunFile
@@ -28,11 +29,12 @@ class Rendered:
     """Created once, in this order: the ConfigMap with the run file, which is immutable, and the Job or RayJob."""
 
 
-def render(settings: Settings, resource: Object, run_file: RunFile) -> Rendered:
+def render(settings: Settings, resource: Object, run_file: RunFile, avoided: Sequence[str] = ()) -> Rendered:
     """The objects of the attempt that `run_file` describes.
 
     Args:
         resource: the custom resource, which will own the objects.
+        avoided: nodes to which no pod that trains goes while there are others.
 
     Raises:
         SpecError: the run cannot be run on a cluster, as its store is a folder; or not in this installation, which
@@ -44,6 +46,6 @@ def render(settings: Settings, resource: Object, run_file: RunFile) -> Rendered:
     attempt = Attempt(settings, resource, run_file)
     if not isinstance(run_file, DatasetBuildFile):
         apply = (training_service(attempt), network_policy(attempt))
-        return Rendered(apply, create=(run_file_map(attempt), training_job(attempt, run_file)))
+        return Rendered(apply, create=(run_file_map(attempt), training_job(attempt, run_file, avoided)))
     job = ray_job(attempt, run_file) if uses_ray_job(run_file) else dataset_job(attempt, run_file)
     return Rendered(apply=(network_policy(attempt),), create=(run_file_map(attempt), job))

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kindling_api.bounds import LAST_WORD_SECONDS
 from kindling_api.v1alpha1.resources import Topology
 from kindling_api.v1alpha1.runfile import PROGRESS_PORT, AlignmentRunFile, DatasetBuildFile, PretrainRunFile
 from kindling_operator.labels import TOPOLOGY
 from kindling_operator.render.attempt import Attempt
 from kindling_operator.render.grace import save_seconds
-from kindling_operator.render.pods import Container, fixed, hub_environment, pod_template, program, spread, tolerations
+from kindling_operator.render.pods import (
+    Container,
+    away_from,
+    fixed,
+    hub_environment,
+    pod_template,
+    program,
+    spread,
+    tolerations,
+)
 from kindling_operator.render.secrets import of_run
 from kindling_operator.render.templates import with_template
 from kindling_operator.world import Object
@@ -20,8 +31,9 @@ MIN_PARALLELISM = "kueue.x-k8s.io/job-min-parallelism"
 SAME_COMPLETIONS = "kueue.x-k8s.io/job-completions-equal-parallelism"
 
 
-def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile) -> Object:
-    """One pod a node. Kubernetes tells each pod its number in JOB_COMPLETION_INDEX; the first one is where all meet."""
+def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile, avoided: Sequence[str] = ()) -> Object:
+    """One pod a node, rather not on those to be `avoided`. Kubernetes tells each pod its number in
+    JOB_COMPLETION_INDEX; the first one is where all meet."""
     resources = run.spec.resources
     devices = {resources.gpu: resources.processes_per_node} if resources.gpu else {}
     first_pod = f"{attempt.name}-0.{attempt.name}"
@@ -45,7 +57,7 @@ def training_job(attempt: Attempt, run: PretrainRunFile | AlignmentRunFile) -> O
         tolerations=tolerations(attempt.settings, resources.tolerations),
         terminationGracePeriodSeconds=saving + LAST_WORD_SECONDS,
     )
-    template = with_template(template, attempt.template, attempt.labels)
+    template = away_from(with_template(template, attempt.template, attempt.labels), avoided)
     job = _indexed_job(attempt, _placed(template, run.spec.topology), pods=resources.nodes)
     if isinstance(run, PretrainRunFile) and run.spec.resources.min_nodes is not None:
         return _elastic(job, run.spec.resources.min_nodes, queued=attempt.waits)

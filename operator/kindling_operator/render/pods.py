@@ -178,6 +178,22 @@ def spread(labels: Mapping[str, str]) -> Object:
     return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
 
 
+def away_from(template: Object, nodes: Sequence[str]) -> Object:
+    """The template of a pod that goes to other nodes than these where others have room; rather than wait, to one of
+    them. It is one wish more beside those in anybody's affinity."""
+    if not nodes:
+        return template
+    fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]  # one value each
+    wish, wishes = (
+        {"weight": 100, "preference": {"matchFields": fields}},
+        "preferredDuringSchedulingIgnoredDuringExecution",
+    )
+    affinity = template["spec"].get("affinity", {})
+    of_nodes = affinity.get("nodeAffinity", {})
+    of_nodes = {**of_nodes, wishes: [*of_nodes.get(wishes, ()), wish]}
+    return {**template, "spec": {**template["spec"], "affinity": {**affinity, "nodeAffinity": of_nodes}}}
+
+
 def tolerations(settings: Settings, chosen: Sequence[Toleration] = ()) -> list[Object]:
     """The installation's, the chosen ones, and short ones for a node that does not answer, instead of Kubernetes' five
     minutes."""

@@ -141,8 +141,8 @@ HEADER = "apiVersion: kindling.dev/v1alpha1\n"
         pytest.param(
             RUN + "  trainning: {}\n  checkpoint:\n    keep: 0\n",
             "f.yaml:8: spec.trainning: found an unknown field; allowed: activeDeadline, checkpoint, dataset,"
-            " evaluation, huggingFace, image, initialize, model, parallelism, podTemplate, priority, publish, …. To fix"
-            " it: did you mean `training`? If not, remove it.\n"
+            " evaluation, huggingFace, image, initialize, model, parallelism, podTemplate, preflight, priority, …. To"
+            " fix it: did you mean `training`? If not, remove it.\n"
             "f.yaml:10: spec.checkpoint.keep: found 0; allowed: a whole number from 1 to 1000. To fix it: use a"
             " number in"
             " this range.",

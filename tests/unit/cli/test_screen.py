@@ -10,6 +10,7 @@ from rich.console import Console
 
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import DatasetProgress, DatasetResult, DocumentCounts, ModelResult, TrainingProgress
+from kindling_api.v1alpha1.stragglers import SlowProcess
 from kindling_cli.rows import StageRow
 from kindling_cli.screen import PlainScreen, picture, plain_line, screen_for
 
@@ -22,6 +23,7 @@ TRAINING = Progress(
         eta_seconds=72,
     )
 )  # fmt: skip
+HELD_UP = TRAINING.model_copy(update={"stragglers": [SlowProcess(rank=1, node=0, factor=2.1, step=300)]})
 BUILT = Progress(
     state="Succeeded",
     result=DatasetResult(
@@ -41,12 +43,17 @@ TRAINED = Progress(
 )  # fmt: skip
 
 FIGURES = "step 322 of 700 · loss 2.812 · perplexity 16.6 · 38.4 K tokens/s"
+SLOW = "process 1 is 2.1 times as slow as others"
 OF_DATASET = "1,672 documents read, 1,409 kept · 4.10 M tokens · vocabulary 4,096 · digest sha256:aaaaaaaaaaaa"
 OF_MODEL = "700 steps · 5.73 M tokens · validation loss 2.400 · perplexity 11.0 · digest sha256:bbbbbbbbbbbb"
 LINES = [
     (StageRow("a", "running"), "a: starting"),
     (StageRow("a", "running", READING), "a: reading 34 % · 1,420 documents · 81.2 K documents/s · 0:12 left"),
     (StageRow("a", "running", TRAINING), f"a: training 46 % · {FIGURES} · 1:12 left"),
+    (
+        StageRow("a", "running", HELD_UP),
+        f"a: training 46 % · {FIGURES} · process 1 is 2.1 times as slow as others · 1:12 left",
+    ),
     (StageRow("a", "done", BUILT, 21), f"a: finished in 0:21 · {OF_DATASET}"),
     (StageRow("a", "reused", TRAINED), f"a: already finished · {OF_MODEL}"),
     (StageRow("a", "stopping", TRAINING), f"a: stopping: saving what there is · {FIGURES}"),

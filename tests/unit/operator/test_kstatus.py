@@ -61,6 +61,13 @@ def begun(cluster: Make, **spec: Any) -> Any:
     return run
 
 
+def slowed(cluster: Make) -> Any:
+    run = begun(cluster)
+    run.says(20, stragglers=[{"rank": 1, "node": 1, "factor": 2.0, "step": 20}])
+    run.reconcile()
+    return run
+
+
 def edited(cluster: Make) -> Any:
     run = begun(cluster)
     run.edit(suspend=True)
@@ -107,6 +114,7 @@ SITUATIONS: list[tuple[Callable[[Make], Any], str, str]] = [
     (lambda cluster: begun(cluster, queue="ml"), "InProgress", "Progressing"),
     (begun, "InProgress", "Progressing"),
     (edited, "InProgress", "Progressing"),
+    (slowed, "InProgress", "Progressing"),
     (lambda cluster: still(cluster, suspend=True), "Current", "Suspended"),
     (restarting, "InProgress", "Progressing"),
     (failed, "Failed", "Degraded"),

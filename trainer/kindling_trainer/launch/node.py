@@ -77,6 +77,12 @@ class Node:
         }
 
 
+def node_number(environment: Mapping[str, str]) -> int:
+    """The number of this process's machine, whatever its place in an elastic run; 0 where it has none."""
+    node = environment.get(NODE_VARIABLE, "")
+    return int(node) if node.isdecimal() else 0
+
+
 def single_node(resources: TrainingResources) -> Node:
     """All processes of the run on this machine; the nodes that it asks for fold into it."""
     return Node(resources.processes, _cores(), port=_free_port())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from kindling_api.v1alpha1.status import Divergence
+from kindling_api.v1alpha1.divergence import Divergence
 
 WORSE = 0.2
 """A loss that ends above its best by more than this, in nats and as a fraction of it, has diverged."""

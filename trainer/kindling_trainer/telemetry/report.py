@@ -28,7 +28,8 @@ SAMPLES_SHOWN = 6
 INPUTS_SHOWN = 5
 MOST_PLOTS = 9
 COURSE = {"lr": "learning rate", "grad_norm": "norm of the gradient", "tokens_per_second": "tokens a second"}
-COMMON = {*COURSE, "step", "tokens", "loss", "mfu", "step_seconds", "seconds_in_steps", "time"}
+OF_TIME = ("step_seconds", "seconds_in_steps", "own_seconds", "most_own_seconds", "time")
+COMMON = {*COURSE, *OF_TIME, "step", "tokens", "loss", "mfu"}
 """Figures of a step that every method has."""
 INK, MUTED, RULE, FILL, ACCENT = "#26221c", "#857c70", "#d9d2c5", "#7f9c94", "#b4532a"
 _OF_THE_PAGE = {INK: "ink", MUTED: "muted", RULE: "rule", FILL: "curve", ACCENT: "accent", "#ffffff": "paper"}

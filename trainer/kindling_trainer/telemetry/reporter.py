@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from kindling_api.logs import say
 from kindling_api.v1alpha1.products import ModelManifest, SkippedStep
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import AlignmentProgress, CheckpointStatus, TrainingProgress
+from kindling_api.v1alpha1.stragglers import SlowProcess
 from kindling_api.v1alpha1.training import BatchPlan
 from kindling_runtime.progress import ProgressWriter
 from kindling_trainer.data.inputs import TrainingRun
@@ -71,6 +72,8 @@ class Reporter:
         self._now = (AlignmentProgress if aligning else TrainingProgress)(stage="starting", steps=steps)
         self._part = ""  # of the stage that is done
         self._checkpoint: CheckpointStatus | None = None
+        self._slow: list[SlowProcess] | None = None  # not known yet
+        self._own: dict[str, float] = {}  # seconds of own work, until the next row
         self._seconds: list[float] = []  # of the steps since the last row
         self._taken = 0  # steps, by this process
         self._recent: deque[float] = deque(maxlen=ETA_STEPS)  # seconds of steps
@@ -127,9 +130,10 @@ class Reporter:
             {
                 "step": step, "tokens": step * self._step_tokens, "loss": loss, "lr": rate, "grad_norm": norm,
                 "tokens_per_second": speed, "mfu": mfu, "step_seconds": step_seconds, "seconds_in_steps": in_steps,
-                "time": time.time(), **figures,
+                "time": time.time(), **self._own, **figures,
             }
         )  # fmt: skip
+        self._own = {}
         self._update(
             loss=loss, perplexity=self._perplexity(loss), learning_rate=rate, gradient_norm=norm,
             tokens_per_second=speed, mfu=mfu,
@@ -137,6 +141,25 @@ class Reporter:
             **shown,
         )  # fmt: skip
         self._say(f"step {step} of {self._now.steps}: loss {loss:.4f}, {speed:,.0f} tokens/s")
+
+    def own_work(self, seconds: Sequence[float]) -> None:
+        """What a step takes each process without waiting for others; the next row has the median and the most. What is
+        missing of `step_seconds` is waiting."""
+        self._own = {"own_seconds": median(seconds), "most_own_seconds": max(seconds)}
+
+    def straggling(self, slow: list[SlowProcess] | None) -> None:
+        """Others wait for these processes; where there are none, for nobody in particular; None where nobody knows."""
+        if slow is None:
+            return
+        since = {one.node: one.step for one in self._slow or ()}
+        for one in slow:
+            if one.node not in since:
+                what = "process %d, on node %d, is slow: its own work takes %.1f times as long as that of others"
+                log.warning(what, one.rank, one.node, one.factor)
+        if since and not slow:
+            log.warning("no process is slow any more")
+        self._slow = [one.model_copy(update={"step": since.get(one.node, one.step)}) for one in slow]
+        self._update(force=since.keys() != {one.node for one in slow})
 
     def rolled_back(self, finished: int, skipped: Sequence[SkippedStep]) -> None:
         """The run goes on from a checkpoint of so many steps, whose later ones come again; what was left out in them
@@ -248,7 +271,7 @@ class Reporter:
         self._now = self._now.model_copy(update={name: _shown(value) for name, value in changes.items()})
         if not write:
             return
-        progress = Progress(message=self._place, training=self._now, checkpoint=self._checkpoint)
+        progress = Progress(message=self._place, training=self._now, checkpoint=self._checkpoint, stragglers=self._slow)
         self._writer.write(progress, force=force)
 
     @property

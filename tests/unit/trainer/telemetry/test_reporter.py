@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
+from kindling_api.v1alpha1.stragglers import SlowProcess
 from kindling_runtime.progress import ProgressWriter
 from kindling_storage import open_store
 from kindling_trainer.loop.objective import Evaluation
-from kindling_trainer.telemetry.metrics import Metrics
+from kindling_trainer.telemetry.metrics import METRICS, Metrics
 from kindling_trainer.telemetry.reporter import Reporter
 
 
@@ -115,3 +117,37 @@ def test_the_log_tells_stages_steps_evaluations_and_saves_with_the_figures_of_th
     assert (figures[0]["stage"], figures[1]["loss"], figures[1]["tokensPerSecond"]) == ("compiling", 1.0, 5.0)
     assert (figures[2]["validationLoss"], figures[3]["stage"]) == (0.5, "saving")
     assert figures[4]["checkpoint"]["step"] == 1
+
+
+def test_a_slow_process_is_told_at_once_with_the_step_at_which_it_was_found_and_once_in_the_log(
+    tmp_path: Path, reporter: Reporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stragglers() -> list[dict[str, object]] | None:
+        found = Progress.model_validate_json((tmp_path / "progress.json").read_bytes()).stragglers
+        return None if found is None else [one.document() for one in found]
+
+    slow = SlowProcess(rank=5, node=2, factor=2.1, step=35)
+    reporter.stage("training")
+    assert stragglers() is None, "nobody knows yet"
+    reporter.straggling([])
+    reporter.straggling([slow])
+    assert stragglers() == [{"rank": 5, "node": 2, "factor": 2.1, "step": 35}]
+    reporter.straggling([slow.model_copy(update={"rank": 4, "step": 40})])
+    reporter.straggling(None)
+    reporter.straggling([])
+    assert stragglers() == []
+    assert caplog.messages == [
+        "process 5, on node 2, is slow: its own work takes 2.1 times as long as that of others",
+        "no process is slow any more",
+    ]
+
+
+def test_a_row_has_the_own_work_of_the_newest_steps_beside_their_seconds(tmp_path: Path, reporter: Reporter) -> None:
+    reporter.own_work([0.1, 0.2, 0.6])
+    take(reporter, 5, 0.7)
+    take(reporter, 6, 0.7)
+    reporter.close()
+    reporter.upload()
+    first, second = map(json.loads, (tmp_path / "run" / METRICS).read_text().splitlines())
+    assert (first["own_seconds"], first["most_own_seconds"], first["step_seconds"]) == (0.2, 0.6, 0.7)
+    assert "own_seconds" not in second
