@@ -54,14 +54,12 @@ def issuer(key: RSAKey) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def minio(minio_program: str, issuer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+@pytest.fixture
+def minio(minio_program: str, issuer: str, free_port: int, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """The address of a MinIO that trusts the issuer, and the name of the role that it grants."""
-    from conftest import _free_port
-
-    folder = tmp_path_factory.mktemp("minio")
+    folder = tmp_path / "minio"
     (folder / "data" / "bucket").mkdir(parents=True)
-    address, log = f"127.0.0.1:{_free_port()}", folder / "log"
+    address, log = f"127.0.0.1:{free_port}", folder / "log"
     settings = {
         "MINIO_ROOT_USER": "kindling-test",
         "MINIO_ROOT_PASSWORD": "kindling-test-password",

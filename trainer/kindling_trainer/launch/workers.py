@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from kindling_api.bounds import LAUNCHER_SETTLE_SECONDS, SAVE_SECONDS, START_ALLOWANCE
+from kindling_api.bounds import LAUNCHER_SETTLE_SECONDS, START_ALLOWANCE
 from kindling_api.errors import EXIT_SIGNALLED
 from kindling_api.v1alpha1.status import Failure, Reason, is_secondary
 from kindling_runtime.failure import how_it_ended, signal_name
@@ -155,9 +155,13 @@ class WorkerGroup:
         return WorkersOutcome("stopped", exit_code=code) if any(self._codes()) else WorkersOutcome("finished")
 
     def _stop_timeout(self) -> float:
-        """Seconds in which processes that do not wait for somebody who is gone answer that they were asked to stop."""
+        """Seconds in which processes that do not wait for somebody who is gone answer that they were asked to stop.
+
+        Before their first step they have little to lose, and may be where nothing reaches them: torch looks for the
+        first machine, which is perhaps gone, without looking at signals.
+        """
         if not self._longest:
-            return min(SAVE_SECONDS, self._save_seconds)
+            return min(self._save_seconds, START_ALLOWANCE * STUCK_SECONDS)
         return min(self._save_seconds, max(STUCK_SECONDS, STUCK_STEPS * self._longest))
 
     def _hung(self, silent: float) -> WorkersOutcome:
