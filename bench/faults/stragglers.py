@@ -16,25 +16,21 @@ import json
 import os
 import random
 import re
-import signal
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "tests")]
 from bench import Attempt, dataset_of_bytes
 from common import options_of, pretrain_file, write_figures
+from throttling import throttled
 
 from kindling_api.base import canonical_json
 
-NODES, PERIOD_SECONDS = 4, 0.1
-"""The period is that of Kubernetes' limits (kubelet, --cpu-cfs-quota-period)."""
+NODES = 4
 STEP = re.compile(r"step (\d+) of")
 NAMED, OVER = re.compile(r"process \d+, on node \d+, is slow"), re.compile(r"no process is slow any more")
 BLOCK = 10
@@ -72,7 +68,7 @@ def main() -> None:
         folder = Path(name)
         dataset = dataset_of_bytes(folder)
         for number in range(options.runs):
-            throttled(run_file(folder, dataset, f"run-{number}", RUN), options.times, chance, found)
+            throttle_again_and_again(run_file(folder, dataset, f"run-{number}", RUN), options.times, chance, found)
         named = [one["steps"] for one in found if one["named"] == one["throttled"]]
         figures: dict[str, Any] = {
             "throttled": len(found),
@@ -89,7 +85,7 @@ def main() -> None:
     write_figures(options.json, {**figures, "each": found})
 
 
-def throttled(run: Path, times: int, chance: random.Random, found: list[dict[str, Any]]) -> None:
+def throttle_again_and_again(run: Path, times: int, chance: random.Random, found: list[dict[str, Any]]) -> None:
     """One run, of which a machine is throttled for a while, again and again; what came of it is added to `found`."""
     attempt = Attempt(run, NODES, 1)
     try:
@@ -98,7 +94,7 @@ def throttled(run: Path, times: int, chance: random.Random, found: list[dict[str
         for _ in range(times):
             since, victim = newest_step(attempt), chance.randrange(NODES)
             wait_for_step(attempt, since + 25 + chance.randrange(15))
-            with stopped_half_of_the_time(attempt.process(victim)):
+            with throttled(attempt.process(victim)):
                 began, step = time.monotonic(), newest_step(attempt)
                 false = sum(after < seen < began and bool(NAMED.match(line)) for seen, line in list(attempt.lines))
                 attempt.wait_for(NAMED, began)
@@ -111,25 +107,6 @@ def throttled(run: Path, times: int, chance: random.Random, found: list[dict[str
             print(json.dumps(found[-1]), flush=True)
     finally:
         attempt.end()
-
-
-@contextmanager
-def stopped_half_of_the_time(pid: int) -> Iterator[None]:
-    over = threading.Event()
-
-    def throttle() -> None:
-        while not over.is_set():
-            for number in (signal.SIGSTOP, signal.SIGCONT):
-                os.kill(pid, number)
-                time.sleep(PERIOD_SECONDS / 2)
-
-    thread = threading.Thread(target=throttle)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def newest_step(attempt: Attempt) -> int:

@@ -6,6 +6,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -206,10 +207,11 @@ def check_runnable(documents: Sequence[Document], storage: StorageSpec) -> None:
 
     Raises:
         ModuleNotFoundError: a package that a stage needs is not installed.
-        SpecError: a document refers to what is neither finished nor among `documents`.
+        SpecError: a document refers to what is neither finished nor among `documents`; or a tracker does not answer.
         RefusedError: a model is to be published, or shown in a tracker, and there is no token.
     """
     known = {reference_to(document) for document in documents}
+    is_finished = cache(lambda reference: finished_product(storage, reference) is not None)
     for document in documents:
         if find_spec(NEEDS[document.kind]) is None:
             raise ModuleNotFoundError(name=NEEDS[document.kind])
@@ -217,10 +219,10 @@ def check_runnable(documents: Sequence[Document], storage: StorageSpec) -> None:
             check_token(f"{reference_to(document)}: spec.publish.to")
         if not isinstance(document, DatasetBuild) and document.spec.tracking is not None:
             before = {candidate for use in uses(document) for candidate in use.candidates} & known
-            later = any(finished_product(storage, each) is None for each in before)
+            later = not all(map(is_finished, before))
             _check_tracker(document.spec.tracking, f"{reference_to(document)}: spec.tracking", comes_later=later)
         for use in uses(document):
-            there = [each in known or finished_product(storage, each) is not None for each in use.candidates]
+            there = [each in known or is_finished(each) for each in use.candidates]
             if there and not any(there):
                 raise _not_finished(document, use.candidates[0], storage)
 

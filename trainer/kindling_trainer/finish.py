@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -33,9 +34,8 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
         ConflictError: another attempt has taken the run over, as `confirm` finds.
         StorageError: the store cannot be written.
     """
-    aside: dict[str, Tensor] = {}
-    bases: list[str] = []
-    weights = _whole_weights(setup, reporter, aside, bases)
+    aside = _Aside()
+    weights = _whole_weights(setup, reporter, aside)
     if reporter is None:
         for _ in weights:  # take part in gathering them
             pass
@@ -52,12 +52,7 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
         chat=vocabulary.chat,
         scored=is_scored(setup.model),
     )
-    entries = _in_folder(MODEL_FOLDER, files)
-    if setup.lora is not None:
-        (base,) = bases
-        folder, hub = setup.store.child(ADAPTER_FOLDER), _hub_base(setup)
-        adapter = export_adapter(folder, aside, setup.shape, setup.lora, base_uri=hub, base=base)
-        entries = _in_folder(ADAPTER_FOLDER, adapter) + entries
+    entries = _export_adapter(setup, aside) + _in_folder(MODEL_FOLDER, files)
     reporter.close()
     best = setup.best.found
     steps = setup.steps if best is None else best.step
@@ -89,6 +84,26 @@ def finish(setup: Setup, reporter: Reporter | None, evaluation: Evaluation, conf
     commit(setup.store, manifest)
 
 
+@dataclass
+class _Aside:
+    """What is kept of the weights of a run with adapters while they go by."""
+
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    """What its base does not have."""
+    base: str = ""
+    """The fingerprint of the base."""
+
+
+def _export_adapter(setup: Setup, aside: _Aside) -> list[FileEntry]:
+    """The files of the adapters; none where the run has none."""
+    if setup.lora is None:
+        return []
+    assert aside.base, "the weights have gone by"
+    folder, hub = setup.store.child(ADAPTER_FOLDER), _hub_base(setup)
+    files = export_adapter(folder, aside.parts, setup.shape, setup.lora, base_uri=hub, base=aside.base)
+    return _in_folder(ADAPTER_FOLDER, files)
+
+
 def _in_folder(folder: str, files: list[FileEntry]) -> list[FileEntry]:
     return [entry.model_copy(update={"path": f"{folder}/{entry.path}"}) for entry in files]
 
@@ -106,20 +121,18 @@ def _before_and_after(before: dict[str, float], found: Evaluation) -> dict[str, 
     return {f"{name}{BEFORE}": value for name, value in before.items()} | after
 
 
-def _whole_weights(
-    setup: Setup, reporter: Reporter | None, aside: dict[str, Tensor], bases: list[str]
-) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter of the language model whole, on the CPU, one at a time, with its adapter; `aside` gets what a base
-    does not have, and `bases` the fingerprint of the base."""
+def _whole_weights(setup: Setup, reporter: Reporter | None, aside: _Aside) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter of the language model whole, on the CPU, one at a time, with its adapter; `aside` is filled on the
+    way."""
 
     def found() -> Iterator[tuple[str, Tensor]]:
         for name, whole in whole_parameters(setup.model, setup.ranks):
             if reporter is not None:
                 reporter.beat()
             if reporter is not None and setup.lora is not None and name == fingerprinted(setup.shape):
-                bases.append(fingerprint(whole))
+                aside.base = fingerprint(whole)
             if is_adapter(name) or (setup.lora is not None and name in _added(setup)):
-                aside[name] = whole if is_adapter(name) or whole.dim() == 1 else whole[: setup.vocabulary.size]
+                aside.parts[name] = whole if is_adapter(name) or whole.dim() == 1 else whole[: setup.vocabulary.size]
             if name != VALUE:  # it has served
                 yield name, whole
 

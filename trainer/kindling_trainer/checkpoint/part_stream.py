@@ -1,10 +1,11 @@
-"""Tensors as one safetensors file that is read from start to end, without a second copy of them in memory."""
+"""Safetensors files: tensors as one that is read from start to end, without a second copy of them; and headers."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import struct
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
@@ -13,8 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kindling_storage import ObjectStore
+
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_LENGTH_BYTES = 8
 _ALIGNMENT = 8
 """Of the first tensor, and so of all of them, as safetensors' own writer has it."""
 
@@ -60,6 +64,12 @@ class PartStream(io.RawIOBase):
         return filled
 
 
+def read_header(store: ObjectStore, path: str) -> tuple[int, dict[str, Any]]:
+    """Where the tensors of a safetensors file begin, and what its header says of them and of itself."""
+    (length,) = struct.unpack("<Q", store.get_range(path, 0, _LENGTH_BYTES))
+    return _LENGTH_BYTES + length, json.loads(store.get_range(path, _LENGTH_BYTES, length))
+
+
 def _header(tensors: Mapping[str, Tensor]) -> bytes:
     described, place = {}, 0
     for name, tensor in tensors.items():
@@ -67,7 +77,7 @@ def _header(tensors: Mapping[str, Tensor]) -> bytes:
         described[name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
     header = json.dumps(described, separators=(",", ":")).encode()
     header += b" " * (-len(header) % _ALIGNMENT)
-    return len(header).to_bytes(8, "little") + header
+    return struct.pack("<Q", len(header)) + header
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

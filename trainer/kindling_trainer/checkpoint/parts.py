@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
-import struct
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,7 +28,7 @@ from torch.futures import Future
 
 from kindling_api.errors import IntegrityError
 from kindling_storage import ObjectStore
-from kindling_trainer.checkpoint.part_stream import DTYPE_NAMES, DTYPES
+from kindling_trainer.checkpoint.part_stream import DTYPE_NAMES, DTYPES, read_header
 
 METADATA = "metadata.json"
 FORMAT = 1
@@ -115,7 +114,7 @@ class PartsReader(StorageReader):
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         items = sorted(plan.items, key=lambda item: self._places[item.storage_index])
         for part in {self._places[item.storage_index][0] for item in items}:
-            self._read_header(part)
+            self._headers[part] = read_header(self._store, part)
         with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="restore") as threads:
             waiting: deque[tuple[ReadItem, concurrent.futures.Future[Tensor]]] = deque()
             for item in items:
@@ -125,10 +124,6 @@ class PartsReader(StorageReader):
             while waiting:
                 _fill(planner, *waiting.popleft())
         return _finished(None)
-
-    def _read_header(self, part: str) -> None:
-        (length,) = struct.unpack("<Q", self._store.get_range(part, 0, 8))
-        self._headers[part] = 8 + length, json.loads(self._store.get_range(part, 8, length))
 
     def _read(self, part: str, name: str) -> Tensor:
         start, header = self._headers[part]

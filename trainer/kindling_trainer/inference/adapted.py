@@ -68,7 +68,7 @@ def adapted(base: Decoder, adapter: PeftAdapter) -> Decoder:
             raise _other_base(adapter, base, f"{name} of {size[1]} to {size[0]} numbers")
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, adapt_linear(linear, each.low, each.high, each.scale))
-    if adapter.base not in (None, fingerprint(base.get_parameter(fingerprinted(base.shape)))):
+    if adapter.base is not None and adapter.base != fingerprint(base.get_parameter(fingerprinted(base.shape))):
         raise _other_base(adapter, base, "a model with other weights")
     if (rows := adapter.rows.get("embedding.weight")) is not None:
         if rows.shape[1] != base.shape.width:

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from throttling import throttled
 
 RunFactory = Callable[..., Path]
-
-
-@contextmanager
-def throttled(pid: int) -> Iterator[None]:
-    """The process stands still half of the time, as at a limit of CPU: 50 of every 100 ms."""
-    over = threading.Event()
-
-    def throttle() -> None:
-        while not over.is_set():
-            for number in (signal.SIGSTOP, signal.SIGCONT):
-                os.kill(pid, number)
-                time.sleep(0.05)
-
-    thread = threading.Thread(target=throttle)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @pytest.mark.slow

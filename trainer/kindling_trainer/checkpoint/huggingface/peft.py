@@ -7,9 +7,7 @@ many times the rank, and the same scale.
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +27,7 @@ from kindling_storage.commit import put_file
 from kindling_trainer.checkpoint.huggingface.folder import load_tensors, put_json
 from kindling_trainer.checkpoint.huggingface.tokenizer import read_json
 from kindling_trainer.checkpoint.huggingface.weights import Named, from_hugging_face, to_hugging_face
+from kindling_trainer.checkpoint.part_stream import read_header
 from kindling_trainer.models.lora import DOWN, TARGETS, UP
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -222,8 +221,8 @@ def read_adapter(store: ObjectStore, shape: ModelShape) -> PeftAdapter:
 
 
 def _base_of(store: ObjectStore) -> str | None:
-    (length,) = struct.unpack("<Q", store.get_range(ADAPTER_WEIGHTS, 0, 8))
-    found: str | None = json.loads(store.get_range(ADAPTER_WEIGHTS, 8, length)).get("__metadata__", {}).get(BASE)
+    _, header = read_header(store, ADAPTER_WEIGHTS)
+    found: str | None = header.get("__metadata__", {}).get(BASE)
     return found
 
 
