@@ -136,6 +136,7 @@ def run_file(folder: Path, dataset: str, name: str, architecture: str, steps: in
             "batch": {"tokens": 4096, "microBatch": 8},
             "precision": "fp32",
             "compile": "never",
+            "optimizer": {"adamW": {"learningRate": 1e-4}},  # six times that lets rounding grow to 1e-5 in 330 steps
         },
         "parallelism": {"tensor": 2} if resources else {},
         "resources": resources,

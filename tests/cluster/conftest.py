@@ -128,6 +128,7 @@ class Power:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._killed: set[Node] = set()
+        self._disconnected: set[Node] = set()
 
     def kill_node(self, name: str) -> None:
         """Cut a node's power."""
@@ -140,6 +141,17 @@ class Power:
         self._killed.discard(node(name))
         self._cluster.wait_for_condition("node", name, "Ready", seconds=60)
 
+    def disconnect_node(self, name: str) -> None:
+        """Cut a node's wire."""
+        node(name).disconnect()
+        self._disconnected.add(node(name))
+
+    def reconnect_node(self, name: str) -> None:
+        """Mend it, and wait until the node is ready."""
+        node(name).reconnect()
+        self._disconnected.discard(node(name))
+        self._cluster.wait_for_condition("node", name, "Ready", seconds=60)
+
     def restart(self, daemon: str) -> None:
         """Kill a daemon of the control plane (one of `control_plane.DAEMONS`), and start it again."""
         control_plane.restart(daemon)
@@ -148,6 +160,8 @@ class Power:
         """All nodes are on, and ready."""
         for killed in list(self._killed):
             self.start_node(killed.name)
+        for disconnected in list(self._disconnected):
+            self.reconnect_node(disconnected.name)
         wait_until("the API server answers", lambda: self._cluster.find("nodes"), 60)
 
 

@@ -146,6 +146,13 @@ def weights(store: Store, status: Object) -> str:
     return hashlib.sha256(b"".join(store.read(bucket, name) for name in names)).hexdigest()
 
 
+def losses(store: Store, status: Object) -> dict[int, float]:
+    """The training loss by step, as metrics.jsonl in the store has it."""
+    bucket, _, folder = status["result"]["uri"].removeprefix("s3://").partition("/")
+    rows = [json.loads(line) for line in store.read(bucket, f"{folder}/metrics.jsonl").splitlines()]
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
 def seconds_between(start: str, end: str) -> float:
     """Between two moments of a status."""
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()

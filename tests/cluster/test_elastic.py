@@ -11,7 +11,7 @@ import pytest
 from kubenode.client import Object
 from kubenode.installation import Installation
 from kubenode.store import Store
-from runs import FAST, Run, pretraining, storage
+from runs import FAST, Run, losses, pretraining, storage
 
 pytestmark = [pytest.mark.serial, pytest.mark.exhaustive, pytest.mark.timeout(1800)]
 
@@ -76,10 +76,3 @@ def test_a_run_goes_on_without_a_lost_node_and_grows_when_that_is_back(
 def over(status: Object, nodes: int) -> Object | None:
     """The status, once the run goes over so many nodes."""
     return status if status.get("nodes", {}).get("running") == nodes else None
-
-
-def losses(store: Store, status: Object) -> dict[int, float]:
-    """The training loss by step, as metrics.jsonl in the store has it."""
-    bucket, _, folder = status["result"]["uri"].removeprefix("s3://").partition("/")
-    rows = [json.loads(line) for line in store.read(bucket, f"{folder}/metrics.jsonl").splitlines()]
-    return {row["step"]: row["loss"] for row in rows if "loss" in row}

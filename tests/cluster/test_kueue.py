@@ -89,6 +89,23 @@ def test_a_build_by_ray_is_let_in_as_a_whole_on_quota_that_another_queue_does_no
 
 
 @pytest.mark.exhaustive
+def test_an_elastic_run_is_let_in_with_the_nodes_that_its_queue_has_room_for(
+    kindling: Installation, queues: Queues, corpus: Run
+) -> None:
+    run, greedy = (Run(kindling.cluster, "PretrainRun", name, kindling.runs) for name in ("elastic", "needs-two"))
+    resources = {"nodes": 2, "cpu": "500m", "memory": "2Gi"}
+    with queues.queue("room-for-one", "500m") as queue, deleted(run, greedy):
+        spec = {"queue": queue, "storage": storage(kindling.bucket, "partial"), "training": SHORT}
+        apply(greedy, corpus, resources=resources, **spec)
+        greedy.wait("waits", lambda _: "insufficient" in queued(greedy), 60)
+        greedy.delete()
+        apply(run, corpus, parallelism={"data": "auto"}, resources={**resources, "minNodes": 1}, **spec)
+        end = run.finish()
+        assert end["nodes"] == {"running": 1, "wanted": 2, "sizes": [1, 2]}
+        assert (end["attempt"], end["restarts"], len(run.pods())) == (1, 0, 1)
+
+
+@pytest.mark.exhaustive
 def test_a_run_that_loses_its_node_goes_on_before_the_next_in_line(
     kindling: Installation, queues: Queues, corpus: Run, power: Any
 ) -> None:

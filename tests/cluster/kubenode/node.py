@@ -98,6 +98,14 @@ class Node:
             stop(self._daemon(program), signal.SIGKILL)
         self._kill_containers()
 
+    def disconnect(self) -> None:
+        """Cut its wire: all on it goes on, and reaches nothing."""
+        run("ip", "link", "set", self.link, "down")
+
+    def reconnect(self) -> None:
+        """Mend its wire."""
+        run("ip", "link", "set", self.link, "up")
+
     def destroy(self) -> None:
         """Kill it, and leave nothing of it but images."""
         self.kill()
