@@ -105,6 +105,7 @@ class Observer:
             warnings=await self._warnings(resource, now, jobs, ray_jobs, (*pods, *pods_beside)),
             progress=heard.progress if heard else None,
             progress_at=heard.at if heard else None,
+            unchanged_seconds=time.monotonic() - heard.since if heard else 0.0,
             ray_installed=not _wants_ray(document) or await self._has(RAY),
             kueue_installed=not _wants_queue(document) or await self._has(KUEUE),
             workload=await self._workload((*jobs, *ray_jobs)) if _wants_queue(document) else None,

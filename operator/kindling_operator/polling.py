@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Heard:
     attempt: int
     progress: Progress
     at: datetime
+    since: float
+    """Since when it has said this and nothing else (monotonic clock)."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,10 @@ class Poller:
             log.debug("at the address of %s, %s, another answers: %s", target.reference, target.address, progress.uid)
             return
         before = self.heard.get(target.uid)
-        self.heard[target.uid] = Heard(target.attempt, progress, datetime.now(UTC))
-        if before is None or before.progress != progress:
+        is_new = before is None or (before.attempt, before.progress) != (target.attempt, progress)
+        since = time.monotonic() if before is None or is_new else before.since
+        self.heard[target.uid] = Heard(target.attempt, progress, datetime.now(UTC), since)
+        if is_new:
             self._news.setdefault(target.reference)
 
     async def _pass_on(self) -> None:

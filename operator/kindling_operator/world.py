@@ -76,6 +76,8 @@ class World:
     """What the current attempt's process said last over the network; its last word is the pod's termination message."""
     progress_at: datetime | None = None
     """When it said that."""
+    unchanged_seconds: float = 0.0
+    """For how long it has said that and nothing else; `now` may jump, this does not."""
     ray_installed: bool = True
     """Whether the cluster knows RayJobs."""
     kueue_installed: bool = True

@@ -80,7 +80,8 @@ def describe(error: BaseException) -> Failure:
 
 def describe_rank(error: Exception, rank: int, attempt: int) -> Failure:
     """The error of a training process; `is_secondary` tells those that are not the cause."""
-    failure = describe(error).model_copy(update={"rank": rank, "attempt": attempt})
+    failure = describe(error)
+    failure = failure.model_copy(update={"rank": rank if failure.rank is None else failure.rank, "attempt": attempt})
     if not _is_lost_contact(error):
         return failure
     message = f"lost contact with other processes of the run, whose failure came first: {_message(error)}"

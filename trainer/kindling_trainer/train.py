@@ -51,6 +51,7 @@ from kindling_trainer.loop.step import Stepper, Taken
 from kindling_trainer.loop.stragglers import StragglerWatch, by_node, seconds_a_step
 from kindling_trainer.optim.adamw import set_learning_rate
 from kindling_trainer.optim.schedule import learning_rate
+from kindling_trainer.parallel.copies import check_copies
 from kindling_trainer.parallel.mesh import Ranks, join
 from kindling_trainer.telemetry.metrics import Metrics
 from kindling_trainer.telemetry.peak_flops import peak_flops
@@ -283,6 +284,7 @@ class Training:
             return
         self._stage("saving")
         setup = self.setup
+        check_copies(setup.model, setup.ranks, self.finished)
         tokens = self.finished * setup.plan.tokens
         recent = self.spikes.recent if self.spikes is not None else None
         skipped = tuple(setup.skipped) or None

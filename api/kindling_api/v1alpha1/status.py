@@ -38,7 +38,7 @@ Reason = Literal[
     # Queued, Running, Restarting, Suspended
     "Admitted", "WaitingForAdmission", "Unschedulable", "ImagePullFailed", "QuotaExceeded", "SecretMissing",
     "CannotStart", "StorageUnreachable", "HeldElsewhere", "Starting", "Started", "RankFailed", "NodeLost",
-    "WaitingForNodes", "Evicted", "Hung", "SuspendedByUser", "Resumed", "WrongRunFile", "PartialStart",
+    "WaitingForNodes", "Evicted", "Hung", "SuspendedByUser", "Resumed", "WrongRunFile", "PartialStart", "WeightsDiffer",
     # Succeeded, Failed
     "Completed", "UserError", "InternalError", "OutOfMemory", "RestartsExhausted", "DeadlineExceeded", "EngineMissing",
     "KueueMissing", "PriorityMissing",

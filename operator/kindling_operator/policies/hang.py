@@ -2,7 +2,8 @@
 
 The launcher in each pod watches its own processes, and says more than can be seen from here. This is for what it cannot
 see: that it is frozen itself, or cut off. So there is a margin for the launcher to be first, and a run that was never
-heard in this attempt is not taken for hanging: its network policy or ours may be the reason.
+heard in this attempt is not taken for hanging: its network policy or ours may be the reason. Nor is one whose moments
+of the status are long ago only because the operator's clock was set.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def hang(draft: Draft) -> Draft:
     if reported is None or reported.trouble is not None or reported.state != "Running" or attempt.running is None:
         return draft
     times = [time for time in (moment(attempt.running), moment(draft.status.progress_time)) if time is not None]
-    silent, limit = seconds_since(max(times), draft.now), _limit(draft)
+    silent, limit = min(seconds_since(max(times), draft.now), draft.world.unchanged_seconds), _limit(draft)
     if silent <= limit:
         return draft.requeue_within(limit - silent)
     message = f"Nothing new was heard of it for {silent:.0f} seconds; at this stage {limit:.0f} are allowed."

@@ -72,6 +72,7 @@ class Cluster:
         self.progress: Progress | None = None
         self.heard_attempt = 0
         self.progress_at: datetime | None = None
+        self.unchanged_seconds = 0.0
         self.ray_installed = self.kueue_installed = True
         self.workload: Object | None = None
         self.events: list[EventRecord] = []
@@ -108,6 +109,7 @@ class Cluster:
             warnings=tuple(self.warnings),
             progress=self.progress if self.heard_attempt == self._attempt else None,
             progress_at=self.progress_at,
+            unchanged_seconds=self.unchanged_seconds,
             ray_installed=self.ray_installed,
             kueue_installed=self.kueue_installed,
             workload=copy.deepcopy(self.workload),
@@ -150,6 +152,11 @@ class Cluster:
 
     def wait(self, seconds: float) -> None:
         """Time passes."""
+        self.now += timedelta(seconds=seconds)
+        self.unchanged_seconds += seconds
+
+    def set_clock(self, seconds: float) -> None:
+        """The operator's clock is put forward, or back."""
         self.now += timedelta(seconds=seconds)
 
     def edit(self, **spec: Any) -> None:
@@ -244,7 +251,7 @@ class Cluster:
                 "time": stamp(self.now),
             }
         self.progress, self.progress_at = Progress.model_validate({**said, **fields}), self.now
-        self.heard_attempt = self._attempt
+        self.heard_attempt, self.unchanged_seconds = self._attempt, 0.0
 
     def pod(self, index: int = 0) -> Object:
         """A pod of the newest Job."""

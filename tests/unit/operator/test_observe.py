@@ -212,13 +212,13 @@ def test_pods_that_kuberay_makes_for_a_ray_job_are_its_own() -> None:
 
 @pytest.mark.parametrize(("attempt", "counts"), [(1, True), (2, False)])
 def test_what_an_earlier_attempt_said_does_not_count(attempt: int, counts: bool) -> None:
-    heard = {"tiny": Heard(1, Progress(message="training"), datetime.now(UTC))}
+    heard = {"tiny": Heard(1, Progress(message="training"), datetime.now(UTC), 0.0)}
     world = seen(run(attempt=attempt), heard=heard)
     assert (world.progress is not None) is counts
 
 
 def test_what_a_document_said_that_had_the_name_before_does_not_count() -> None:
-    heard = {"an earlier one": Heard(1, Progress(message="training"), datetime.now(UTC))}
+    heard = {"an earlier one": Heard(1, Progress(message="training"), datetime.now(UTC), 0.0)}
     assert seen(run(attempt=1), heard=heard).progress is None
 
 

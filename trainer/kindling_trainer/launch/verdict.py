@@ -24,7 +24,7 @@ def cause_of(outcomes: Sequence[WorkersOutcome]) -> WorkersOutcome:
 
 def verdict(cause: WorkersOutcome, saved: int, *, restarts: int, limit: int, barren: int) -> Failure | None:
     """How the run has failed; None if its processes are to be started again, as they are where one was killed or hung,
-    or where they lost contact and none knows why.
+    where its weights went wrong, or where they lost contact and none knows why.
 
     Any other Python error is not retried: it would come back.
 
@@ -46,8 +46,10 @@ def verdict(cause: WorkersOutcome, saved: int, *, restarts: int, limit: int, bar
 
 
 def is_final(cause: WorkersOutcome) -> bool:
-    """Whether it would come back: a Python error that does not only tell of the loss of others."""
-    return cause.ending == "raised" and cause.failure is not None and not is_secondary(cause.failure)
+    """Whether it would come back: a Python error that tells neither of the loss of others nor of a machine's fault."""
+    if cause.ending != "raised" or cause.failure is None:
+        return False
+    return not is_secondary(cause.failure) and cause.failure.reason != "WeightsDiffer"
 
 
 def what_is_kept(saved: int) -> str:

@@ -77,9 +77,9 @@ class WorkerGroup:
         self._attempt, self._folder, self._node, self._save_seconds = attempt, folder, node, save_seconds
         self._heartbeat = folder / HEARTBEAT
         self._heartbeat.touch()
-        self._began = self._heartbeat.stat().st_mtime
-        self._excused = 0.0  # when there last was an excuse (Unix time)
-        self._beat, self._longest = self._began, 0.0  # when the last step ended, and seconds of the longest one
+        self._signs = self._signs_of_life()
+        self._heard = self._stepped = time.monotonic()  # clocks of files may be set: only that they change counts
+        self._steps, self._longest = 0, 0.0  # seen ones, and seconds of the longest one
         self._processes = [
             server.start(
                 f"rank-{node.rank(local_rank)}", [*arguments, "--folder", str(folder)], node.environment(local_rank)
@@ -122,7 +122,7 @@ class WorkerGroup:
                 if (other := elsewhere()) is not None:
                     return self._ended_elsewhere(other, hang_timeout)
                 if excuse():
-                    self._excused = time.time()
+                    self._heard = time.monotonic()
                 if self._node.leads and self._is_silent(hang_timeout):
                     return self._hung(hang_timeout)
                 time.sleep(POLL_SECONDS)
@@ -231,19 +231,25 @@ class WorkerGroup:
         return [process.poll() for process in self._processes]
 
     def _listen(self) -> None:
-        """Learn how long steps take here; the first one, for which much is made ready, is none to go by."""
-        beat = self._heartbeat.stat().st_mtime
-        if beat != self._beat:
-            if self._beat != self._began:
-                self._longest = max(self._longest, beat - self._beat)
-            self._beat = beat
+        """Notice signs of life, and learn how long steps take here; the first one, for which much is made ready, is
+        none to go by."""
+        before, self._signs, now = self._signs, self._signs_of_life(), time.monotonic()
+        if self._signs != before:
+            self._heard = now
+        if self._signs[0] != before[0]:
+            if self._steps:
+                self._longest = max(self._longest, now - self._stepped)
+            self._steps, self._stepped = self._steps + 1, now
+
+    def _signs_of_life(self) -> tuple[int, int]:
+        """When the newest step ended, and when a process last waited for other machines, which is no silence; by the
+        wall clock, in nanoseconds."""
+        rendezvous = self._folder / RENDEZVOUS
+        return self._heartbeat.stat().st_mtime_ns, rendezvous.stat().st_mtime_ns if rendezvous.exists() else 0
 
     def _is_silent(self, hang_timeout: float) -> bool:
-        """Whether there was no sign of life for too long; waiting for other machines is no silence."""
-        beat = self._heartbeat.stat().st_mtime
-        rendezvous = self._folder / RENDEZVOUS
-        seen = max(beat, self._excused, rendezvous.stat().st_mtime if rendezvous.exists() else 0.0)
-        return time.time() - seen > hang_timeout * (START_ALLOWANCE if beat == self._began else 1)
+        """Whether there was no sign of life for too long."""
+        return time.monotonic() - self._heard > hang_timeout * (1 if self._steps else START_ALLOWANCE)
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds

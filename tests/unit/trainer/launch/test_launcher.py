@@ -25,7 +25,7 @@ from kindling_storage.lock import lock
 from kindling_trainer.__main__ import main
 from kindling_trainer.launch.node import Node
 from kindling_trainer.launch.verdict import cause_of, verdict
-from kindling_trainer.launch.workers import ENDING, WorkerGroup, WorkersOutcome
+from kindling_trainer.launch.workers import ENDING, HEARTBEAT, WorkerGroup, WorkersOutcome
 from kindling_trainer.telemetry.metrics import Metrics
 
 RunFactory = Callable[..., Path]
@@ -169,6 +169,27 @@ def test_processes_that_save_have_as_long_as_the_launcher_was_told(tmp_path: Pat
     began = time.monotonic()
     outcome = workers.watch(60, [signal.SIGTERM], None, excuse=bool, elsewhere=lambda: None)
     assert outcome.ending == "stopped" and 1.9 <= time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("hours", "ending"),
+    [
+        pytest.param([1, -1] * 6, "finished", id="the clock jumps while steps are taken"),
+        pytest.param([1], "hung", id="none is taken after the clock was an hour ahead"),
+    ],
+)
+def test_silence_is_what_no_clock_that_is_set_can_make_or_hide(tmp_path: Path, hours: list[int], ending: str) -> None:
+    heartbeat = tmp_path / HEARTBEAT
+    script = f"""
+import os, time
+for hours in {hours}:
+    time.sleep(0.25)
+    at = time.time() + 3600 * hours
+    os.utime({str(heartbeat)!r}, (at, at))
+time.sleep({0 if ending == "finished" else 60})
+"""
+    workers = WorkerGroup(Scripts(script), [], tmp_path, node=Node(1, 1), attempt=1, save_seconds=2.0)
+    assert workers.watch(1.5, [], None, excuse=bool, elsewhere=lambda: None).ending == ending
 
 
 def test_rows_after_the_restored_step_are_cut(tmp_path: Path) -> None:
