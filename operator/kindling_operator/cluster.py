@@ -5,7 +5,9 @@ The official client's generated classes are left alone: they cost memory and tim
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -35,6 +37,10 @@ PLURALS = {
 """How the API server's paths spell the kinds that the operator touches."""
 
 REQUEST_SECONDS = 30.0
+PASSING = frozenset({429, 500, 502, 503, 504})
+READ_AGAIN_SECONDS = (0.2, 0.6, 1.8)
+"""Between the tries of what is read, where the API server answers with an error that passes (`PASSING`). What is
+written is not tried again here: whether it is still wanted, is decided anew."""
 PAGE = 250
 """Objects read at once: a large list is never held as a whole."""
 
@@ -73,7 +79,7 @@ class Cluster:
 
     async def get(self, key: ObjectKey) -> Object | None:
         """The object, or None where there is none."""
-        return await self._unless_missing("GET", path_of(key.api_version, key.kind, key.namespace, key.name))
+        return await self._read(path_of(key.api_version, key.kind, key.namespace, key.name))
 
     async def list(
         self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
@@ -81,7 +87,7 @@ class Cluster:
         """All objects of a kind, in one namespace or in all, page by page; none where the kind is not installed."""
         query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields}
         while True:
-            page = await self._unless_missing("GET", path_of(api_version, kind, namespace), query=query)
+            page = await self._read(path_of(api_version, kind, namespace), query)
             for item in page["items"] if page else ():
                 yield {"apiVersion": api_version, "kind": kind, **item}
             if not page or not (position := page["metadata"].get("continue")):
@@ -124,25 +130,31 @@ class Cluster:
 
     async def installed(self, api_version: str, kind: str) -> bool:
         """Whether the API server knows the kind."""
-        found = await self._unless_missing("GET", f"/apis/{api_version}")
+        found = await self._read(f"/apis/{api_version}")
         return found is not None and any(one["kind"] == kind for one in found["resources"])
 
     async def preferred(self, group: str) -> str | None:
         """The version of the group that the API server prefers, as in `batch/v1`; None where it knows no such group."""
-        found = await self._unless_missing("GET", f"/apis/{group}")
+        found = await self._read(f"/apis/{group}")
         return str(found["preferredVersion"]["groupVersion"]) if found is not None else None
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    async def _unless_missing(self, method: str, path: str, *, query: dict[str, str] | None = None) -> Object | None:
-        try:
-            return await self._call(method, path, None, JSON, query or {})
-        except ClusterError as error:
-            if error.status == 404:
-                return None
-            raise
+    async def _read(self, path: str, query: dict[str, str] | None = None) -> Object | None:
+        """What is there; None where there is nothing."""
+        pauses = iter(READ_AGAIN_SECONDS)
+        while True:
+            try:
+                return await self._call("GET", path, None, JSON, query or {})
+            except ClusterError as error:
+                if error.status == 404:
+                    return None
+                pause = next(pauses, None)
+                if error.status not in PASSING or pause is None:
+                    raise
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
 
     async def _write(
         self, method: str, path: str, body: Object, content_type: str = JSON, *, query: dict[str, str] | None = None

@@ -4,59 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from operator_process import OnCluster, Process, apply, wait
 
 from kindling_api.references import Reference
 from kindling_operator.cache import ObjectCache
 from kindling_operator.cluster import Cluster
 from kindling_operator.health import DEAF_SECONDS, missed
 from kindling_operator.world import ObjectKey
-from kubenode.api_server import ApiServer, free_port
-
-OnCluster = Callable[[Callable[[Cluster], Awaitable[Any]]], Any]
-
-SPEC = {
-    "dataset": {"uri": "s3://bucket/dataset"},
-    "model": {"preset": "llama-124m"},
-    "training": {"steps": 10, "batch": {"tokens": 65536}},
-}
-
-
-class Process:
-    """One operator."""
-
-    def __init__(self, server: ApiServer, folder: Path, namespace: str, name: str) -> None:
-        images = {"trainer": "trainer", "dataprep": "dataprep", "serve": "serve"}
-        storage = {"uri": "s3://bucket/models", "credentialsSecret": "s3"}
-        settings = {"images": images, "storage": storage, "namespaces": [namespace], "namespace": namespace}
-        (folder / "settings.json").write_text(json.dumps(settings))
-        self.port = free_port()
-        self.log = folder / f"{name}.log"
-        command = [sys.executable, "-m", "kindling_operator", str(folder / "settings.json"), "--port", str(self.port)]
-        environment = {**os.environ, "KUBECONFIG": str(server.kubeconfig("operator")), "POD_NAME": name}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-
-    def leads(self) -> bool:
-        return "kindling_leader 1.0" in self.ask("metrics")
-
-    def ask(self, what: str) -> str:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{what}", timeout=5) as answer:
-                text: str = answer.read().decode()
-                return text
-        except OSError:
-            return ""
+from kubenode.api_server import ApiServer
 
 
 @pytest.fixture
@@ -72,20 +33,6 @@ def start(server: ApiServer, tmp_path: Path, namespace: str) -> Iterator[Callabl
     for operator in started:
         operator.process.kill()
         operator.process.wait()
-
-
-def wait(ready: Callable[[], bool], seconds: float, log: Path) -> float:
-    began = time.monotonic()
-    while not ready():
-        assert time.monotonic() - began < seconds, log.read_text()[-4000:]
-        time.sleep(0.1)
-    return time.monotonic() - began
-
-
-def apply(on_cluster: OnCluster, namespace: str, name: str) -> None:
-    metadata = {"namespace": namespace, "name": name}
-    run = {"apiVersion": "kindling.dev/v1alpha1", "kind": "PretrainRun", "metadata": metadata, "spec": SPEC}
-    on_cluster(lambda cluster: cluster.create(run, manager="user"))
 
 
 def has_job(on_cluster: OnCluster, namespace: str, name: str) -> bool:
