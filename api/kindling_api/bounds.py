@@ -8,6 +8,8 @@ CONDITION_MESSAGE = 4096
 """Characters of a condition's message."""
 FAILURE_MESSAGE = 2048
 """Characters of a failure's message."""
+INCIDENT_MESSAGE = 512
+"""Characters of the message by which a status tells what a run has mended by itself."""
 PROGRESS_MESSAGE = 1024
 """Characters of a progress document's message."""
 EVENT_MESSAGE = 1024

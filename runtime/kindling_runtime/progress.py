@@ -71,7 +71,7 @@ def to_bytes(progress: Progress) -> bytes:
 
 def final_bytes(progress: Progress) -> bytes:
     """The last word as JSON of at most FINAL_PROGRESS_BYTES: sentences are clipped, then figures left out."""
-    bare = progress.model_copy(update={"dataset": None, "training": None, "stragglers": None})
+    bare = progress.model_copy(update={"dataset": None, "training": None, "stragglers": None, "incidents": None})
     barest = bare.model_copy(update={"checkpoint": None})
     for document, characters in (
         (progress, PROGRESS_MESSAGE),

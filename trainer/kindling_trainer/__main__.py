@@ -83,15 +83,18 @@ def _train(options: argparse.Namespace, asked: list[int]) -> Progress:
             result = launch(request)
     if result is None:
         return Progress(state="Succeeded", message=f"node {node.index} of {node.nodes} has done its part")
-    return Progress(state="Succeeded", message=_summary(result), result=result, **_restarts(request))
+    incidents = _latest(request).incidents
+    return Progress(
+        state="Succeeded", message=_summary(result), result=result, incidents=incidents, **_restarts(request)
+    )
 
 
 def _latest(request: Request) -> Progress:
     """What the first training process has written, and what this launcher knows beside it."""
-    assert request.progress is not None
     progress = Progress(message="starting")
-    with suppress(FileNotFoundError):
-        progress = Progress.model_validate_json(request.progress.read_bytes())
+    if request.progress is not None:
+        with suppress(FileNotFoundError):
+            progress = Progress.model_validate_json(request.progress.read_bytes())
     return progress.model_copy(update=_restarts(request))
 
 

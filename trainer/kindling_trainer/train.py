@@ -240,13 +240,14 @@ class Training:
             if self.reporter is not None:
                 self.reporter.rolled_back(self.finished, self.setup.skipped)
         if self.reporter is not None:
+            self.reporter.passed_over(self.setup.damaged)
             self.reporter.skipped(skipped, loss=error.loss, norm=error.norm)
 
     def _step(self) -> None:
         """Take one step, and write it down if it is one of those that are."""
         began = time.perf_counter()
-        done = self.finished
-        rate = _learning_rate(self.setup, done)
+        done, training = self.finished, self.run.spec.training
+        rate = learning_rate(training.schedule, training.optimizer.learning_rate, done, self.setup.steps)
         set_learning_rate(self.setup.optimizer, rate)
         local_batch = self.setup.objective.local_batch(done, self._interruptible)
         with self.stragglers.step():
@@ -359,11 +360,6 @@ def _confirm(setup: Setup, token: str | None) -> None:
         confirm(setup.store, LOCK, token)
 
 
-def _learning_rate(setup: Setup, finished: int) -> float:
-    training = setup.run.spec.training
-    return learning_rate(training.schedule, training.optimizer.learning_rate, finished, setup.steps)
-
-
 def _checkpoint_facts(setup: Setup, attempt: int) -> CheckpointManifest:
     return CheckpointManifest(
         key=setup.run.key,
@@ -381,7 +377,7 @@ def _checkpoint_facts(setup: Setup, attempt: int) -> CheckpointManifest:
 
 
 def _reporter(setup: Setup, options: argparse.Namespace, finished: int) -> Reporter:
-    return Reporter(
+    reporter = Reporter(
         ProgressWriter(options.progress),
         Metrics(setup.store, finished),
         heartbeat=None if options.folder is None else options.folder / HEARTBEAT,
@@ -393,6 +389,8 @@ def _reporter(setup: Setup, options: argparse.Namespace, finished: int) -> Repor
         aligning=isinstance(setup.run, AlignmentRunFile),
         of_tokens=learns_tokens(setup.run),
     )
+    reporter.passed_over(setup.damaged)
+    return reporter
 
 
 if __name__ == "__main__":

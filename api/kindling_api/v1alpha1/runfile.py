@@ -18,6 +18,7 @@ from kindling_api.errors import WrongRunFileError, explain
 from kindling_api.v1alpha1.alignment_method import ModuleName
 from kindling_api.v1alpha1.alignment_run import AlignmentRunSpec
 from kindling_api.v1alpha1.dataset_build import DatasetBuildSpec
+from kindling_api.v1alpha1.incidents import Incident
 from kindling_api.v1alpha1.pretrain_run import PretrainRunSpec
 from kindling_api.v1alpha1.resizes import Resize
 from kindling_api.v1alpha1.status import (
@@ -156,3 +157,5 @@ class Progress(Status):
     """The newest changes of that number in this attempt, in order."""
     stragglers: list[SlowProcess] | None = None
     """The slow ones of a training run's processes, the slowest of each node; absent while that is not known yet."""
+    incidents: list[Incident] | None = None
+    """The newest things that this attempt has mended by itself, in order."""

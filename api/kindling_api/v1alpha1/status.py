@@ -19,6 +19,7 @@ from kindling_api.errors import (
 )
 from kindling_api.v1alpha1.best import Best
 from kindling_api.v1alpha1.divergence import Divergence
+from kindling_api.v1alpha1.incidents import MOST_INCIDENTS, Incident
 from kindling_api.v1alpha1.resizes import MOST_RESIZES, NodesStatus, Resize
 from kindling_api.v1alpha1.storage import StorageSpec
 from kindling_api.v1alpha1.stragglers import MOST_STRAGGLERS, Straggler
@@ -369,6 +370,8 @@ class PretrainRunStatus(RunStatus):
     """The newest changes of that number, in order; absent where there was none."""
     stragglers: Annotated[list[Straggler] | None, Field(max_length=MOST_STRAGGLERS)] = None
     """The pods that others wait for, one a node, the slowest first; absent where there are none."""
+    incidents: Annotated[list[Incident] | None, Field(max_length=MOST_INCIDENTS)] = None
+    """The newest things that went wrong and were mended on the way, in order; absent where there were none."""
     checkpoint: CheckpointStatus | None = None
     """The newest committed checkpoint."""
     result: ModelResult | None = None
@@ -382,6 +385,8 @@ class AlignmentRunStatus(RunStatus):
     """How far."""
     stragglers: Annotated[list[Straggler] | None, Field(max_length=MOST_STRAGGLERS)] = None
     """The pods that others wait for, one a node, the slowest first; absent where there are none."""
+    incidents: Annotated[list[Incident] | None, Field(max_length=MOST_INCIDENTS)] = None
+    """The newest things that went wrong and were mended on the way, in order; absent where there were none."""
     checkpoint: CheckpointStatus | None = None
     """The newest committed checkpoint."""
     result: AlignmentResult | None = None

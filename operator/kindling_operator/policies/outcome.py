@@ -22,6 +22,7 @@ from kindling_operator.attempts import count_restarts, end_attempt, fail_attempt
 from kindling_operator.causes import Cause, cause_of, is_failing
 from kindling_operator.children import Child, pods_of
 from kindling_operator.draft import Draft
+from kindling_operator.incidents import tell_incidents
 from kindling_operator.moments import seconds_since, stamp
 from kindling_operator.pods import is_over, last_word, reporter, reporters
 from kindling_operator.resizes import count_resizes, min_nodes
@@ -45,7 +46,7 @@ def outcome(draft: Draft) -> Draft:
     if not failing and child.ending is None and not (elastic and result is not None):
         return draft
     if word is not None:
-        draft = count_resizes(count_restarts(draft, word), word)
+        draft = tell_incidents(count_resizes(count_restarts(draft, word), word), word)
     if word is not None and result is not None:  # even if a pod then failed to leave in order: the product is there
         return _succeed(draft, word, result)
     if failing:

@@ -18,6 +18,7 @@ from kindling_api.v1alpha1.status import (
 from kindling_operator.attempts import count_restarts, earlier_seconds
 from kindling_operator.children import pods_of
 from kindling_operator.draft import Draft
+from kindling_operator.incidents import tell_incidents
 from kindling_operator.moments import moment, stamp
 from kindling_operator.pods import reporter, started_at
 from kindling_operator.resizes import count_resizes
@@ -32,7 +33,8 @@ def progress(draft: Draft) -> Draft:
     reported, at = draft.world.progress, draft.world.progress_at
     if reported is None or at is None:
         return draft
-    draft = tell_stragglers(count_resizes(count_restarts(draft, reported), reported), reported)
+    draft = count_resizes(count_restarts(draft, reported), reported)
+    draft = tell_incidents(tell_stragglers(draft, reported), reported)
     running = draft.condition("Running")
     if reported.trouble is None and running is not None and running.status == "True" and running.reason != "Started":
         draft = draft.update(progress_time=stamp(at))  # an outage is over: silence counts from here

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kindling_api.errors import IntegrityError
@@ -46,13 +47,16 @@ def checkpoint_store(run: ObjectStore, folder: Folder) -> ObjectStore:
     return run.child(f"{CHECKPOINTS}/{folder.name}")
 
 
-def newest_whole(run: ObjectStore, *, until: int | None = None) -> tuple[Folder, CheckpointManifest] | None:
+def newest_whole(
+    run: ObjectStore, *, until: int | None = None, damaged: Callable[[str], object] = bool
+) -> tuple[Folder, CheckpointManifest] | None:
     """The newest checkpoint of which every byte is as its manifest promises; None where there is none.
 
     One that is torn or damaged is passed over with a warning that says why.
 
     Args:
         until: the most steps that it may have; None: any.
+        damaged: hears of those that were committed.
     """
     for folder, committed in reversed(folders(run).items()):
         if until is not None and folder.step > until:
@@ -69,6 +73,8 @@ def newest_whole(run: ObjectStore, *, until: int | None = None) -> tuple[Folder,
                 if not problem:
                     return folder, manifest
         log.warning("checkpoint %s is passed over: %s", folder.name, problem)
+        if committed:
+            damaged(f"checkpoint {folder.name} is passed over: {problem}")
     return None
 
 

@@ -51,7 +51,9 @@ def restore(setup: Setup) -> int:
     Raises:
         SpecError: the checkpoint is of another dataset, or the model to start from has other sizes or tokens.
     """
-    found = setup.ranks.from_first(newest_whole(setup.store) if setup.ranks.leads else None)
+    found = setup.ranks.from_first(
+        newest_whole(setup.store, damaged=setup.damaged.append) if setup.ranks.leads else None
+    )
     if found is None:
         _begin(setup)
         return 0
@@ -69,7 +71,8 @@ def restore(setup: Setup) -> int:
 def go_back(setup: Setup, until: int) -> tuple[Folder, CheckpointManifest] | None:
     """Give model and optimizer the state of the newest whole checkpoint of at most `until` steps, and delete those of
     more, of which none may be on its way. Where there is none, None, and all is as it was."""
-    found = setup.ranks.from_first(newest_whole(setup.store, until=until) if setup.ranks.leads else None)
+    leads, damaged = setup.ranks.leads, setup.damaged.append
+    found = setup.ranks.from_first(newest_whole(setup.store, until=until, damaged=damaged) if leads else None)
     if found is None:
         return None
     folder, _ = found

@@ -105,6 +105,8 @@ class Setup:
     """The steps so far that were not taken with what they would have read."""
     recent: list[tuple[float, float]] = field(default_factory=list)
     """Loss and norm of the steps before the checkpoint that the run goes on from, where they matter."""
+    damaged: list[str] = field(default_factory=list)
+    """The checkpoints that it does not go on from, and why; the first process alone knows."""
 
     best: BestSoFar = field(default_factory=BestSoFar)
     """The best evaluation so far, where the weights are chosen by it."""

@@ -9,11 +9,14 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, Literal
 
+from kindling_api.bounds import INCIDENT_MESSAGE, clip
 from kindling_api.logs import say
+from kindling_api.v1alpha1.incidents import Incident
 from kindling_api.v1alpha1.products import ModelManifest, SkippedStep
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import AlignmentProgress, CheckpointStatus, TrainingProgress
@@ -40,6 +43,8 @@ SHOWN = {
 """Figures of a step that the progress document shows, under its own names."""
 LARGEST_CURVE = 2000
 """Rows of training steps in metrics.jsonl, about; longer runs write every n-th step."""
+REPORTED_INCIDENTS = 4
+"""Of an attempt, the newest: whoever follows it remembers those before."""
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +78,8 @@ class Reporter:
         self._part = ""  # of the stage that is done
         self._checkpoint: CheckpointStatus | None = None
         self._slow: list[SlowProcess] | None = None  # not known yet
+        self._incidents: list[Incident] = []
+        self._damaged = 0  # checkpoints that were told of
         self._own: dict[str, float] = {}  # seconds of own work, until the next row
         self._seconds: list[float] = []  # of the steps since the last row
         self._taken = 0  # steps, by this process
@@ -185,13 +192,27 @@ class Reporter:
             }
         )  # fmt: skip
         if step.rolled_back_to is None:
-            log.warning("step %d is not taken (%s): what it read is left out", step.step, step.why)
+            what = f"step {step.step} is not taken ({step.why}): what it read is left out"
         else:
-            log.warning(
-                "goes back to the checkpoint of step %d (%s): what was read from step %d on is left out",
-                step.rolled_back_to, step.why, step.step,
-            )  # fmt: skip
+            what = (
+                f"goes back to the checkpoint of step {step.rolled_back_to} ({step.why}): what was read from step "
+                f"{step.step} on is left out"
+            )
+        log.warning("%s", what)
+        self._mended("StepSkipped", f"{what}; `kindling inspect RUN --step {step.step}` names its documents")
         self.beat()
+
+    def passed_over(self, damaged: Sequence[str]) -> None:
+        """All checkpoints so far that were damaged, and so are not what the run goes on from."""
+        for what in damaged[self._damaged :]:
+            self._mended("CheckpointDamaged", f"{what}; an older one is taken, where there is one")
+        self._damaged = len(damaged)
+
+    def _mended(self, reason: Literal["StepSkipped", "CheckpointDamaged"], what: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        sentence = f"{what[:1].upper()}{what[1:]}."
+        self._incidents.append(Incident(time=now, reason=reason, message=clip(sentence, INCIDENT_MESSAGE)))
+        self._update(force=True)
 
     def evaluated(self, step: int, found: Evaluation, *, final: bool) -> Evaluation:
         """Write down what an evaluation found; `final` is the one at the end, over the whole part.
@@ -271,7 +292,13 @@ class Reporter:
         self._now = self._now.model_copy(update={name: _shown(value) for name, value in changes.items()})
         if not write:
             return
-        progress = Progress(message=self._place, training=self._now, checkpoint=self._checkpoint, stragglers=self._slow)
+        progress = Progress(
+            message=self._place,
+            training=self._now,
+            checkpoint=self._checkpoint,
+            stragglers=self._slow,
+            incidents=self._incidents[-REPORTED_INCIDENTS:] or None,
+        )
         self._writer.write(progress, force=force)
 
     @property

@@ -111,11 +111,12 @@ def test_a_torn_checkpoint_is_passed_over_with_its_reason(
     run: ObjectStore, caplog: pytest.LogCaptureFixture, damage: object, reason: str
 ) -> None:
     save(saver(run), 1, 2)
-    part = checkpoint_store(run, Folder(2, 1)).local_path("part-00000.safetensors")
+    part, heard = checkpoint_store(run, Folder(2, 1)).local_path("part-00000.safetensors"), list[str]()
     damage(part)  # type: ignore[operator]
     with caplog.at_level(logging.WARNING):
-        found = newest_whole(run)
+        found = newest_whole(run, damaged=heard.append)
     assert found is not None and found[0] == Folder(1, 1)
+    assert len(heard) == (reason != "it was never committed"), "what was begun and not committed is no damage"
     assert "checkpoint step-00000002-a1 is passed over" in caplog.text and reason in caplog.text
 
 

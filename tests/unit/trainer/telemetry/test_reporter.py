@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kindling_api.v1alpha1.products import SkippedStep
 from kindling_api.v1alpha1.runfile import Progress
 from kindling_api.v1alpha1.status import CheckpointStatus, TrainingProgress
 from kindling_api.v1alpha1.stragglers import SlowProcess
@@ -50,6 +51,17 @@ def said(tmp_path: Path) -> tuple[str, TrainingProgress]:
 def take(reporter: Reporter, step: int, seconds: float) -> None:
     reporter.stepped(step, seconds, has_row=True)
     reporter.row(step, loss=1.0, rate=0.1, norm=1.0)
+
+
+def test_what_was_mended_on_the_way_is_told_the_newest_of_it(tmp_path: Path, reporter: Reporter) -> None:
+    reporter.passed_over(["checkpoint step-00000002-a1 is passed over: part-00000.safetensors is missing"])
+    for step in range(5, 9):
+        reporter.skipped(SkippedStep(step=step, windows=(), why="loss nan"), loss=float("nan"), norm=1.0)
+    progress = Progress.model_validate_json((tmp_path / "progress.json").read_bytes())
+    what = "is not taken (loss nan): what it read is left out; `kindling inspect RUN --step"
+    assert [incident.message for incident in progress.incidents or ()] == [
+        f"Step {step} {what} {step}` names its documents." for step in range(5, 9)
+    ]
 
 
 def test_the_first_step_is_said_to_compile_and_is_given_its_time(
