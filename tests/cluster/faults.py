@@ -10,6 +10,7 @@ from typing import Any
 
 from kubenode.client import Object, wait_until
 from kubenode.installation import Installation
+from kubenode.processes import ClusterError
 from kubenode.store import Store
 from runs import Run
 
@@ -239,13 +240,16 @@ def strike(fault: Fault, scene: Scene) -> str:
     """
     scene.before = scene.run.status()
     start = time.monotonic()
-    fault.cause(scene)
 
     def told() -> str:
         status = scene.run.status()
         return fault.told(scene, status) or ("it was over before" if status["phase"] == "Succeeded" else "")
 
     try:
+        try:
+            fault.cause(scene)
+        except ClusterError:  # whom it was to strike may be gone
+            wait_until("it is over", lambda: scene.run.status()["phase"] == "Succeeded", fault.seconds)
         said = wait_until(f"{fault.name} is told", told, fault.seconds, scene.run.describe)
         return f"after {time.monotonic() - start:.0f} s: {said}"
     finally:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from faults import FAULTS, Scene, strike
+from faults import FAULTS, Scene, nothing, strike
 from kubenode.client import Object, wait_until
 from kubenode.installation import Installation
 from kubenode.store import Store
@@ -29,6 +29,8 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 BETWEEN_SECONDS = 60.0
 """From the end of one fault, which takes a minute, to the next, on average."""
+OFTEN = 3
+"""Times as often as the others comes a fault that a run can notice."""
 OVER_IT_SECONDS = 240
 """From a fault's end to the first step after it, at most."""
 
@@ -100,7 +102,8 @@ def disturb(scene: Scene, clock: Clock) -> list[str]:
             time.sleep(0.5)
             continue
         possible = [fault for fault in FAULTS if fault.strikes(scene)]
-        fault = scene.random.choice(possible)
+        weights = [1 if fault.told is nothing else OFTEN for fault in possible]
+        (fault,) = scene.random.choices(possible, weights)
         step = progress(scene.run)
         said = strike(fault, scene)
         seconds = goes_on(scene.run, step)
