@@ -33,6 +33,17 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def test_every_test_that_a_page_names_is_there() -> None:
+    named = [
+        (page.name, path, name)
+        for page in PAGES
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 30
+    for page, path, name in named:
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), (page, path, name)
+
+
 def links(page: Path) -> Iterator[tuple[str, str]]:
     """The links from a page to files here: path and anchor."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
