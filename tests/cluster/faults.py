@@ -129,6 +129,11 @@ def deleted(*options: str) -> Callable[[Scene], None]:
     return cause
 
 
+def node_drained(scene: Scene) -> None:
+    options = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
+    scene.run.cluster.kubectl("drain", LOST, *options)
+
+
 def operator_killed(scene: Scene) -> None:
     pods = ("pods", "-n", scene.kindling.namespace, "-l", "app.kubernetes.io/name=kindling")
     scene.run.cluster.kubectl("delete", *pods, "--grace-period=0", "--force")
@@ -175,13 +180,18 @@ def has_pods(scene: Scene) -> bool:
     return scene.run.kind != "DatasetBuild" and bool(scene.pods())
 
 
-def has_ray_workers(scene: Scene) -> bool:
-    return bool(_ray(scene, "worker"))
+def has_ray(scene: Scene) -> bool:
+    return bool(_ray(scene, "worker")) and bool(_ray(scene, "head"))
 
 
-def ray_worker_deleted(scene: Scene) -> None:
-    pod = scene.random.choice(_ray(scene, "worker"))["metadata"]["name"]
-    scene.run.cluster.kubectl("delete", "pod", pod, "-n", scene.run.namespace, "--grace-period=0", "--force")
+def ray_deleted(type_: str) -> Callable[[Scene], None]:
+    """A pod of this type of Ray's nodes is."""
+
+    def cause(scene: Scene) -> None:
+        pod = scene.random.choice(_ray(scene, type_))["metadata"]["name"]
+        scene.run.cluster.kubectl("delete", "pod", pod, "-n", scene.run.namespace, "--grace-period=0", "--force")
+
+    return cause
 
 
 def _ray(scene: Scene, type_: str) -> list[Object]:
@@ -221,7 +231,16 @@ FAULTS = (
         seconds=60,
         strikes=trains,
     ),
-    Fault("a worker of Ray vanishes", ray_worker_deleted, nothing, strikes=has_ray_workers),
+    Fault(
+        "a node is drained",
+        node_drained,
+        left("Evicted"),
+        after_a_while(lambda scene: scene.run.cluster.kubectl("uncordon", LOST)),
+        seconds=150,
+        strikes=uses_lost_node,
+    ),
+    Fault("a worker of Ray vanishes", ray_deleted("worker"), nothing, strikes=has_ray),
+    Fault("Ray's head vanishes", ray_deleted("head"), nothing, strikes=has_ray),
     Fault("the operator is killed", operator_killed, nothing),
     Fault("there are two operators", scaled(2), nothing, after_a_while(scaled(1))),
     Fault("there is no operator", scaled(0), nothing, after_a_while(scaled(1))),
