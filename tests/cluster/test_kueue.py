@@ -95,13 +95,14 @@ def test_an_elastic_run_is_let_in_with_the_nodes_that_its_queue_has_room_for(
     run, greedy = (Run(kindling.cluster, "PretrainRun", name, kindling.runs) for name in ("elastic", "needs-two"))
     resources = {"nodes": 2, "cpu": "500m", "memory": "2Gi"}
     with queues.queue("room-for-one", "500m") as queue, deleted(run, greedy):
-        spec = {"queue": queue, "storage": storage(kindling.bucket, "partial"), "training": SHORT}
+        spec = {"queue": queue, "storage": storage(kindling.bucket, "partial"), "training": {**SHORT, "steps": 300}}
         apply(greedy, corpus, resources=resources, **spec)
         greedy.wait("waits", lambda _: "insufficient" in queued(greedy), 60)
         greedy.delete()
         apply(run, corpus, parallelism={"data": "auto"}, resources={**resources, "minNodes": 1}, **spec)
+        run.wait("goes over one node", lambda status: status.get("nodes", {}).get("running") == 1, 150)
+        assert run.status()["nodes"] == {"running": 1, "wanted": 2, "sizes": [1, 2]}
         end = run.finish()
-        assert end["nodes"] == {"running": 1, "wanted": 2, "sizes": [1, 2]}
         assert (end["attempt"], end["restarts"], len(run.pods())) == (1, 0, 1)
 
 
