@@ -46,6 +46,10 @@ class Process:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
     def leads(self) -> bool:
         return "kindling_leader 1.0" in self.ask("metrics")
 
@@ -70,3 +74,14 @@ def apply(on_cluster: OnCluster, namespace: str, name: str) -> None:
     metadata = {"namespace": namespace, "name": name}
     run = {"apiVersion": "kindling.dev/v1alpha1", "kind": "PretrainRun", "metadata": metadata, "spec": SPEC}
     on_cluster(lambda cluster: cluster.create(run, manager="user"))
+
+
+def jobs_of(on_cluster: OnCluster, namespace: str) -> list[str]:
+    """The runs that have a Job, as often as they have one."""
+
+    async def found(cluster: Cluster) -> list[str]:
+        listed = cluster.list("batch/v1", "Job", namespace)
+        return [job["metadata"]["labels"]["kindling.dev/name"] async for job in listed]
+
+    names: list[str] = on_cluster(found)
+    return names

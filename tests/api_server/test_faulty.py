@@ -16,9 +16,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from operator_process import OnCluster, Process, apply, wait
+from operator_process import OnCluster, Process, apply, jobs_of, wait
 
-from kindling_operator.cluster import Cluster
 from kubenode.api_server import ApiServer
 
 SEED = 1
@@ -129,8 +128,7 @@ class KeptUp:
             self.process, self.starts = self._start(), self.starts + 1
 
     def close(self) -> None:
-        self.process.process.kill()
-        self.process.process.wait()
+        self.process.close()
 
 
 @pytest.mark.parametrize("rate", [0.05, pytest.param(0.3, marks=pytest.mark.exhaustive)])
@@ -155,14 +153,3 @@ def test_every_run_gets_one_job_whatever_share_of_requests_goes_wrong(
     each_second = sum(count for what, count in asked.items() if what != "errors") / seconds
     print(f"{each_second:.1f} requests a second for {seconds:.0f} s, {operator.starts} starts: {asked}")
     assert each_second < MOST_A_SECOND
-
-
-def jobs_of(on_cluster: OnCluster, namespace: str) -> list[str]:
-    """The runs that have a Job, as often as they have one."""
-
-    async def found(cluster: Cluster) -> list[str]:
-        listed = cluster.list("batch/v1", "Job", namespace)
-        return [job["metadata"]["labels"]["kindling.dev/name"] async for job in listed]
-
-    names: list[str] = on_cluster(found)
-    return names

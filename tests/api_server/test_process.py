@@ -7,10 +7,9 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from operator_process import OnCluster, Process, apply, wait
+from operator_process import OnCluster, Process, apply, jobs_of, wait
 
 from kindling_api.references import Reference
 from kindling_operator.cache import ObjectCache
@@ -31,15 +30,11 @@ def start(server: ApiServer, tmp_path: Path, namespace: str) -> Iterator[Callabl
 
     yield one
     for operator in started:
-        operator.process.kill()
-        operator.process.wait()
+        operator.close()
 
 
 def has_job(on_cluster: OnCluster, namespace: str, name: str) -> bool:
-    async def jobs(cluster: Cluster) -> list[Any]:
-        return [job async for job in cluster.list("batch/v1", "Job", namespace, labels=f"kindling.dev/name={name}")]
-
-    return bool(on_cluster(jobs))
+    return name in jobs_of(on_cluster, namespace)
 
 
 def test_a_run_that_is_applied_gets_its_job_and_a_signal_hands_leadership_on(

@@ -12,7 +12,7 @@ from kubenode.client import Object, wait_until
 from kubenode.installation import Installation
 from kubenode.processes import ClusterError
 from kubenode.store import Store
-from runs import Run
+from runs import Run, signal_process
 
 LOST = "node-2"
 """The node that may go: MinIO, and what else the others need, is on the other one."""
@@ -103,20 +103,9 @@ def store_is_away(scene: Scene, status: Object) -> str:
     return next((each["message"] for each in conditions if each["reason"] == "StorageUnreachable"), "")
 
 
-def signalled(number: str) -> Callable[[Scene], None]:
-    """A signal to a training process of one of its pods, which sees its own processes alone."""
-    program = (
-        "import os, pathlib, signal\n"
-        "for folder in sorted(pathlib.Path('/proc').glob('[0-9]*')):\n"
-        "    if (folder / 'comm').read_text().startswith('rank-'):\n"
-        f"        os.kill(int(folder.name), signal.{number})\n"
-    )
-
-    def cause(scene: Scene) -> None:
-        pod = scene.random.choice(scene.pods())["metadata"]["name"]
-        scene.run.cluster.kubectl("exec", pod, "-n", scene.run.namespace, "--", "python", "-c", program)
-
-    return cause
+def signalled(name: str) -> Callable[[Scene], None]:
+    """A signal to the training process of one of its pods."""
+    return lambda scene: signal_process(scene.run, scene.random.choice(scene.pods()), name)
 
 
 def deleted(*options: str) -> Callable[[Scene], None]:

@@ -153,6 +153,17 @@ def losses(store: Store, status: Object) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
+def signal_process(run: Run, pod: Object, name: str) -> None:
+    """A signal, by its name, to the training processes in a pod, which sees its own alone."""
+    program = (
+        "import os, pathlib, signal\n"
+        "for folder in pathlib.Path('/proc').glob('[0-9]*'):\n"
+        "    if (folder / 'comm').read_text().startswith('rank-'):\n"
+        f"        os.kill(int(folder.name), signal.{name})\n"
+    )
+    run.cluster.kubectl("exec", pod["metadata"]["name"], "-n", run.namespace, "--", "python", "-c", program)
+
+
 def seconds_between(start: str, end: str) -> float:
     """Between two moments of a status."""
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()

@@ -12,7 +12,7 @@ import pytest
 from kubenode.client import Object
 from kubenode.installation import Installation
 from kubenode.store import Store
-from runs import FAST, Run, pretraining, storage, weights
+from runs import FAST, Run, pretraining, signal_process, storage, weights
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(1200)]
 
@@ -133,16 +133,9 @@ def unreachable(run: Run) -> Object | None:
 
 
 def kill_rank(run: Run, rank: int) -> None:
-    """Kill -9 of the training process in one pod, which sees its own processes alone."""
+    """Kill -9 of the training process in one pod."""
     index = "batch.kubernetes.io/job-completion-index"
-    pod = next(each["metadata"]["name"] for each in run.pods() if each["metadata"]["labels"][index] == str(rank))
-    program = (
-        "import os, pathlib, signal\n"
-        "for folder in pathlib.Path('/proc').glob('[0-9]*'):\n"
-        "    if (folder / 'comm').read_text().startswith('rank-'):\n"
-        "        os.kill(int(folder.name), signal.SIGKILL)\n"
-    )
-    run.cluster.kubectl("exec", pod, "-n", run.namespace, "--", "python", "-c", program)
+    signal_process(run, next(pod for pod in run.pods() if pod["metadata"]["labels"][index] == str(rank)), "SIGKILL")
 
 
 def attempt(pod: Object) -> str:

@@ -51,9 +51,7 @@ def restore(setup: Setup) -> int:
     Raises:
         SpecError: the checkpoint is of another dataset, or the model to start from has other sizes or tokens.
     """
-    found = setup.ranks.from_first(
-        newest_whole(setup.store, damaged=setup.damaged.append) if setup.ranks.leads else None
-    )
+    found = _newest(setup)
     if found is None:
         _begin(setup)
         return 0
@@ -71,8 +69,7 @@ def restore(setup: Setup) -> int:
 def go_back(setup: Setup, until: int) -> tuple[Folder, CheckpointManifest] | None:
     """Give model and optimizer the state of the newest whole checkpoint of at most `until` steps, and delete those of
     more, of which none may be on its way. Where there is none, None, and all is as it was."""
-    leads, damaged = setup.ranks.leads, setup.damaged.append
-    found = setup.ranks.from_first(newest_whole(setup.store, until=until, damaged=damaged) if leads else None)
+    found = _newest(setup, until)
     if found is None:
         return None
     folder, _ = found
@@ -88,13 +85,19 @@ def take_weights_of(setup: Setup, step: int) -> None:
     Raises:
         IntegrityError: the checkpoint is damaged, or gone.
     """
-    found = setup.ranks.from_first(newest_whole(setup.store, until=step) if setup.ranks.leads else None)
+    found = _newest(setup, step)
     if found is None or found[0].step != step:
         raise IntegrityError(
             f"{setup.store.uri}/checkpoints: the checkpoint after step {step}, which training.keepBest is to take, is "
             "not there whole. Delete the run's folder to train again."
         )
     _load(setup, found[0])
+
+
+def _newest(setup: Setup, until: int | None = None) -> tuple[Folder, CheckpointManifest] | None:
+    """The newest whole checkpoint, of at most `until` steps, as the first process finds it; damaged ones are kept."""
+    leads, damaged = setup.ranks.leads, setup.damaged.append
+    return setup.ranks.from_first(newest_whole(setup.store, until=until, damaged=damaged) if leads else None)
 
 
 def _load(setup: Setup, folder: Folder) -> None:
